@@ -1,0 +1,1 @@
+//! The embedded durable log, tick log and catalog on local files.

@@ -1,0 +1,1 @@
+//! Traits at the edge of the world and their conformance suites.

@@ -1,0 +1,1 @@
+//! The streaming engine: ticks, plans, differential dataflows.

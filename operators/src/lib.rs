@@ -1,0 +1,1 @@
+//! Pure computation: field declarations, OTLP decoding, accumulators.

@@ -1,0 +1,1 @@
+//! Ad-hoc SQL over live views and stored history.

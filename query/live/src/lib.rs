@@ -1,0 +1,1 @@
+//! WebSocket subscriptions to live views.

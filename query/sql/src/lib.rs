@@ -1,0 +1,1 @@
+//! The monitor language: parsing, planning with DataFusion, lowering to Plan.
