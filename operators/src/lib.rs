@@ -1,1 +1,2 @@
 //! Pure computation: field declarations, OTLP decoding, accumulators.
+pub mod aggregate;

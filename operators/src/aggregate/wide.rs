@@ -1,0 +1,169 @@
+//! Two's complement integers of fixed width, as little-endian arrays of 64-bit limbs.
+//!
+//! Addition wraps, so every width is a cyclic group: order, splits and retractions cannot matter. The widths
+//! in use are chosen so that no admissible sum wraps (128 bits for `Int64`, 192 for `Decimal128`, 256 for
+//! scaled doubles); the wrap is only what makes a group of it.
+//!
+//! The one place that rounds is [`round`]: it is handed an exact magnitude and returns the nearest double.
+
+/// `a += b`.
+#[inline]
+pub(super) fn add<const N: usize>(a: &mut [u64; N], b: &[u64; N]) {
+    let mut carry = false;
+    for (limb, other) in a.iter_mut().zip(b) {
+        let (sum, first) = limb.overflowing_add(*other);
+        let (sum, second) = sum.overflowing_add(u64::from(carry));
+        *limb = sum;
+        carry = first | second;
+    }
+}
+
+/// `a = -a`.
+#[inline]
+pub(super) fn negate<const N: usize>(a: &mut [u64; N]) {
+    let mut carry = true;
+    for limb in a.iter_mut() {
+        let (sum, overflow) = (!*limb).overflowing_add(u64::from(carry));
+        *limb = sum;
+        carry = overflow;
+    }
+}
+
+/// `a *= factor`.
+pub(super) fn scale<const N: usize>(a: &mut [u64; N], factor: i64) {
+    let multiplier = factor.unsigned_abs();
+    let mut carry = 0u64;
+    for limb in a.iter_mut() {
+        let product = u128::from(*limb) * u128::from(multiplier) + u128::from(carry);
+        *limb = product as u64;
+        carry = (product >> 64) as u64;
+    }
+    if factor < 0 {
+        negate(a);
+    }
+}
+
+/// Sign-extends a 128-bit integer.
+#[inline]
+pub(super) fn from_i128<const N: usize>(value: i128) -> [u64; N] {
+    let sign = (value >> 127) as u64;
+    let mut limbs = [sign; N];
+    limbs[0] = value as u64;
+    limbs[1] = (value >> 64) as u64;
+    limbs
+}
+
+/// The value, when 128 bits hold it.
+pub(super) fn to_i128<const N: usize>(a: &[u64; N]) -> Option<i128> {
+    let value = ((u128::from(a[1]) << 64) | u128::from(a[0])) as i128;
+    (from_i128::<N>(value) == *a).then_some(value)
+}
+
+/// Sign and magnitude, widened to 256 bits.
+pub(super) fn magnitude<const N: usize>(a: &[u64; N]) -> (bool, [u64; 4]) {
+    let negative = a[N - 1] >> 63 == 1;
+    let mut absolute = *a;
+    if negative {
+        negate(&mut absolute);
+    }
+    let mut widened = [0; 4];
+    widened[..N].copy_from_slice(&absolute);
+    (negative, widened)
+}
+
+/// `magnitude << 128` divided by `divisor`, and whether something remains.
+///
+/// 128 more bits below the point leave at least 65 significant bits in the quotient of any non-zero magnitude
+/// by any 63-bit divisor, enough for [`round`] to round once.
+pub(super) fn divide(magnitude: &[u64; 4], divisor: u64) -> ([u64; 6], bool) {
+    let mut quotient = [0; 6];
+    let mut remainder = 0u64;
+    for place in (0..6).rev() {
+        let limb = if place >= 2 { magnitude[place - 2] } else { 0 };
+        let dividend = (u128::from(remainder) << 64) | u128::from(limb);
+        quotient[place] = (dividend / u128::from(divisor)) as u64;
+        remainder = (dividend % u128::from(divisor)) as u64;
+    }
+    (quotient, remainder != 0)
+}
+
+/// `magnitude / divisor`, rounded down.
+pub(super) fn quotient(magnitude: &[u64; 4], divisor: u64) -> [u64; 4] {
+    let (shifted, _) = divide(magnitude, divisor);
+    [shifted[2], shifted[3], shifted[4], shifted[5]]
+}
+
+/// `magnitude · 10^digits`, or nothing when it needs more than 255 bits.
+pub(super) fn shift_decimal(mut magnitude: [u64; 4], digits: u32) -> Option<[u64; 4]> {
+    for _ in 0..digits {
+        if magnitude[3] >> 59 != 0 {
+            return None;
+        }
+        scale(&mut magnitude, 10);
+    }
+    Some(magnitude)
+}
+
+/// The double nearest to `±(magnitude + ε) · 2^exponent`, ties to even, where ε is a positive amount below one
+/// when `inexact` and zero otherwise.
+///
+/// The caller keeps the result within the normal range, and the magnitude at 55 bits or more when `inexact`.
+pub(super) fn round(negative: bool, magnitude: &[u64; 6], inexact: bool, exponent: i32) -> f64 {
+    let Some(top_limb) = magnitude.iter().rposition(|limb| *limb != 0) else {
+        return 0.0;
+    };
+    let top = top_limb * 64 + 63 - magnitude[top_limb].leading_zeros() as usize;
+    let (kept, dropped) = if top <= 52 {
+        debug_assert!(!inexact, "a short inexact magnitude cannot be rounded correctly");
+        (magnitude[0], 0)
+    } else {
+        let dropped = top - 52;
+        let kept = window(magnitude, dropped) & ((1 << 53) - 1);
+        let half = bit(magnitude, dropped - 1);
+        let below = inexact || any_below(magnitude, dropped - 1);
+        let up = half && (below || kept & 1 == 1);
+        (kept + u64::from(up), dropped)
+    };
+    let value = kept as f64 * power_of_two(exponent + dropped as i32);
+    if negative { -value } else { value }
+}
+
+/// 64 bits from bit `start` upwards.
+fn window(limbs: &[u64; 6], start: usize) -> u64 {
+    let (limb, offset) = (start / 64, start % 64);
+    let low = limbs[limb] >> offset;
+    match limbs.get(limb + 1) {
+        Some(next) if offset > 0 => low | next << (64 - offset),
+        _ => low,
+    }
+}
+
+fn bit(limbs: &[u64; 6], position: usize) -> bool {
+    limbs[position / 64] >> (position % 64) & 1 == 1
+}
+
+fn any_below(limbs: &[u64; 6], position: usize) -> bool {
+    let (limb, offset) = (position / 64, position % 64);
+    limbs[..limb].iter().any(|limb| *limb != 0) || limbs[limb] & ((1 << offset) - 1) != 0
+}
+
+/// `2^exponent` for an exponent of the normal range.
+fn power_of_two(exponent: i32) -> f64 {
+    debug_assert!((-1022..=1023).contains(&exponent));
+    f64::from_bits(((exponent + 1023) as u64) << 52)
+}
+
+/// `numerator / count`, correctly rounded, for an integer numerator scaled by `2^-exponent`.
+pub(super) fn mean<const N: usize>(numerator: &[u64; N], count: u64, exponent: i32) -> f64 {
+    let (negative, magnitude) = magnitude(numerator);
+    let (quotient, inexact) = divide(&magnitude, count);
+    round(negative, &quotient, inexact, exponent - 128)
+}
+
+/// The double nearest to an integer scaled by `2^-exponent`.
+pub(super) fn nearest<const N: usize>(value: &[u64; N], exponent: i32) -> f64 {
+    let (negative, magnitude) = magnitude(value);
+    let mut widened = [0; 6];
+    widened[..4].copy_from_slice(&magnitude);
+    round(negative, &widened, false, exponent)
+}
