@@ -1,0 +1,77 @@
+/** Requests to `/api/v1`. Every failure is a `Problem`; int64 values arrive as strings. */
+import { currentProject, defaultProject } from '../project.ts';
+import { parseProblem, unreachable } from './problem.ts';
+import type { Monitor, SqlAnswer, Trace, TraceItem } from './types.ts';
+
+export interface Page<Item> {
+  readonly items: readonly Item[];
+  readonly next_cursor: string | null;
+}
+
+type Query = Readonly<Record<string, string | number | undefined>>;
+
+function address(path: string, query: Query = {}): string {
+  const url = new URL(`api/v1/${path}`, document.baseURI);
+  url.hash = '';
+  for (const [name, value] of Object.entries(query)) if (value !== undefined && value !== '') url.searchParams.set(name, String(value));
+  return url.href;
+}
+
+async function request(method: string, url: string, options: { body?: unknown; signal?: AbortSignal | undefined } = {}): Promise<unknown> {
+  const headers: Record<string, string> = { accept: 'application/json' };
+  const project = currentProject();
+  if (project !== defaultProject) headers['x-pyflare-project'] = project;
+  const init: RequestInit = { method, headers };
+  if (options.signal) init.signal = options.signal;
+  if (options.body !== undefined) {
+    headers['content-type'] = 'application/json';
+    init.body = JSON.stringify(options.body);
+  }
+  let response: Response;
+  let text: string;
+  try {
+    response = await fetch(url, init);
+    text = await response.text();
+  } catch (cause) {
+    if (cause instanceof DOMException && cause.name === 'AbortError') throw cause;
+    throw unreachable(cause);
+  }
+  if (!response.ok) throw parseProblem(response.status, text);
+  if (text === '') return null;
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    throw parseProblem(response.status, text);
+  }
+}
+
+export async function listMonitors(signal?: AbortSignal): Promise<Monitor[]> {
+  const all: Monitor[] = [];
+  let cursor: string | undefined;
+  do {
+    const page = (await request('GET', address('monitors', { limit: 500, cursor }), { signal })) as Page<Monitor>;
+    all.push(...page.items);
+    cursor = page.next_cursor ?? undefined;
+  } while (cursor !== undefined && all.length < 10_000);
+  return all;
+}
+
+export function createMonitor(sql: string): Promise<Partial<Monitor>> {
+  return request('POST', address('monitors'), { body: { sql } }) as Promise<Partial<Monitor>>;
+}
+
+export async function dropMonitor(name: string): Promise<void> {
+  await request('DELETE', address(`monitors/${encodeURIComponent(name)}`));
+}
+
+export function runSql(query: string, limit: number, signal?: AbortSignal): Promise<SqlAnswer> {
+  return request('POST', address('sql', { int64: 'string' }), { body: { query, limit }, signal }) as Promise<SqlAnswer>;
+}
+
+export function listTraces(query: Query, signal?: AbortSignal): Promise<Page<TraceItem>> {
+  return request('GET', address('traces', query), { signal }) as Promise<Page<TraceItem>>;
+}
+
+export function readTrace(traceId: string, signal?: AbortSignal): Promise<Trace> {
+  return request('GET', address(`traces/${encodeURIComponent(traceId)}`, { int64: 'string' }), { signal }) as Promise<Trace>;
+}

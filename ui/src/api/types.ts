@@ -1,0 +1,52 @@
+/** The bodies of `/api/v1`, in the words of the contract. Fields that an answer may leave out are optional. */
+import type { Cell } from '../live/protocol.ts';
+
+export interface MonitorColumn {
+  readonly name: string;
+  readonly type: string;
+  readonly key?: boolean;
+}
+
+export interface Monitor {
+  readonly name: string;
+  readonly sql?: string;
+  readonly description?: string | null;
+  readonly builtin?: boolean;
+  readonly columns?: readonly MonitorColumn[];
+  readonly state?: string;
+  readonly rows?: number | string | null;
+  readonly start?: number | string | null;
+}
+
+export interface SqlAnswer {
+  readonly columns: readonly { readonly name: string; readonly type: string }[];
+  readonly rows: readonly (readonly Cell[])[];
+  readonly row_count: number;
+  readonly truncated: boolean;
+  readonly as_of?: number | string | null;
+  readonly elapsed_ms?: number;
+}
+
+export interface TraceItem {
+  readonly trace_id: string;
+  readonly root_name?: string | null;
+  readonly service_name?: string | null;
+  readonly start_time: string;
+  readonly duration_ms?: number | null;
+  readonly span_count?: number | string;
+  readonly error_count?: number | string;
+  readonly models?: readonly string[];
+  readonly input_tokens?: number | string | null;
+  readonly output_tokens?: number | string | null;
+  readonly user_id?: string | null;
+  readonly session_id?: string | null;
+  readonly status?: string | null;
+}
+
+/** A row of the stream `spans`, by the names of its columns. */
+export type Span = Readonly<Record<string, unknown>>;
+
+export interface Trace {
+  readonly trace_id: string;
+  readonly spans: readonly Span[];
+}

@@ -1,0 +1,58 @@
+/** The page's one connection, and the hooks that tie live views to components. */
+import { useEffect, useState, useSyncExternalStore } from 'react';
+import { LiveConnection, type ConnectionState } from './connection.ts';
+import { LiveView, type LiveViewOptions } from './live-view.ts';
+import type { Target } from './protocol.ts';
+
+function address(): string {
+  const url = new URL('api/v1/live', document.baseURI);
+  url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
+  url.hash = '';
+  return url.href;
+}
+
+export const pageConnection = new LiveConnection({ open: () => new WebSocket(address()) });
+
+window.addEventListener('online', () => pageConnection.retryNow());
+document.addEventListener('visibilitychange', () => {
+  if (document.visibilityState === 'visible') pageConnection.retryNow();
+});
+
+export function useConnectionState(): ConnectionState {
+  return useSyncExternalStore(
+    (listener) => pageConnection.onState(listener),
+    () => pageConnection.state,
+  );
+}
+
+function targetKey(target: Target | null): string {
+  return target === null ? '' : JSON.stringify(target);
+}
+
+/**
+ * Subscribes while the component is shown. The options are those of the first rendering with this target;
+ * `attempt` may be raised to subscribe anew.
+ */
+export function useLiveView(target: Target | null, options: LiveViewOptions = {}, attempt = 0): LiveView | null {
+  const [view, setView] = useState<LiveView | null>(null);
+  const key = `${targetKey(target)}#${attempt}`;
+  useEffect(() => {
+    if (target === null) return;
+    const opened = new LiveView(pageConnection, target, options);
+    setView(opened);
+    return () => {
+      opened.close();
+      setView(null);
+    };
+    // eslint-disable-next-line react-hooks/exhaustive-deps -- `key` stands for the target's content, not its identity
+  }, [key]);
+  return view;
+}
+
+/** Renders again when the view has news; answers its version. */
+export function useVersion(view: LiveView | null): number {
+  return useSyncExternalStore(
+    (listener) => view?.subscribe(listener) ?? (() => undefined),
+    () => view?.version ?? -1,
+  );
+}
