@@ -1,1 +1,17 @@
-//! Traits at the edge of the world and their conformance suites.
+//! The edge of the world, as traits: what the engine asks of a log, a tick log, a catalog and a store.
+//!
+//! One crate per outside system implements them (`connectors/log` on local files, `connectors/delta` on Delta
+//! Lake, …). A trait with two implementations has one conformance suite, in [`conformance`], that both pass.
+//! Nothing here knows what a span means.
+
+pub mod catalog;
+pub mod conformance;
+pub mod log;
+pub mod memory;
+pub mod store;
+pub mod tick_log;
+
+pub use catalog::{Catalog, CatalogError};
+pub use log::{Appended, ContentType, Log, LogError, LogRecord, Signal};
+pub use store::{Store, StoreError, TableDefinition};
+pub use tick_log::{TickLog, TickLogError};

@@ -1,0 +1,231 @@
+//! The bytes of one log record.
+//!
+//! ```text
+//!  0  u32  magic "PFLR"             24  u64   commit: byte of the segment where its group commit begins
+//!  4  u32  CRC32C of salt + 8..64   32  i64   received, microseconds since the Unix epoch
+//!  8  u8   record format            40  u128  body hash
+//!  9  u8   signal                   56  u32   CRC32C of project + body
+//! 10  u8   content type             60  u32   zero
+//! 11  u8   length of the project    64  …     project, body, zeros up to a multiple of 8
+//! 12  u32  length of the body
+//! 16  u64  offset
+//! ```
+//! All integers are little-endian. The salt is the segment's random number: bytes inside a request body can
+//! therefore never pass for a record. The commit position lets recovery tell a torn tail from damage: a record
+//! whose commit begins beyond a bad place proves that the bad place had been durable.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use pyflare_connectors::{ContentType, LogRecord, Signal};
+
+use crate::block_buffer::BlockBuffer;
+use crate::checksum::{crc32c, crc32c_pair};
+
+pub(crate) const HEADER_BYTES: usize = 64;
+pub(crate) const RECORD_FORMAT: u8 = 1;
+pub(crate) const MAGIC: [u8; 4] = *b"PFLR";
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RecordHeader {
+    pub signal: Signal,
+    pub content_type: ContentType,
+    pub project_len: u8,
+    pub body_len: u32,
+    pub offset: u64,
+    pub commit: u64,
+    pub received_us: i64,
+    pub body_hash: u128,
+    pub payload_crc: u32,
+}
+
+/// Bytes that a record takes on disk.
+pub(crate) fn encoded_len(record: &LogRecord) -> usize {
+    (HEADER_BYTES + record.project.len() + record.body.len()).next_multiple_of(8)
+}
+
+/// Appends the record's bytes. The caller has checked the lengths ([`fits`]).
+pub(crate) fn encode(record: &LogRecord, offset: u64, commit: u64, salt: u64, out: &mut BlockBuffer) {
+    let header = RecordHeader {
+        signal: record.signal,
+        content_type: record.content_type,
+        project_len: record.project.len() as u8,
+        body_len: record.body.len() as u32,
+        offset,
+        commit,
+        received_us: record.received_us,
+        body_hash: record.body_hash,
+        payload_crc: crc32c_pair(record.project.as_bytes(), &record.body),
+    };
+    let total = encoded_len(record);
+    out.extend(&header.encode(salt));
+    out.extend(record.project.as_bytes());
+    out.extend(&record.body);
+    out.extend_zeros(total - HEADER_BYTES - record.project.len() - record.body.len());
+}
+
+/// Whether the record's parts fit the widths of the header.
+pub(crate) fn fits(record: &LogRecord) -> bool {
+    record.project.len() <= u8::MAX as usize && record.body.len() <= (u32::MAX - 4096) as usize
+}
+
+impl RecordHeader {
+    pub(crate) fn total_len(&self) -> u64 {
+        (HEADER_BYTES as u64 + self.payload_len()).next_multiple_of(8)
+    }
+
+    pub(crate) fn payload_len(&self) -> u64 {
+        u64::from(self.project_len) + u64::from(self.body_len)
+    }
+
+    fn encode(&self, salt: u64) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0_u8; HEADER_BYTES];
+        bytes[0..4].copy_from_slice(&MAGIC);
+        bytes[8] = RECORD_FORMAT;
+        bytes[9] = match self.signal {
+            Signal::Traces => 1,
+            Signal::Metrics => 2,
+            Signal::Logs => 3,
+        };
+        bytes[10] = match self.content_type {
+            ContentType::Protobuf => 1,
+            ContentType::Json => 2,
+        };
+        bytes[11] = self.project_len;
+        bytes[12..16].copy_from_slice(&self.body_len.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.offset.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.commit.to_le_bytes());
+        bytes[32..40].copy_from_slice(&self.received_us.to_le_bytes());
+        bytes[40..56].copy_from_slice(&self.body_hash.to_le_bytes());
+        bytes[56..60].copy_from_slice(&self.payload_crc.to_le_bytes());
+        let crc = crc32c_pair(&salt.to_le_bytes(), &bytes[8..]);
+        bytes[4..8].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// Reads a header, or says what is wrong with it.
+    pub(crate) fn parse(bytes: &[u8], salt: u64) -> Result<RecordHeader, &'static str> {
+        let Some(bytes) = bytes.first_chunk::<HEADER_BYTES>() else {
+            return Err("the record header is cut off");
+        };
+        if bytes[0..4] != MAGIC {
+            return Err("no record begins here");
+        }
+        let stored = u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
+        if crc32c_pair(&salt.to_le_bytes(), &bytes[8..]) != stored {
+            return Err("the checksum of the record header does not match");
+        }
+        if bytes[8] != RECORD_FORMAT {
+            return Err("the record format is not one this version knows");
+        }
+        let signal = match bytes[9] {
+            1 => Signal::Traces,
+            2 => Signal::Metrics,
+            3 => Signal::Logs,
+            _ => return Err("the signal is not one this version knows"),
+        };
+        let content_type = match bytes[10] {
+            1 => ContentType::Protobuf,
+            2 => ContentType::Json,
+            _ => return Err("the content type is not one this version knows"),
+        };
+        let word = |at: usize| {
+            let mut word = [0_u8; 8];
+            word.copy_from_slice(&bytes[at..at + 8]);
+            u64::from_le_bytes(word)
+        };
+        Ok(RecordHeader {
+            signal,
+            content_type,
+            project_len: bytes[11],
+            body_len: u32::from_le_bytes([bytes[12], bytes[13], bytes[14], bytes[15]]),
+            offset: word(16),
+            commit: word(24),
+            received_us: word(32) as i64,
+            body_hash: u128::from(word(40)) | (u128::from(word(48)) << 64),
+            payload_crc: u32::from_le_bytes([bytes[56], bytes[57], bytes[58], bytes[59]]),
+        })
+    }
+
+    /// The record, its body a slice of `payload` (project, then body). `project` is reused if it is the same.
+    pub(crate) fn into_record(
+        self,
+        payload: Bytes,
+        project: &mut Option<Arc<str>>,
+    ) -> Result<LogRecord, &'static str> {
+        if crc32c(&payload) != self.payload_crc {
+            return Err("the checksum of the record body does not match");
+        }
+        let name = std::str::from_utf8(&payload[..self.project_len as usize])
+            .map_err(|_| "the project is not UTF-8")?;
+        let project = match project {
+            Some(known) if **known == *name => Arc::clone(known),
+            _ => Arc::clone(project.insert(Arc::from(name))),
+        };
+        Ok(LogRecord {
+            project,
+            signal: self.signal,
+            content_type: self.content_type,
+            received_us: self.received_us,
+            body_hash: self.body_hash,
+            body: payload.slice(self.project_len as usize..),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_record_comes_back_as_it_was(
+            project in "[a-z0-9_-]{1,64}",
+            body in proptest::collection::vec(any::<u8>(), 0..2000),
+            offset: u64, commit: u64, received_us: i64, body_hash: u128, salt: u64,
+            json: bool,
+        ) {
+            let record = LogRecord {
+                project: Arc::from(project.as_str()),
+                signal: Signal::Logs,
+                content_type: if json { ContentType::Json } else { ContentType::Protobuf },
+                received_us,
+                body_hash,
+                body: Bytes::from(body),
+            };
+            let mut buffer = BlockBuffer::default();
+            encode(&record, offset, commit, salt, &mut buffer);
+            prop_assert_eq!(buffer.len(), encoded_len(&record));
+            let header = RecordHeader::parse(buffer.bytes(), salt).unwrap();
+            prop_assert_eq!((header.offset, header.commit), (offset, commit));
+            prop_assert_eq!(header.total_len() as usize, buffer.len());
+            let payload = Bytes::copy_from_slice(&buffer.bytes()[HEADER_BYTES..HEADER_BYTES + header.payload_len() as usize]);
+            prop_assert_eq!(header.into_record(payload, &mut None).unwrap(), record);
+            prop_assert!(RecordHeader::parse(buffer.bytes(), salt ^ 1).is_err());
+        }
+
+        #[test]
+        fn one_flipped_bit_is_noticed(bit in 0..(64 + 3 + 50) * 8_usize) {
+            let record = LogRecord {
+                project: Arc::from("abc"),
+                signal: Signal::Traces,
+                content_type: ContentType::Protobuf,
+                received_us: 5,
+                body_hash: 9,
+                body: Bytes::from(vec![7_u8; 50]),
+            };
+            let mut buffer = BlockBuffer::default();
+            encode(&record, 1, 2, 3, &mut buffer);
+            let mut bytes = buffer.bytes().to_vec();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let seen = RecordHeader::parse(&bytes, 3).and_then(|header| {
+                let payload = Bytes::copy_from_slice(&bytes[HEADER_BYTES..HEADER_BYTES + header.payload_len() as usize]);
+                header.into_record(payload, &mut None)
+            });
+            prop_assert!(seen.is_err());
+        }
+    }
+}

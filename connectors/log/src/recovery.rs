@@ -1,0 +1,63 @@
+//! What the last segment of a partition holds after a crash.
+//!
+//! The rule: walk the records; at the first place where none stands, look further. If a record of a *later*
+//! commit is found, the bad place had been durable and the segment is damaged (PF-2004). If not, the bad place
+//! belongs to a commit that nobody was told about, and the segment is cut there.
+//!
+//! A damaged last commit looks like a torn one: nothing on disk can tell them apart. The tick log can, since
+//! it never names an offset that was not durable; the engine compares the two at start.
+
+use std::fs::OpenOptions;
+use std::path::Path;
+
+use pyflare_connectors::LogError;
+
+use crate::reader::{Found, SegmentReader};
+use crate::segment::{FIRST_RECORD, SegmentHeader, corrupt, io_error};
+use crate::tail::SparseIndex;
+
+pub(crate) struct Recovered {
+    pub header: SegmentHeader,
+    /// End of the records; the file ends here too.
+    pub position: u64,
+    pub next_offset: u64,
+    pub index: SparseIndex,
+}
+
+/// Checks every record of the segment and cuts its torn tail.
+pub(crate) fn recover_last(path: &Path) -> Result<Recovered, LogError> {
+    let mut reader = SegmentReader::open(path, None, 4 << 20)?;
+    let header = reader.header;
+    let (mut position, mut next_offset) = (FIRST_RECORD, header.first_offset);
+    let mut index = SparseIndex::default();
+    let why = loop {
+        match reader.at(position)? {
+            Found::Record { offset, next, .. } if offset == next_offset => {
+                index.note(offset, position);
+                (position, next_offset) = (next, offset + 1);
+            }
+            Found::Record { .. } => break "a record with another offset stands here",
+            Found::Nothing { why } => break why,
+        }
+    };
+    if let Some(later) = reader.later_commit(position)? {
+        let detail = format!("{why}, but records of a later commit follow at byte {later}");
+        return Err(corrupt(path, position, detail));
+    }
+    if reader.limit() != position {
+        let file = OpenOptions::new()
+            .write(true)
+            .open(path)
+            .map_err(|error| io_error(path, error))?;
+        file.set_len(position)
+            .and_then(|()| file.sync_all())
+            .map_err(|error| io_error(path, error))?;
+        tracing::debug!(path = %path.display(), position, from = reader.limit(), "cut the unused end of a segment");
+    }
+    Ok(Recovered {
+        header,
+        position,
+        next_offset,
+        index,
+    })
+}

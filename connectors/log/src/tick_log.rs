@@ -1,0 +1,191 @@
+//! The tick log on one local file, fenced by a generation number.
+//!
+//! ```text
+//! ticks/GENERATION      the newest generation, as text
+//! ticks/FENCE           locked while a generation begins or a payload is appended
+//! ticks/ticks.journal   the payloads
+//! ```
+//! Every append looks at `GENERATION` under the lock: a process that was taken over cannot write another tick,
+//! even if it still runs.
+
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use pyflare_connectors::{TickLog, TickLogError};
+use rustix::fs::{FlockOperation, flock};
+
+use crate::journal::{Journal, JournalError};
+
+/// See the module's head.
+#[derive(Debug)]
+pub struct FileTickLog {
+    directory: PathBuf,
+    fence: File,
+    writer: Mutex<Option<Journal>>,
+}
+
+struct TickJournalError(TickLogError);
+
+impl From<JournalError> for TickJournalError {
+    fn from(error: JournalError) -> Self {
+        TickJournalError(match error {
+            JournalError::Io { path, source } => TickLogError::Io {
+                path,
+                detail: source.to_string(),
+            },
+            JournalError::Corrupt {
+                path,
+                position,
+                detail,
+            } => TickLogError::Corrupt {
+                path,
+                position,
+                detail,
+            },
+        })
+    }
+}
+
+fn io_error(path: &Path, error: impl std::fmt::Display) -> TickLogError {
+    TickLogError::Io {
+        path: path.display().to_string(),
+        detail: error.to_string(),
+    }
+}
+
+impl FileTickLog {
+    /// Opens or creates the tick log in `directory`. Nothing is cut or taken over until a generation begins.
+    pub fn open(directory: impl AsRef<Path>) -> Result<Arc<FileTickLog>, TickLogError> {
+        let directory = directory.as_ref().to_path_buf();
+        fs::create_dir_all(&directory).map_err(|error| io_error(&directory, error))?;
+        let path = directory.join("FENCE");
+        let fence = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path);
+        let fence = fence.map_err(|error| io_error(&path, error))?;
+        Ok(Arc::new(FileTickLog {
+            directory,
+            fence,
+            writer: Mutex::new(None),
+        }))
+    }
+
+    fn journal_path(&self) -> PathBuf {
+        self.directory.join("ticks.journal")
+    }
+
+    /// Runs `action` while no other process appends or takes over.
+    fn fenced<T>(&self, action: impl FnOnce() -> Result<T, TickLogError>) -> Result<T, TickLogError> {
+        let locked = flock(&self.fence, FlockOperation::LockExclusive);
+        locked.map_err(|error| io_error(&self.directory, error))?;
+        let outcome = action();
+        flock(&self.fence, FlockOperation::Unlock).map_err(|error| io_error(&self.directory, error))?;
+        outcome
+    }
+
+    fn newest_generation(&self) -> Result<u64, TickLogError> {
+        let path = self.directory.join("GENERATION");
+        match fs::read_to_string(&path) {
+            Ok(text) => text.trim().parse().map_err(|_| TickLogError::Corrupt {
+                path: path.display().to_string(),
+                position: 0,
+                detail: format!("{text:?} is not a generation number"),
+            }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(io_error(&path, error)),
+        }
+    }
+
+    fn store_generation(&self, generation: u64) -> Result<(), TickLogError> {
+        let path = self.directory.join("GENERATION");
+        let unfinished = self.directory.join("GENERATION.new");
+        fs::write(&unfinished, format!("{generation}\n"))
+            .and_then(|()| File::open(&unfinished))
+            .and_then(|file| file.sync_all())
+            .and_then(|()| fs::rename(&unfinished, &path))
+            .and_then(|()| File::open(&self.directory))
+            .and_then(|directory| directory.sync_all())
+            .map_err(|error| io_error(&path, error))
+    }
+}
+
+impl TickLog for FileTickLog {
+    fn open_generation(&self) -> Result<u64, TickLogError> {
+        let mut writer = self.writer.lock();
+        self.fenced(|| {
+            let generation = self.newest_generation()? + 1;
+            self.store_generation(generation)?;
+            let journal = Journal::open(&self.journal_path(), &mut |_| Ok::<(), TickJournalError>(()));
+            *writer = Some(journal.map_err(|error| error.0)?);
+            Ok(generation)
+        })
+    }
+
+    fn append(&self, generation: u64, payload: &[u8]) -> Result<(), TickLogError> {
+        let mut writer = self.writer.lock();
+        self.fenced(|| {
+            let newest = self.newest_generation()?;
+            if newest != generation {
+                return Err(TickLogError::Fenced {
+                    own: generation,
+                    newer: newest,
+                });
+            }
+            let Some(journal) = writer.as_mut() else {
+                return Err(TickLogError::Fenced {
+                    own: generation,
+                    newer: newest,
+                });
+            };
+            journal
+                .append(payload)
+                .map_err(|error| TickJournalError::from(error).0)
+        })
+    }
+
+    fn read(&self, visit: &mut dyn FnMut(&[u8]) -> Result<(), TickLogError>) -> Result<(), TickLogError> {
+        let mut relay = |payload: &[u8]| visit(payload).map_err(TickJournalError);
+        Journal::read(&self.journal_path(), &mut relay).map_err(|error| error.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn conforms() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || -> Arc<dyn TickLog> { FileTickLog::open(directory.path()).unwrap() };
+        pyflare_connectors::conformance::tick_log(&open);
+    }
+
+    #[test]
+    fn a_taken_over_writer_cannot_append_behind_the_new_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let old = FileTickLog::open(directory.path()).unwrap();
+        let first = old.open_generation().unwrap();
+        old.append(first, b"a").unwrap();
+        let new = FileTickLog::open(directory.path()).unwrap();
+        let second = new.open_generation().unwrap();
+        let fenced = old.append(first, b"lost");
+        assert!(
+            matches!(fenced, Err(TickLogError::Fenced { own, newer }) if own == first && newer == second)
+        );
+        // Knowing the newer number does not help a process that did not take over.
+        assert!(second > first);
+        new.append(second, b"b").unwrap();
+        let mut seen = Vec::new();
+        new.read(&mut |payload| {
+            seen.push(payload.to_vec());
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(seen, [b"a".to_vec(), b"b".to_vec()]);
+    }
+}

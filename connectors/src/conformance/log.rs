@@ -1,0 +1,181 @@
+//! What every [`Log`] must do.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+
+use crate::{ContentType, Log, LogError, LogRecord, Signal};
+
+/// A record whose every part is a function of `number`; its body has `bytes` bytes.
+pub fn record(signal: Signal, number: u64, bytes: usize) -> LogRecord {
+    // splitmix64: distinct bodies without a dependency on a random number crate.
+    let mut state = number;
+    let mut next = || {
+        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    };
+    let body_hash = u128::from(next()) << 64 | u128::from(next());
+    let mut body = number.to_le_bytes().to_vec();
+    body.resize_with(bytes.max(8), || next() as u8);
+    LogRecord {
+        project: Arc::from(if number.is_multiple_of(3) {
+            "default"
+        } else {
+            "another-project"
+        }),
+        signal,
+        content_type: if number.is_multiple_of(5) {
+            ContentType::Json
+        } else {
+            ContentType::Protobuf
+        },
+        received_us: 1_700_000_000_000_000 + number as i64,
+        body_hash,
+        body: Bytes::from(body),
+    }
+}
+
+/// Everything in a partition, read in portions of `portion` bytes.
+pub fn written_records(log: &dyn Log, signal: Signal, partition: u32, portion: usize) -> Vec<LogRecord> {
+    let mut records = Vec::new();
+    loop {
+        let next = records.len() as u64;
+        let read = log.read(signal, partition, next, portion).expect("read");
+        if read.is_empty() {
+            assert_eq!(
+                next,
+                log.end_offset(signal, partition),
+                "reading ends at the end offset"
+            );
+            return records;
+        }
+        for (offset, record) in read {
+            assert_eq!(offset, records.len() as u64, "offsets have no gaps");
+            records.push(record);
+        }
+    }
+}
+
+/// Checks a log that is empty at first; `open` opens it again after it was dropped.
+pub async fn log(open: &dyn Fn() -> Arc<dyn Log>) {
+    let log = open();
+    let partitions = log.partitions(Signal::Traces);
+    assert!(partitions >= 1, "a topic has a partition");
+    for signal in Signal::ALL {
+        for partition in 0..log.partitions(signal) {
+            assert_eq!(log.end_offset(signal, partition), 0, "a new log is empty");
+            assert!(log.read(signal, partition, 0, 1000).expect("read").is_empty());
+        }
+    }
+
+    let heard = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&heard);
+    log.on_append(Arc::new(move || {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }));
+
+    // Sequential appends of every signal, of many sizes.
+    let mut expected: Vec<Vec<LogRecord>> = vec![Vec::new(); partitions as usize];
+    for number in 0..60_u64 {
+        let bytes = [8, 100, 4096, 70_000, 3][(number % 5) as usize];
+        let sent = record(Signal::Traces, number, bytes);
+        let appended = log.append(sent.clone()).await.expect("append");
+        let of_partition = &mut expected[appended.partition as usize];
+        assert_eq!(
+            appended.offset,
+            of_partition.len() as u64,
+            "offsets are 0, 1, 2, …"
+        );
+        of_partition.push(sent);
+        assert_eq!(
+            log.end_offset(Signal::Traces, appended.partition),
+            of_partition.len() as u64
+        );
+    }
+    log.append(record(Signal::Logs, 1, 50)).await.expect("append");
+    assert!(heard.load(Ordering::Relaxed) > 0, "listeners hear of new records");
+
+    // The same body goes to the same partition.
+    let again = record(Signal::Traces, 7, 4096);
+    let appended = log.append(again.clone()).await.expect("append");
+    assert!(
+        expected[appended.partition as usize].contains(&again),
+        "equal bodies of a project and signal meet in one partition"
+    );
+    expected[appended.partition as usize].push(again);
+
+    let check = |log: &Arc<dyn Log>, when: &str| {
+        for partition in 0..partitions {
+            for portion in [1, 5000, usize::MAX] {
+                let read = written_records(&**log, Signal::Traces, partition, portion);
+                assert_eq!(
+                    read, expected[partition as usize],
+                    "records come back unchanged {when}"
+                );
+            }
+        }
+        let logs: usize = (0..log.partitions(Signal::Logs))
+            .map(|at| log.end_offset(Signal::Logs, at) as usize)
+            .sum();
+        assert_eq!(logs, 1, "topics are separate {when}");
+    };
+    check(&log, "at once");
+    let (used, cap) = log.usage();
+    assert!(used > 0 && used <= cap, "usage is counted and within the cap");
+
+    let end = log.end_offset(Signal::Traces, 0);
+    assert!(
+        log.read(Signal::Traces, 0, end, 10).expect("read").is_empty(),
+        "nothing stands at the end offset"
+    );
+    assert!(
+        log.read(Signal::Traces, 0, end + 5, 10).expect("read").is_empty(),
+        "nor beyond"
+    );
+    assert!(
+        log.read(Signal::Traces, partitions, 0, 10).is_err(),
+        "there is no such partition"
+    );
+    let portion = log.read(Signal::Traces, 0, 0, 5000).expect("read");
+    let bytes: usize = portion.iter().map(|(_, record)| record.body.len()).sum();
+    assert!(portion.len() == 1 || bytes <= 5000, "a portion keeps to its size");
+
+    drop(log);
+    let log = open();
+    check(&log, "after reopening");
+
+    // Appending goes on where it ended, and trimming never hides a record that was not named.
+    let more = record(Signal::Traces, 1000, 300);
+    let appended = log.append(more.clone()).await.expect("append");
+    let of_partition = &mut expected[appended.partition as usize];
+    assert_eq!(
+        appended.offset,
+        of_partition.len() as u64,
+        "offsets go on after reopening"
+    );
+    of_partition.push(more);
+    let keep = appended.offset - 1;
+    log.trim(Signal::Traces, appended.partition, keep).expect("trim");
+    let kept = log
+        .read(Signal::Traces, appended.partition, keep, usize::MAX)
+        .expect("read");
+    let kept: Vec<LogRecord> = kept.into_iter().map(|(_, record)| record).collect();
+    assert_eq!(
+        kept,
+        expected[appended.partition as usize][keep as usize..],
+        "trim keeps from its offset on"
+    );
+    match log.read(Signal::Traces, appended.partition, 0, 1) {
+        Ok(read) => assert_eq!(read.first().map(|(offset, _)| *offset), Some(0)),
+        Err(error) => assert!(matches!(error, LogError::Trimmed { first, .. } if first <= keep)),
+    }
+    drop(log);
+    let log = open();
+    let kept = log
+        .read(Signal::Traces, appended.partition, keep, usize::MAX)
+        .expect("read");
+    assert_eq!(kept.len(), 2, "trim and offsets survive reopening");
+}

@@ -1,0 +1,13 @@
+//! Conformance suites: one per trait, called by every implementation's tests.
+//!
+//! A suite takes a function that opens the implementation on the same place again and again, so that it also
+//! says what must survive a restart. It panics, with the rule that was broken, where the contract is not kept.
+
+mod catalog;
+mod log;
+pub mod store;
+mod tick_log;
+
+pub use catalog::catalog;
+pub use log::{log, record, written_records};
+pub use tick_log::tick_log;

@@ -1,0 +1,163 @@
+//! The durable log of requests as they arrived: topics, partitions, offsets.
+//!
+//! Invariants every implementation keeps (checked by [`crate::conformance`]):
+//! - offsets of a (topic, partition) are 0, 1, 2, … without gaps, in the order of appending;
+//! - [`Log::append`] resolves only once the record survives `kill -9` and power loss;
+//! - [`Log::read`] returns only durable records, bodies byte for byte as they were appended;
+//! - equal bodies of one project and signal land in one partition (the partition is chosen by the body hash);
+//! - when the disk cap is reached, appends are refused with [`LogError::Full`] and reads go on.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// What kind of telemetry a request carries; one log topic each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Signal {
+    Traces,
+    Metrics,
+    Logs,
+}
+
+impl Signal {
+    pub const ALL: [Signal; 3] = [Signal::Traces, Signal::Metrics, Signal::Logs];
+
+    /// The topic that holds this signal, named as the OpenTelemetry Collector's Kafka exporter names it.
+    pub fn topic(self) -> &'static str {
+        match self {
+            Signal::Traces => "otlp_spans",
+            Signal::Metrics => "otlp_metrics",
+            Signal::Logs => "otlp_logs",
+        }
+    }
+
+    /// The stream that its rows belong to.
+    pub fn stream(self) -> &'static str {
+        match self {
+            Signal::Traces => "spans",
+            Signal::Metrics => "metrics",
+            Signal::Logs => "logs",
+        }
+    }
+}
+
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Signal::Traces => "traces",
+            Signal::Metrics => "metrics",
+            Signal::Logs => "logs",
+        })
+    }
+}
+
+/// How a body is encoded. Bodies are kept decompressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ContentType {
+    Protobuf,
+    Json,
+}
+
+/// One accepted request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogRecord {
+    pub project: Arc<str>,
+    pub signal: Signal,
+    pub content_type: ContentType,
+    /// When the receiver took it, microseconds since the Unix epoch.
+    pub received_us: i64,
+    /// 128-bit hash of (project, signal, decompressed body): the deduplication key.
+    pub body_hash: u128,
+    /// The decompressed request body, unchanged.
+    pub body: Bytes,
+}
+
+/// Where a record was put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    pub partition: u32,
+    pub offset: u64,
+}
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LogError {
+    #[error(
+        "PF-2001: the log has reached its cap of {cap_bytes} bytes ({used_bytes} used); raise limits.log_bytes or free space"
+    )]
+    Full { cap_bytes: u64, used_bytes: u64 },
+    #[error("PF-2002: the disk that holds the log has only {free_bytes} bytes free; free some space")]
+    DiskFull { free_bytes: u64 },
+    #[error("PF-2003: log input/output failed on {path}: {detail}")]
+    Io { path: String, detail: String },
+    #[error("PF-2004: the log segment {path} is damaged at byte {position}: {detail}")]
+    Corrupt {
+        path: String,
+        position: u64,
+        detail: String,
+    },
+    #[error(
+        "PF-2005: offset {offset} of {topic}/{partition} has been deleted; the first kept one is {first}"
+    )]
+    Trimmed {
+        topic: String,
+        partition: u32,
+        offset: u64,
+        first: u64,
+    },
+    #[error("PF-2006: the log is shutting down")]
+    Closed,
+}
+
+impl LogError {
+    /// The stable code, such as `PF-2001`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            LogError::Full { .. } => "PF-2001",
+            LogError::DiskFull { .. } => "PF-2002",
+            LogError::Io { .. } => "PF-2003",
+            LogError::Corrupt { .. } => "PF-2004",
+            LogError::Trimmed { .. } => "PF-2005",
+            LogError::Closed => "PF-2006",
+        }
+    }
+}
+
+/// Called after records became durable. Must not block.
+pub type AppendListener = Arc<dyn Fn() + Send + Sync>;
+
+/// A durable, partitioned, append-only log.
+#[async_trait]
+pub trait Log: Send + Sync + 'static {
+    /// Partitions of the signal's topic; fixed for the life of the data directory.
+    fn partitions(&self, signal: Signal) -> u32;
+
+    /// Appends a record; resolves once it is durable.
+    async fn append(&self, record: LogRecord) -> Result<Appended, LogError>;
+
+    /// The offset that the next durable record of the partition will have.
+    fn end_offset(&self, signal: Signal, partition: u32) -> u64;
+
+    /// Durable records from `offset` on, in order, until `max_bytes` of bodies are exceeded (at least one
+    /// record if there is one). Recently appended records come from memory.
+    fn read(
+        &self,
+        signal: Signal,
+        partition: u32,
+        offset: u64,
+        max_bytes: usize,
+    ) -> Result<Vec<(u64, LogRecord)>, LogError>;
+
+    /// Registers a listener for new durable records.
+    fn on_append(&self, listener: AppendListener);
+
+    /// Bytes on disk and the cap.
+    fn usage(&self) -> (u64, u64);
+
+    /// Deletes records below `offset`; only what a checkpoint covers may be passed.
+    fn trim(&self, signal: Signal, partition: u32, offset: u64) -> Result<(), LogError>;
+}

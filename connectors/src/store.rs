@@ -1,0 +1,57 @@
+//! The store: where streams and the changes of views are kept for good.
+//!
+//! Writes happen at flush cuts (recorded in the tick log), so a replay writes the same blocks; every append is
+//! idempotent by (table, cut).
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    #[error("PF-2301: store input/output failed on table {table}: {detail}")]
+    Io { table: String, detail: String },
+    #[error("PF-2302: table {table} exists with another schema: {detail}")]
+    Schema { table: String, detail: String },
+    #[error("PF-2303: there is no table {table}")]
+    Missing { table: String },
+    #[error("PF-2304: {table:?} cannot be the name of a table: {detail}")]
+    Name { table: String, detail: String },
+}
+
+/// A table as the engine declares it. Strings may be `Utf8View` and `attributes` may be wire bytes in memory; the
+/// store writes the declared contract types.
+#[derive(Debug, Clone)]
+pub struct TableDefinition {
+    /// `spans`, or `<view>_changes`; with the project in front where it is not global: `<project>/<view>_changes`.
+    pub name: String,
+    pub schema: SchemaRef,
+    /// Rows whose `time_column` is older than this may be deleted, microseconds.
+    pub retention_us: Option<i64>,
+    pub time_column: Option<String>,
+}
+
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Creates the table if it is missing and checks its schema otherwise.
+    async fn ensure_table(&self, table: &TableDefinition) -> Result<(), StoreError>;
+
+    /// Appends the block of one flush cut, durably, all or nothing. Does nothing if that cut (or a later one) is
+    /// already in the table, and nothing for a block without rows, which leaves [`Store::last_cut`] where it was.
+    async fn append(&self, table: &str, cut: u64, batches: Vec<RecordBatch>) -> Result<(), StoreError>;
+
+    /// The greatest cut in the table, from its own metadata.
+    async fn last_cut(&self, table: &str) -> Result<Option<u64>, StoreError>;
+
+    /// Merges small files and deletes what retention allows, as of `now_us`.
+    async fn maintain(&self, table: &str, now_us: i64) -> Result<(), StoreError>;
+
+    /// Total bytes and rows of the table's current version.
+    async fn size(&self, table: &str) -> Result<(u64, u64), StoreError>;
+
+    /// The names of all tables.
+    async fn tables(&self) -> Result<Vec<String>, StoreError>;
+
+    /// Deletes the table and its files.
+    async fn drop_table(&self, table: &str) -> Result<(), StoreError>;
+}

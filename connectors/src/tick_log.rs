@@ -1,0 +1,33 @@
+//! The tick log: the only source of order. A record is durable before anything of its tick is emitted.
+//!
+//! The connector stores opaque payloads; what a record says is encoded in `dataflows`.
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum TickLogError {
+    #[error("PF-2101: tick log input/output failed on {path}: {detail}")]
+    Io { path: String, detail: String },
+    #[error("PF-2102: the tick log {path} is damaged at byte {position}: {detail}")]
+    Corrupt {
+        path: String,
+        position: u64,
+        detail: String,
+    },
+    #[error("PF-2103: a newer generation ({newer}) has taken over this tick log; this process ({own}) stops")]
+    Fenced { own: u64, newer: u64 },
+}
+
+/// An append-only sequence of payloads with generation fencing.
+///
+/// Invariants: [`TickLog::append`] returns only once the payload is durable; [`TickLog::read`] yields exactly the
+/// appended payloads, in order, without a torn last one; after another process called [`TickLog::open_generation`]
+/// every append of an older generation fails with [`TickLogError::Fenced`].
+pub trait TickLog: Send + Sync + 'static {
+    /// Takes over as the next generation and returns its number.
+    fn open_generation(&self) -> Result<u64, TickLogError>;
+
+    /// Appends one payload durably.
+    fn append(&self, generation: u64, payload: &[u8]) -> Result<(), TickLogError>;
+
+    /// Hands every payload to `visit`, oldest first.
+    fn read(&self, visit: &mut dyn FnMut(&[u8]) -> Result<(), TickLogError>) -> Result<(), TickLogError>;
+}
