@@ -31,13 +31,13 @@ function page({ path: [place = '', name, ...rest] }: Route, project: string): { 
       case 'monitors':
         return name === undefined
           ? { title: 'Monitors', content: <MonitorsPage key={project} /> }
-          : { title: name, content: <MonitorPage /> };
+          : { title: name, content: <MonitorPage key={`${project}/${name}`} name={name} /> };
       case 'new':
         return { title: 'New monitor', content: <NewMonitorPage key={project} /> };
       case 'traces':
         return name === undefined
           ? { title: 'Traces', content: <TracesPage key={project} /> }
-          : { title: `Trace ${name.slice(0, 8)}`, content: <TracePage /> };
+          : { title: `Trace ${name.slice(0, 8)}`, content: <TracePage key={`${project}/${name}`} traceId={name} /> };
       case 'sql':
         return { title: 'SQL', content: <SqlPage key={project} /> };
     }
@@ -112,10 +112,10 @@ function ProjectChoice(): ReactNode {
 
 function Connection(): ReactNode {
   const state = useConnectionState();
-  const [, setBeat] = useState(0);
+  const [now, setNow] = useState(0);
   useEffect(() => {
     if (state.kind !== 'waiting') return;
-    const timer = setInterval(() => setBeat((value) => value + 1), 500);
+    const timer = setInterval(() => setNow(Date.now()), 500);
     return () => clearInterval(timer);
   }, [state.kind]);
   switch (state.kind) {
@@ -131,7 +131,7 @@ function Connection(): ReactNode {
           <i />
           Disconnected
           <button type="button" className="button small" onClick={() => pageConnection.retryNow()}>
-            Retry{state.attempt > 3 ? ` (${Math.max(0, Math.ceil((state.retryAt - Date.now()) / 1000))} s)` : ''}
+            Retry{now > 0 && state.attempt > 3 ? ` (${Math.max(0, Math.ceil((state.retryAt - now) / 1000))} s)` : ''}
           </button>
         </span>
       );

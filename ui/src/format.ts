@@ -42,7 +42,7 @@ function grouped(digits: string): string {
 /** A whole number with all its digits, in groups of three. */
 export function integer(cell: Cell | undefined): string {
   if (cell === null || cell === undefined) return nothing;
-  const digits = String(cell as string | number);
+  const digits = typeof cell === 'object' ? JSON.stringify(cell) : String(cell);
   if (!/^-?\d+$/.test(digits)) return typeof cell === 'number' ? decimal(cell) : digits;
   return digits.startsWith('-') ? `−${grouped(digits.slice(1))}` : grouped(digits);
 }

@@ -17,7 +17,7 @@ export interface LiveViewOptions {
   readonly quiet?: number;
   readonly onColumns?: (columns: readonly Column[]) => void;
   /** Called for every frame that changed something, before the listeners. */
-  readonly onChange?: (change: Change) => void;
+  readonly onChange?: (change: Change, content: RowMultiset) => void;
 }
 
 export class LiveView {
@@ -30,6 +30,8 @@ export class LiveView {
   error: LiveError | null = null;
   ended: string | null = null;
   version = 0;
+  /** The clock of `changedAt`, as it stood when the listeners were last told. */
+  toldAt = 0;
 
   readonly #subscription: Subscription;
   readonly #listeners = new Set<() => void>();
@@ -54,7 +56,7 @@ export class LiveView {
         this.frames++;
         this.error = null;
         this.ended = null;
-        if (change.reset || change.added.length + change.removed.length + change.recounted.length > 0) options.onChange?.(change);
+        if (change.reset || change.added.length + change.removed.length + change.recounted.length > 0) options.onChange?.(change, this.content);
         this.#changed();
       },
       error: (code, message, hint) => {
@@ -83,6 +85,7 @@ export class LiveView {
     this.#timer ??= setTimeout(() => {
       this.#timer = undefined;
       this.version++;
+      this.toldAt = performance.now();
       for (const listener of this.#listeners) listener();
     }, this.#quiet);
   }

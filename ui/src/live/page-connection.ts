@@ -39,6 +39,7 @@ export function useLiveView(target: Target | null, options: LiveViewOptions = {}
   useEffect(() => {
     if (target === null) return;
     const opened = new LiveView(pageConnection, target, options);
+    // eslint-disable-next-line react-hooks/set-state-in-effect -- the subscription is the outside system; it exists from here on
     setView(opened);
     return () => {
       opened.close();

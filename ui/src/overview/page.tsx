@@ -1,5 +1,5 @@
 /** The overview: the four built-in views of the chosen project, live. */
-import { useMemo, useState, type ReactNode } from 'react';
+import { useEffect, useMemo, useState, type ReactNode } from 'react';
 import { TimeChart, type Series } from '../charts/time-chart.tsx';
 import { clock, compact, duration, integer, nothing, percent, plural } from '../format.ts';
 import type { LiveView } from '../live/live-view.ts';
@@ -28,6 +28,13 @@ function useIndexedView(view: string): { view: LiveView | null; index: MinuteInd
     { quiet: 250, onColumns: (columns) => index.setColumns(columns), onChange: (change) => { index.apply(change); noteProjects(index.projects.keys()); } },
     attempt,
   );
+  // While the server recovers a built-in view may not be there yet.
+  const failed = opened?.error ?? null;
+  useEffect(() => {
+    if (failed === null) return;
+    const timer = setTimeout(() => setAttempt((value) => value + 1), 3000);
+    return () => clearTimeout(timer);
+  }, [failed]);
   return { view: opened, index, version: useVersion(opened), retry: () => setAttempt((value) => value + 1) };
 }
 
