@@ -22,6 +22,7 @@ import grpc
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+
 from server import Endpoints
 
 SERVICE = "crash-driver"
@@ -217,6 +218,6 @@ class Senders:
         request = urllib.request.Request(f"{url}/v1/traces", data=body, headers=headers)
         try:
             with urllib.request.urlopen(request, timeout=SEND_TIMEOUT_SECONDS) as answer:
-                return answer.status == 200
+                return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
             return False

@@ -30,9 +30,9 @@ SEED = 7
 
 def found(fault: str, settle: float) -> str | None:
     """None if the driver judged the stand-in rightly, else what it said."""
+    load = ["--kills", "3", "--seconds", "4", "--seed", str(SEED), "--rate", "400"]
     finished = subprocess.run(
-        [sys.executable, "-B", str(HERE / "kill.py"), "--binary", str(HERE / "stand_in"), "--kills", "3"]
-        + ["--seconds", "4", "--seed", str(SEED), "--rate", "400", "--settle", str(settle)],
+        [sys.executable, "-B", HERE / "kill.py", "--binary", HERE / "stand_in", *load, "--settle", str(settle)],
         env=os.environ | {"FAULT": fault},
         capture_output=True,
         text=True,

@@ -27,6 +27,7 @@ TESTS = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(TESTS / "clients" / "python")]
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest  # noqa: E402
+
 from otlp_server import OtlpServer, Request, Response  # noqa: E402
 from wire_relay import spans_of  # noqa: E402
 
@@ -50,7 +51,7 @@ VIEWS = {
     )
     + ", avg(duration_ms) AS avg_ms",
     "tokens": "sum(input_tokens)::BIGINT AS input_tokens, sum(output_tokens)::BIGINT AS output_tokens, "
-    "NULL AS cache_read_tokens, NULL AS cache_write_tokens, NULL AS reasoning_tokens",
+    "0 AS cache_read_tokens, 0 AS cache_write_tokens, 0 AS reasoning_tokens",
 }
 COLUMNS = (
     "{batch: 'VARCHAR', counted: 'BOOLEAN', stored: 'BOOLEAN', project: 'VARCHAR', service_name: 'VARCHAR', "
@@ -89,7 +90,10 @@ class StandIn:
             resent = batch in self.admitted
             self.admitted.add(batch)
             if not resent or self.fault == "view-counts-resent":
-                rows = [self._row(batch, span, stored=not resent) for span in spans_of(ExportTraceServiceRequest.FromString(body))]
+                rows = [
+                    self._row(batch, span, stored=not resent)
+                    for span in spans_of(ExportTraceServiceRequest.FromString(body))
+                ]
                 if self.fault == "acknowledge-before-write":
                     threading.Timer(0.3, self._append, (rows,)).start()
                 else:

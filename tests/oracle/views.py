@@ -2,7 +2,8 @@
 
 The second oracle: it shares no code, no decoder and no query engine with the server. Its input
 is the sender's own NDJSON (tests/clients/python/kept.py says what a line holds); its output is
-what each view must contain. A span belongs to the minute of its *end*.
+what each view must contain. Every span counts, in the minute of its *end*; one
+without a service or a model is in the group whose name is empty, one without tokens adds 0.
 
 Percentiles are not copied but bounded: the exact order statistics around the rank, which a
 logarithmic histogram must meet within its relative error.
@@ -22,8 +23,8 @@ SPANS = """
 CREATE TABLE spans AS
 SELECT
     project,
-    service_name,
-    model,
+    coalesce(service_name, '') AS service_name,
+    coalesce(model, '') AS model,
     epoch_us(make_timestamp((end_unix_nano // {minute}) * ({minute} // 1000))) AS window_start,
     window_start + {minute} // 1000 AS window_end,
     status,
@@ -76,7 +77,7 @@ VIEWS = {
             "avg(duration_ms) AS avg_ms",
         ),
     ),
-    "tokens": View(TOKENS, _grouped(*(f"sum({column})::BIGINT AS {column}" for column in TOKENS))),
+    "tokens": View(TOKENS, _grouped(*(f"sum(coalesce({column}, 0))::BIGINT AS {column}" for column in TOKENS))),
 }
 
 Group = tuple[object, ...]

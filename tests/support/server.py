@@ -118,16 +118,17 @@ class Server:
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         return "\n".join(text.splitlines()[-lines:])
 
-    def sql(self, query: str, limit: int = 100_000) -> list[list[Any]]:
+    def sql(self, query: str, limit: int = 100_000, headers: dict[str, str] | None = None) -> list[list[Any]]:
         """Rows of a query over REST."""
-        answer = post_json(f"{self.api_url}/api/v1/sql", {"query": query, "limit": limit})
+        answer = post_json(f"{self.api_url}/api/v1/sql", {"query": query, "limit": limit}, headers)
         if answer["truncated"]:
             raise ServerFailed(f"the answer was cut at {answer['row_count']} rows: {query}")
-        return answer["rows"]
+        return list(answer["rows"])
 
-    def get(self, path: str) -> Any:
+    def get(self, path: str, headers: dict[str, str] | None = None) -> Any:
         """A JSON document of the API."""
-        with urllib.request.urlopen(self.api_url + path, timeout=30) as answer:
+        request = urllib.request.Request(self.api_url + path, headers=headers or {})
+        with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)
 
     def _must_run(self) -> None:
@@ -146,9 +147,11 @@ class Server:
         return Endpoints(content["otlp_grpc"], content["otlp_http"], content["api"])
 
 
-def post_json(url: str, body: Any, timeout: float = 60.0) -> Any:
+def post_json(url: str, body: Any, headers: dict[str, str] | None = None, timeout: float = 60.0) -> Any:
     request = urllib.request.Request(
-        url, data=json.dumps(body).encode(), headers={"content-type": "application/json"}
+        url,
+        data=json.dumps(body).encode(),
+        headers={"content-type": "application/json", **(headers or {})},
     )
     try:
         with urllib.request.urlopen(request, timeout=timeout) as answer:
@@ -160,6 +163,6 @@ def post_json(url: str, body: Any, timeout: float = 60.0) -> Any:
 def _answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=2) as answer:
-            return answer.status == 200
+            return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False

@@ -65,14 +65,18 @@ def run(run: Run) -> None:
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        return int(probe.getsockname()[1])
+
+
+def _output(collector: subprocess.Popen[str]) -> str:
+    return collector.stdout.read()[-2000:] if collector.stdout else ""
 
 
 def _wait_for(port: int, collector: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
         if collector.poll() is not None:
-            raise NotAcknowledged(f"the Collector did not start: {collector.stdout.read()[-2000:]}")
+            raise NotAcknowledged(f"the Collector did not start: {_output(collector)}")
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return

@@ -19,6 +19,9 @@ from pathlib import Path
 from client import EXIT_FAILED, EXIT_MISSING_TOOL, MissingTool, NotAcknowledged, Run
 from kept import Kept
 
+SDK = "opentelemetry-sdk"
+
+
 @dataclass(frozen=True)
 class Client:
     """Where a client's driver is, and which distribution's version names it."""
@@ -27,25 +30,53 @@ class Client:
     needs: str
     """`python`, `js` or `go`: the part of the installer that brings it."""
     version_of: str
-    transport: str
     about: str
 
 
 CLIENTS = {
-    "otel-python-grpc": Client("otel_sdk", "python", "opentelemetry-sdk", "grpc", "OpenTelemetry Python SDK, OTLP/gRPC"),
-    "otel-python-http": Client("otel_sdk", "python", "opentelemetry-sdk", "http", "OpenTelemetry Python SDK, OTLP/HTTP protobuf"),
-    "otel-python-http-gzip": Client("otel_sdk", "python", "opentelemetry-sdk", "http", "the same, gzip bodies"),
-    "genai-openai": Client("instrumented_openai", "python", "opentelemetry-instrumentation-genai-openai", "http", "OpenTelemetry's OpenAI instrumentation (GenAI conventions)"),
-    "openinference-openai": Client("instrumented_openai", "python", "openinference-instrumentation-openai", "http", "OpenInference's OpenAI instrumentation"),
-    "openinference-langchain": Client("langchain_chain", "python", "openinference-instrumentation-langchain", "http", "a LangChain RAG chain under OpenInference, offline"),
-    "pydantic-ai": Client("pydantic_agent", "python", "pydantic-ai-slim", "http", "a Pydantic AI agent with its TestModel"),
-    "langfuse": Client("langfuse_sdk", "python", "langfuse", "http", "the Langfuse SDK, posting to /api/public/otel/v1/traces"),
-    "otel-js-proto": Client("otel_js", "js", "@opentelemetry/exporter-trace-otlp-proto", "http", "OpenTelemetry JS, OTLP/HTTP protobuf, chunked bodies"),
-    "otel-js-json": Client("otel_js", "js", "@opentelemetry/exporter-trace-otlp-http", "http", "OpenTelemetry JS, OTLP/HTTP JSON, chunked bodies"),
-    "telemetrygen-grpc": Client("telemetrygen", "go", "telemetrygen", "grpc", "telemetrygen over gRPC, seen through a byte-for-byte relay"),
-    "telemetrygen-http": Client("telemetrygen", "go", "telemetrygen", "http", "telemetrygen over HTTP, seen through a byte-for-byte relay"),
-    "collector": Client("collector", "go", "otelcol", "grpc", "OpenTelemetry Collector: fed by the Python SDK, batching, forwarding over gRPC"),
-    "collector-http": Client("collector", "go", "otelcol", "http", "the same, forwarding over HTTP with gzip"),
+    "otel-python-grpc": Client("otel_sdk", "python", SDK, "OpenTelemetry Python SDK, OTLP/gRPC"),
+    "otel-python-http": Client("otel_sdk", "python", SDK, "OpenTelemetry Python SDK, OTLP/HTTP protobuf"),
+    "otel-python-http-gzip": Client("otel_sdk", "python", SDK, "the same, gzip bodies"),
+    "genai-openai": Client(
+        "instrumented_openai",
+        "python",
+        "opentelemetry-instrumentation-genai-openai",
+        "OpenTelemetry's OpenAI instrumentation (GenAI conventions)",
+    ),
+    "openinference-openai": Client(
+        "instrumented_openai",
+        "python",
+        "openinference-instrumentation-openai",
+        "OpenInference's OpenAI instrumentation",
+    ),
+    "openinference-langchain": Client(
+        "langchain_chain",
+        "python",
+        "openinference-instrumentation-langchain",
+        "a LangChain retrieval chain under OpenInference, offline",
+    ),
+    "pydantic-ai": Client("pydantic_agent", "python", "pydantic-ai-slim", "a Pydantic AI agent with its own TestModel"),
+    "langfuse": Client("langfuse_sdk", "python", "langfuse", "the Langfuse SDK, at /api/public/otel/v1/traces"),
+    "otel-js-proto": Client(
+        "otel_js",
+        "js",
+        "@opentelemetry/exporter-trace-otlp-proto",
+        "OpenTelemetry JS, OTLP/HTTP protobuf, chunked bodies",
+    ),
+    "otel-js-json": Client(
+        "otel_js",
+        "js",
+        "@opentelemetry/exporter-trace-otlp-http",
+        "OpenTelemetry JS, OTLP/HTTP JSON, chunked bodies",
+    ),
+    "telemetrygen-grpc": Client(
+        "telemetrygen", "go", "telemetrygen", "telemetrygen over gRPC, seen through a byte-for-byte relay"
+    ),
+    "telemetrygen-http": Client("telemetrygen", "go", "telemetrygen", "the same over HTTP"),
+    "collector": Client(
+        "collector", "go", "otelcol", "OpenTelemetry Collector between the Python SDK and us, over gRPC"
+    ),
+    "collector-http": Client("collector", "go", "otelcol", "the same over HTTP with gzip"),
 }
 
 
@@ -57,7 +88,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         epilog=f"clients:\n{listing}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("client", choices=[*CLIENTS, "list"], metavar="client", help="see below; `list` prints the names")
+    parser.add_argument("client", choices=[*CLIENTS, "list"], metavar="client", help="see below; `list` prints them")
     parser.add_argument("--endpoint-grpc", default="127.0.0.1:4317")
     parser.add_argument("--endpoint-http", default="http://127.0.0.1:4318")
     parser.add_argument("--count", type=int, default=100, help="spans; for instrumented libraries: calls")

@@ -11,13 +11,14 @@ from collections.abc import Callable
 from itertools import cycle, islice
 from typing import Any
 
-from client import Run
 from openai import APIError, OpenAI
+
+from client import Run
 from openai_stub import OpenAiStub
 from otel_sdk import Traces
 
 MODELS = ("atlas-large", "atlas-small")
-WEATHER_TOOL = {
+WEATHER_TOOL: Any = {
     "type": "function",
     "function": {
         "name": "weather",
@@ -79,7 +80,8 @@ def _stream(client: OpenAI, number: int) -> None:
 def _tools(client: OpenAI, number: int) -> None:
     messages: list[Any] = [{"role": "user", "content": f"What is the weather at stop {number}?"}]
     answer = client.chat.completions.create(model=MODELS[0], messages=messages, tools=[WEATHER_TOOL])
-    call = answer.choices[0].message.tool_calls[0]
+    calls: Any = answer.choices[0].message.tool_calls
+    call = calls[0]
     messages.append(
         {
             "role": "assistant",
@@ -110,9 +112,7 @@ def _overloaded(client: OpenAI, number: int) -> None:
 
 def _fails(client: OpenAI, model: str, number: int) -> None:
     try:
-        client.chat.completions.create(
-            model=model, messages=[{"role": "user", "content": f"Question {number}"}]
-        )
+        client.chat.completions.create(model=model, messages=[{"role": "user", "content": f"Question {number}"}])
     except APIError:
         return
     raise AssertionError(f"the stub answered for {model}")

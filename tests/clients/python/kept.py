@@ -117,6 +117,8 @@ class Kept:
 
     def add_sdk_span(self, span: ReadableSpan) -> None:
         context = span.get_span_context()
+        if context is None:
+            raise ValueError("invariant: an ended span has a context")
         parent = span.parent
         self.add(
             {

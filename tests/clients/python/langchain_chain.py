@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 
-from client import Run
 from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.language_models import FakeListChatModel
@@ -15,6 +14,8 @@ from langchain_core.tools import tool
 from langchain_core.vectorstores import InMemoryVectorStore
 from openinference.instrumentation import using_attributes
 from openinference.instrumentation.langchain import LangChainInstrumentor
+
+from client import Run
 from otel_sdk import Traces
 
 DOCUMENTS = (
@@ -37,9 +38,7 @@ def run(run: Run) -> None:
     LangChainInstrumentor().instrument(tracer_provider=sending.provider)
     store = InMemoryVectorStore(DeterministicFakeEmbedding(size=8))
     store.add_documents([Document(text, metadata={"page": page}) for page, text in enumerate(DOCUMENTS)])
-    prompt = ChatPromptTemplate.from_messages(
-        [("system", "Answer from: {context}"), ("user", "{question}")]
-    )
+    prompt = ChatPromptTemplate.from_messages([("system", "Answer from: {context}"), ("user", "{question}")])
     model = FakeListChatModel(responses=["Within five days.", "Two years.", "From Zürich."])
     chain = (
         {"context": store.as_retriever(search_kwargs={"k": 2}), "question": RunnablePassthrough()}

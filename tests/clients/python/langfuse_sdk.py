@@ -9,14 +9,15 @@ from __future__ import annotations
 import base64
 import os
 
-from client import Run
-from kept import KeepingExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import TracerProvider
+
+from client import Run
+from kept import KeepingExporter
 from otel_sdk import check, resource
 
 PUBLIC_KEY = "pk-lf-test"
-SECRET_KEY = "sk-lf-test"  # noqa: S105 - two words that open nothing; open mode ignores them
+SECRET_KEY = "sk-lf-test"
 
 
 def run(run: Run) -> None:

@@ -17,6 +17,7 @@ import json
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 ERRORS = {
     "missing": (404, "model_not_found", "The model does not exist"),
@@ -26,7 +27,7 @@ ERRORS = {
 CHUNK_PAUSE_SECONDS = 0.005
 
 
-def usage_of(request: dict) -> dict:
+def usage_of(request: dict[str, Any]) -> dict[str, Any]:
     """Token counts of a chat request, a function of its text: inclusive as the API has it."""
     digest = hashlib.sha256(json.dumps(request.get("messages", []), sort_keys=True).encode()).digest()
     prompt = 80 + digest[0]
@@ -67,10 +68,8 @@ class _OpenAi(BaseHTTPRequestHandler):
         else:
             self._json(404, {"error": {"message": "unknown path", "type": "not_found", "code": "not_found"}})
 
-    def _chat(self, request: dict) -> None:
-        wants_tool = request.get("tools") and not any(
-            message.get("role") == "tool" for message in request["messages"]
-        )
+    def _chat(self, request: dict[str, Any]) -> None:
+        wants_tool = request.get("tools") and not any(message.get("role") == "tool" for message in request["messages"])
         if wants_tool:
             tool = request["tools"][0]["function"]["name"]
             call = {
@@ -95,11 +94,9 @@ class _OpenAi(BaseHTTPRequestHandler):
             self._stream(request, head, message, finish)
             return
         choice = {"index": 0, "message": message, "finish_reason": finish, "logprobs": None}
-        self._json(
-            200, {**head, "object": "chat.completion", "choices": [choice], "usage": usage_of(request)}
-        )
+        self._json(200, {**head, "object": "chat.completion", "choices": [choice], "usage": usage_of(request)})
 
-    def _stream(self, request: dict, head: dict, message: dict, finish: str) -> None:
+    def _stream(self, request: dict[str, Any], head: dict[str, Any], message: dict[str, Any], finish: str) -> None:
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
         self.send_header("transfer-encoding", "chunked")
@@ -120,7 +117,7 @@ class _OpenAi(BaseHTTPRequestHandler):
         self._chunk(b"data: [DONE]\n\n")
         self.wfile.write(b"0\r\n\r\n")
 
-    def _embeddings(self, request: dict) -> None:
+    def _embeddings(self, request: dict[str, Any]) -> None:
         texts = request["input"] if isinstance(request["input"], list) else [request["input"]]
         data = []
         for index, text in enumerate(texts):
@@ -138,13 +135,13 @@ class _OpenAi(BaseHTTPRequestHandler):
             },
         )
 
-    def _event(self, value: dict) -> None:
+    def _event(self, value: dict[str, Any]) -> None:
         self._chunk(b"data: " + json.dumps(value).encode() + b"\n\n")
 
     def _chunk(self, data: bytes) -> None:
         self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
 
-    def _json(self, status: int, value: dict) -> None:
+    def _json(self, status: int, value: dict[str, Any]) -> None:
         body = json.dumps(value).encode()
         self.send_response(status)
         self.send_header("content-type", "application/json")

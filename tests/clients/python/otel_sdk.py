@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import time
 
-from client import NotAcknowledged, Run
-from kept import KeepingExporter, Kept
 from opentelemetry import metrics, trace
 from opentelemetry._logs import SeverityNumber
 from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter as GrpcLogs
@@ -28,6 +26,9 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode, set_span_in_context
+
+from client import NotAcknowledged, Run
+from kept import KeepingExporter, Kept
 from workload import PlannedSpan, traces
 
 EXPORT_TIMEOUT_SECONDS = 30
@@ -88,9 +89,7 @@ class Traces:
 
 def check(flushed: bool, exporter: KeepingExporter, kept: Kept) -> None:
     if exporter.failed_batches or not flushed:
-        raise NotAcknowledged(
-            f"{exporter.failed_batches} batches were not acknowledged, {kept.spans} spans were"
-        )
+        raise NotAcknowledged(f"{exporter.failed_batches} batches were not acknowledged, {kept.spans} spans were")
 
 
 def run(run: Run) -> None:
@@ -177,9 +176,7 @@ def _send_logs(run: Run) -> None:
     exporter = (
         GrpcLogs(endpoint=run.endpoint_grpc, insecure=True, headers=run.all_headers)
         if run.client.endswith("-grpc")
-        else HttpLogs(
-            endpoint=f"{run.endpoint_http}/v1/logs", headers=run.all_headers, compression=_compression(run)
-        )
+        else HttpLogs(endpoint=f"{run.endpoint_http}/v1/logs", headers=run.all_headers, compression=_compression(run))
     )
     provider = LoggerProvider(resource=resource(run))
     provider.add_log_record_processor(BatchLogRecordProcessor(exporter))

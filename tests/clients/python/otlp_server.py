@@ -17,6 +17,7 @@ from collections.abc import Callable
 from concurrent import futures
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import grpc
 
@@ -99,13 +100,13 @@ class OtlpServer:
 class _QuietHttpServer(ThreadingHTTPServer):
     daemon_threads = True
 
-    def handle_error(self, request: object, client_address: object) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that closes its kept-alive connection abruptly is normal; anything else is shown."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
 
-class _GenericExport(grpc.GenericRpcHandler):
+class _GenericExport(grpc.GenericRpcHandler):  # type: ignore[misc]
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
 
@@ -132,9 +133,7 @@ class _GenericExport(grpc.GenericRpcHandler):
                 context.abort(answer.grpc_code, answer.detail)
             return answer.body
 
-        return grpc.unary_unary_rpc_method_handler(
-            export, request_deserializer=None, response_serializer=None
-        )
+        return grpc.unary_unary_rpc_method_handler(export, request_deserializer=None, response_serializer=None)
 
 
 def _http_handler(handler: Handler) -> type[BaseHTTPRequestHandler]:

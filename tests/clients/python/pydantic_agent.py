@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from client import Run
-from otel_sdk import Traces
 from pydantic_ai import Agent
 from pydantic_ai.models.instrumented import InstrumentationSettings
 from pydantic_ai.models.test import TestModel
+
+from client import Run
+from otel_sdk import Traces
 
 
 def run(run: Run) -> None:

@@ -18,12 +18,14 @@ import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from drive import CLIENTS
 from google.protobuf import json_format
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from drive import CLIENTS
 from otlp_server import OtlpServer
 from programs import CACHE, HERE
 from recording_sink import RecordingSink
@@ -49,7 +51,7 @@ COUNTS = {
 ALL_SIGNALS = ("otel-", "telemetrygen", "collector")
 # Their instrumentation writes the stack trace of a failed call, with the paths of the machine.
 NO_ERRORS = ("openinference-openai",)
-MESSAGES = {
+MESSAGES: dict[str, Any] = {
     "traces": ExportTraceServiceRequest,
     "metrics": ExportMetricsServiceRequest,
     "logs": ExportLogsServiceRequest,

@@ -14,10 +14,11 @@ import urllib.request
 from typing import Any
 
 import grpc
-from client import Run
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+
+from client import Run
 from otlp_server import OtlpServer, Request, Response
 
 STATUS = {

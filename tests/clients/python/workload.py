@@ -15,9 +15,10 @@ from typing import Any
 
 MODELS = ("atlas-large", "atlas-small", "borealis-7b", "cirrus-embed")
 WORDS = (
-    "refund order invoice délai Zürich 配送 shipping status account password reset policy "
-    "warranty device firmware network outage region latency quota upgrade contract renewal"
-).split()
+    "refund order invoice délai Zürich 配送 shipping status account password reset policy warranty",
+    "device firmware network outage region latency quota upgrade contract renewal",
+)
+VOCABULARY = [word for line in WORDS for word in line.split(" ")]
 ERROR_SHARE = 0.1
 
 
@@ -36,7 +37,7 @@ class PlannedSpan:
 
 
 def sentence(random_source: random.Random, words: int) -> str:
-    return " ".join(random_source.choice(WORDS) for _ in range(words))
+    return " ".join(random_source.choice(VOCABULARY) for _ in range(words))
 
 
 def traces(count: int, seed: int, spread_seconds: float) -> Iterator[list[PlannedSpan]]:

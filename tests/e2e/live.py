@@ -1,0 +1,128 @@
+"""A view over the WebSocket: frames follow on without a gap and add up to what was sent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from websockets.asyncio.client import connect
+
+from clients import Sent, send
+from compare import Content, differences, microseconds
+from runner import assert_equal
+from server import Server
+from views import KEY, expected
+
+WAIT_SECONDS = 20.0
+
+
+@dataclass
+class LiveView:
+    """The content of a view, maintained from frames."""
+
+    view: str
+    columns: list[str] = field(default_factory=list)
+    rows: Counter[tuple[Any, ...]] = field(default_factory=Counter)
+    upper: int | None = None
+    frames: int = 0
+    resets: int = 0
+    resume: str | None = None
+
+    def apply(self, message: dict[str, Any]) -> None:
+        if message["type"] == "schema":
+            self.columns = [column["name"] for column in message["columns"]]
+            return
+        assert_equal(message["type"], "frame", f"type of a message: {message}")
+        assert message["lower"] < message["upper"], f"an empty frame: {message['lower']} … {message['upper']}"
+        if message["reset"]:
+            self.rows.clear()
+            self.resets += 1
+        elif self.upper is not None:
+            assert_equal(message["lower"], self.upper, "a frame's lower, which must be the last upper")
+        for diff, *values in message["rows"]:
+            assert diff != 0, "a diff of zero"
+            row = tuple(json.dumps(value) if isinstance(value, dict | list) else value for value in values)
+            self.rows[row] += diff
+            if self.rows[row] == 0:
+                del self.rows[row]
+        assert all(count > 0 for count in self.rows.values()), "a row with a negative count after a frame"
+        self.upper = message["upper"]
+        self.resume = message["resume"]
+        self.frames += 1
+
+    def content(self) -> Content:
+        content: Content = {}
+        for values, count in self.rows.items():
+            assert_equal(count, 1, f"copies of {values}")
+            row = dict(zip(self.columns, values, strict=True))
+            row["window_start"] = microseconds(row["window_start"])
+            row["window_end"] = microseconds(row["window_end"])
+            content[tuple(row[key] for key in KEY)] = row
+        return content
+
+
+def frames_add_up(server: Server, scratch: Path, count: int) -> None:
+    """Subscribes, then sends; then resumes where it left off and must not start anew."""
+    asyncio.run(_frames_add_up(server, scratch, count))
+
+
+async def _frames_add_up(server: Server, scratch: Path, count: int) -> None:
+    assert server.endpoints is not None
+    live = LiveView("requests")
+    async with connect(server.endpoints.live_url, max_size=None) as socket:
+        await socket.send(json.dumps({"type": "subscribe", "id": "a", "view": "requests", "snapshot": True}))
+        live.apply(await _next(socket))
+        sent = await asyncio.to_thread(send, server, "otel-python-grpc", count, scratch, "default", 41)
+        first = await _until_equal(socket, live, [sent])
+        assert_equal(live.resets, 1, "resets of a subscription with a snapshot")
+    async with connect(server.endpoints.live_url, max_size=None) as socket:
+        await socket.send(json.dumps({"type": "subscribe", "id": "b", "view": "requests", "resume": live.resume}))
+        again = await asyncio.to_thread(send, server, "otel-python-grpc", count, scratch, "default", 42)
+        await _until_equal(socket, live, [sent, again])
+        assert_equal(live.resets, 1, "resets: a token still known must resume, not start anew")
+    print(f"     {live.frames} frames; all spans were in the view {first * 1000:.0f} ms after the export returned")
+
+
+async def _next(socket: Any) -> dict[str, Any]:
+    message: dict[str, Any] = json.loads(await asyncio.wait_for(socket.recv(), WAIT_SECONDS))
+    return message
+
+
+async def _until_equal(socket: Any, live: LiveView, sent: list[Sent]) -> float:
+    """Applies frames until the view is right; returns the seconds that took."""
+    wanted = expected([one.file for one in sent])[live.view]
+    started = time.monotonic()
+    left = ["no frame came"]
+    while time.monotonic() - started < WAIT_SECONDS:
+        if live.columns and live.upper is not None:
+            left = differences(live.view, wanted, live.content())
+            if not left:
+                return time.monotonic() - started
+        try:
+            message = await asyncio.wait_for(socket.recv(), 1.0)
+        except TimeoutError:
+            continue
+        live.apply(json.loads(message))
+    raise AssertionError(f"{live.frames} frames did not add up:\n" + "\n".join(left[:10]))
+
+
+def refuses_nonsense(server: Server) -> None:
+    """Garbage on the socket is answered with a coded error, and the socket goes on."""
+    asyncio.run(_refuses_nonsense(server))
+
+
+async def _refuses_nonsense(server: Server) -> None:
+    assert server.endpoints is not None
+    async with connect(server.endpoints.live_url) as socket:
+        for nonsense in ("{", '{"type": "dance"}', '{"type": "subscribe", "id": "x", "view": "no_such_view"}'):
+            await socket.send(nonsense)
+            answer = await _next(socket)
+            assert_equal(answer["type"], "error", f"answer to {nonsense}")
+            assert str(answer["code"]).startswith("PF-"), f"the answer to {nonsense} has no code: {answer}"
+        await socket.send(json.dumps({"type": "subscribe", "id": "y", "view": "requests"}))
+        assert_equal((await _next(socket))["type"], "schema", "answer to a good subscription after bad ones")

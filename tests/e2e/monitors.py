@@ -1,0 +1,97 @@
+"""Health, projects, deduplication and a user's monitor, seen from outside."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from clients import Sent
+from refusals import FIXTURE, request
+from runner import assert_equal, eventually
+from server import Server, post_json
+
+MONITOR = "spans_by_kind"
+MONITOR_SQL = (
+    f"CREATE MONITOR {MONITOR} AS SELECT service_name, kind, count(*) AS spans, min(duration_ns) AS fastest, "
+    "max(duration_ns) AS slowest FROM spans GROUP BY service_name, kind"
+)
+
+
+def healthy(server: Server) -> None:
+    """/healthz and /readyz say 200, and the OpenAPI document describes what this test uses."""
+    for path in ("/healthz", "/readyz"):
+        assert_equal(request(server.api_url + path).status, 200, f"status of {path}")
+    document = server.get("/api/openapi.json")
+    assert str(document.get("openapi", "")).startswith("3."), f"openapi is {document.get('openapi')!r}"
+    for path in ("/api/v1/sql", "/api/v1/views/{name}", "/api/v1/monitors", "/api/v1/traces"):
+        assert path in document["paths"], f"{path} is not in the OpenAPI document: {sorted(document['paths'])}"
+
+
+def not_seen_elsewhere(server: Server, sent: Sent) -> None:
+    """Another project's views and spans do not show what this one sent."""
+    rows = server.sql(f"SELECT count(*) FROM history.spans WHERE service_name = '{sent.service}'")
+    assert_equal(int(rows[0][0]), 0, f"spans of project {sent.project} seen by default")
+    answer = server.get("/api/v1/views/requests?limit=100000")
+    names = [column["name"] for column in answer["columns"]]
+    services = {dict(zip(names, row, strict=True))["service_name"] for row in answer["rows"]}
+    assert sent.service not in services, f"the view shows {sent.service} of project {sent.project} to default"
+
+
+def same_body_counts_once(server: Server) -> None:
+    """One body three times, over both transports' front doors: one admission."""
+    assert server.endpoints is not None
+    message = ExportTraceServiceRequest.FromString(FIXTURE.read_bytes())
+    message.resource_spans[0].resource.attributes[0].value.string_value = "sent-thrice"
+    for attribute in message.resource_spans[0].resource.attributes:
+        if attribute.key == "service.name":
+            attribute.value.string_value = "sent-thrice"
+    body = message.SerializeToString()
+    for _ in range(3):
+        assert_equal(request(f"{server.endpoints.otlp_http_url}/v1/traces", body).status, 200, "status")
+    wanted = sum(len(scope.spans) for resource in message.resource_spans for scope in resource.scope_spans)
+
+    def claim() -> None:
+        rows = server.sql("SELECT count(*) FROM history.spans WHERE service_name = 'sent-thrice'")
+        assert_equal(int(rows[0][0]), wanted, "spans in the store")
+
+    eventually(claim)
+
+
+def lives_and_dies(server: Server, everything: list[Sent]) -> None:
+    """Created over SQL, listed, right for what is sent afterwards, dropped, gone."""
+    answer = post_json(f"{server.api_url}/api/v1/monitors", {"sql": MONITOR_SQL})
+    assert answer, "an empty answer to the creation of a monitor"
+    listed = server.get("/api/v1/monitors?limit=1000")["items"]
+    assert MONITOR in {item["name"] for item in listed}, f"the monitor is not listed: {listed}"
+    message = ExportTraceServiceRequest.FromString(FIXTURE.read_bytes())
+    spans = message.resource_spans[0].scope_spans[0].spans
+    for attribute in message.resource_spans[0].resource.attributes:
+        if attribute.key == "service.name":
+            attribute.value.string_value = "monitored"
+    assert server.endpoints is not None
+    sent = request(f"{server.endpoints.otlp_http_url}/v1/traces", message.SerializeToString())
+    assert_equal(sent.status, 200, "status")
+    kinds = {1: "internal", 2: "server", 3: "client", 4: "producer", 5: "consumer"}
+    wanted = Counter(kinds[span.kind] for span in spans)
+    durations = {
+        kind: [s.end_time_unix_nano - s.start_time_unix_nano for s in spans if kinds[s.kind] == kind] for kind in wanted
+    }
+
+    def claim() -> None:
+        rows = server.sql(f"SELECT kind, spans, fastest, slowest FROM live.{MONITOR} WHERE service_name = 'monitored'")
+        found = {kind: (int(count), int(low), int(high)) for kind, count, low, high in rows}
+        expected = {kind: (wanted[kind], min(durations[kind]), max(durations[kind])) for kind in wanted}
+        assert_equal(found, expected, "content of the monitor")
+
+    eventually(claim)
+    dropped = request(f"{server.api_url}/api/v1/monitors/{MONITOR}", method="DELETE")
+    assert dropped.status in (200, 204), f"DELETE: {dropped.status} {dropped.body[:300]!r}"
+    view = f"{server.api_url}/api/v1/views/{MONITOR}"
+    eventually(lambda: assert_equal(request(view).status, 404, "status of the dropped view"))
+
+
+def no_panic(server: Server) -> None:
+    text = server.log.read_text(errors="replace") if server.log.exists() else ""
+    panics = [line for line in text.splitlines() if "panicked" in line]
+    assert not panics, "\n".join(panics[:10])
