@@ -1,7 +1,7 @@
 """The real OpenAI client, instrumented by OpenTelemetry or by OpenInference, against the stub.
 
 Every call of the table below is made in turn until `count` calls were made: plain chat with
-cached and reasoning tokens, streaming with usage, a tool round trip, embeddings, and failures.
+cached and reasoning tokens, streaming with usage, a tool round trip, embeddings, a long conversation, and failures.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from openai_stub import OpenAiStub
 from otel_sdk import Traces
 
 MODELS = ("atlas-large", "atlas-small")
+LONG_CHAT_MESSAGES = 91
 WEATHER_TOOL: Any = {
     "type": "function",
     "function": {
@@ -38,7 +39,7 @@ def run(run: Run) -> None:
     _instrument(run.client, sending)
     with OpenAiStub() as stub:
         client = OpenAI(base_url=stub.base_url, api_key="not-a-key", max_retries=0)
-        calls: list[Callable[[OpenAI, int], Any]] = [_chat, _stream, _tools, _embeddings]
+        calls: list[Callable[[OpenAI, int], Any]] = [_chat, _stream, _tools, _embeddings, _long_chat]
         if run.errors:
             calls += [_missing_model, _overloaded]
         for number, call in enumerate(islice(cycle(calls), run.count)):
@@ -64,6 +65,15 @@ def _chat(client: OpenAI, number: int) -> None:
             {"role": "user", "content": f"Where is order {number}? – «déjà vu», 東京"},
         ],
     )
+
+
+def _long_chat(client: OpenAI, number: int) -> None:
+    """More messages than a span may have attributes: flattened conventions lose some of them."""
+    messages: list[Any] = [
+        {"role": "assistant" if turn % 2 else "user", "content": f"turn {turn} of conversation {number}"}
+        for turn in range(LONG_CHAT_MESSAGES)
+    ]
+    client.chat.completions.create(model=MODELS[1], messages=messages)
 
 
 def _stream(client: OpenAI, number: int) -> None:

@@ -66,7 +66,7 @@ def meaning(attributes: Mapping[str, Any]) -> dict[str, Any]:
     def first(keys: Sequence[str]) -> Any:
         return next((attributes[key] for key in keys if attributes.get(key) not in (None, "")), None)
 
-    requested = first(MODEL_REQUESTED)
+    requested = first(MODEL_REQUESTED) or _invocation_model(attributes)
     found: dict[str, Any] = {
         "model_requested": requested,
         "model": first(MODEL_SERVED) or requested,
@@ -77,6 +77,13 @@ def meaning(attributes: Mapping[str, Any]) -> dict[str, Any]:
     if LANGFUSE_USAGE in attributes:
         found.update(_langfuse_tokens(json.loads(attributes[LANGFUSE_USAGE]), found))
     return found
+
+
+def _invocation_model(attributes: Mapping[str, Any]) -> str | None:
+    """The model in OpenInference's request parameters, which are a JSON text."""
+    parameters = json.loads(attributes.get("llm.invocation_parameters") or "{}")
+    model = parameters.get("model") if isinstance(parameters, dict) else None
+    return model if isinstance(model, str) and model else None
 
 
 def _langfuse_tokens(usage: Mapping[str, int], found: Mapping[str, Any]) -> dict[str, Any]:
