@@ -110,6 +110,8 @@ def main() -> int:
             print(f"{name}\t{client.needs}\t{client.about}")
         return 0
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    # Says so for every attribute beyond a span's limit; the long conversations are sent to exceed it.
+    logging.getLogger("opentelemetry.attributes").setLevel(logging.ERROR)
     client = CLIENTS[options.client]
     kept = Kept(options.out, options.client, options.project or "default")
     run = Run(
