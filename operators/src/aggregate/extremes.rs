@@ -66,3 +66,27 @@ pub(super) fn ordered(value: f64) -> i64 {
 pub(super) fn unordered(key: i64) -> f64 {
     f64::from_bits((key ^ ((key >> 63) as u64 >> 1) as i64) as u64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn doubles_keep_their_order_as_integers(a in any::<f64>(), b in any::<f64>()) {
+            if let Some(order) = a.partial_cmp(&b) {
+                prop_assert_eq!(ordered(a).cmp(&ordered(b)), order);
+            }
+            prop_assert_eq!(unordered(ordered(a)).to_bits(), if a.is_nan() { f64::NAN.to_bits() } else { (a + 0.0).to_bits() });
+        }
+    }
+
+    #[test]
+    fn one_zero_and_one_nan_above_all() {
+        assert_eq!(ordered(-0.0), ordered(0.0));
+        assert_eq!(ordered(-f64::NAN), ordered(f64::NAN));
+        assert!(ordered(f64::NAN) > ordered(f64::INFINITY));
+        assert!(ordered(f64::NEG_INFINITY) < ordered(f64::MIN));
+    }
+}

@@ -256,3 +256,112 @@ impl TryFrom<Vec<(Bucket, i64)>> for Histogram {
         Ok(Self { counts })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use num_bigint::BigUint;
+    use proptest::prelude::*;
+
+    /// Every boundary is the least integer at or above 2^(52 + j/35), by 35th powers.
+    #[test]
+    fn boundaries_are_exact() {
+        for (place, boundary) in BOUNDARIES.iter().enumerate() {
+            let target = BigUint::from(2u8).pow(52 * 35 + place as u32);
+            assert!(
+                BigUint::from(*boundary).pow(35) >= target,
+                "boundary {place} is too small"
+            );
+            assert!(
+                BigUint::from(*boundary - 1).pow(35) < target,
+                "boundary {place} is too large"
+            );
+        }
+    }
+
+    /// The largest error lies at the ends of a bucket; all buckets of all octaves are checked.
+    #[test]
+    fn every_bucket_answers_within_one_percent() {
+        for octave in 52..OCTAVES {
+            for within in 0..PER_OCTAVE as usize {
+                let scale = power_of_two((octave - 1074) / 2) * 2f64.powi(-52);
+                let value = |mantissa: u64| {
+                    mantissa as f64 * scale * power_of_two(octave - 1074 - (octave - 1074) / 2)
+                };
+                let (low, high) = (value(BOUNDARIES[within]), value(BOUNDARIES[within + 1] - 1));
+                let expected = octave * PER_OCTAVE + within as i32 + 1;
+                assert_eq!(
+                    (bucket(low), bucket(high)),
+                    (expected, expected),
+                    "{low:e} {high:e}"
+                );
+                let answer = representative(expected);
+                assert!(
+                    (answer - low) / low <= 0.01 && (high - answer) / high <= 0.01,
+                    "{low:e}: {answer:e}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn subnormals_and_special_values_have_their_buckets() {
+        let smallest = f64::from_bits(1);
+        assert_eq!(representative(bucket(smallest)), smallest);
+        assert_eq!(representative(bucket(f64::MAX)) / f64::MAX > 0.99, true);
+        assert_eq!((bucket(0.0), bucket(-0.0)), (0, 0));
+        assert_eq!(bucket(f64::INFINITY), INFINITE);
+        assert_eq!(bucket(f64::NEG_INFINITY), -INFINITE);
+        assert_eq!(
+            (bucket(f64::NAN), bucket(-f64::NAN)),
+            (NOT_A_NUMBER, NOT_A_NUMBER)
+        );
+        assert!(representative(NOT_A_NUMBER).is_nan());
+        for exponent in 0..52 {
+            for value in [f64::from_bits(1 << exponent), f64::from_bits((2 << exponent) - 1)] {
+                let error = (representative(bucket(value)) - value).abs();
+                assert!(error <= value * 0.01 + smallest, "{value:e}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn buckets_have_the_order_of_the_values(a: f64, b: f64) {
+            let comparison = a.partial_cmp(&b);
+            prop_assume!(comparison.is_some());
+            let buckets = bucket(a).cmp(&bucket(b));
+            prop_assert!(buckets.is_eq() || Some(buckets) == comparison);
+            prop_assert_eq!(bucket(-a), -bucket(a));
+        }
+
+        #[test]
+        fn a_representative_is_near_any_normal_double(value in prop::num::f64::NORMAL) {
+            let answer = representative(bucket(value));
+            prop_assert!((answer - value).abs() <= value.abs() * 0.01, "{} for {}", answer, value);
+        }
+    }
+
+    #[test]
+    fn ranks_are_exact() {
+        let hundred: Vec<(Bucket, i64)> = (1..=100).map(|value| (bucket(f64::from(value)), 1)).fold(
+            Vec::new(),
+            |mut counts: Vec<(Bucket, i64)>, (bucket, count)| {
+                match counts.last_mut() {
+                    Some(last) if last.0 == bucket => last.1 += count,
+                    _ => counts.push((bucket, count)),
+                }
+                counts
+            },
+        );
+        let histogram = Histogram::from_sorted(&hundred);
+        let at = |billionths| histogram.quantile(billionths).unwrap();
+        // In binary floating point 0.07 · 100 is above 7.
+        assert_eq!(at(70_000_000), representative(bucket(7.0)));
+        assert_eq!(at(70_000_001), representative(bucket(8.0)));
+        assert_eq!(at(0), representative(bucket(1.0)));
+        assert_eq!(at(1_000_000_000), representative(bucket(100.0)));
+    }
+}

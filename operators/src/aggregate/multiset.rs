@@ -209,3 +209,75 @@ impl<'de, V: Deserialize<'de> + Ord + Clone> Deserialize<'de> for Multiset<V> {
         Ok(Self::from_sorted(&entries))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn multiset(entries: &BTreeMap<i64, i64>) -> Multiset<i64> {
+        let present: Vec<(i64, i64)> = entries
+            .iter()
+            .map(|(v, c)| (*v, *c))
+            .filter(|(_, c)| *c != 0)
+            .collect();
+        Multiset::from_sorted(&present)
+    }
+
+    fn well_formed(set: &Multiset<i64>) -> bool {
+        let chunks = set.chunks();
+        chunks
+            .iter()
+            .all(|chunk| !chunk.is_empty() && chunk.len() <= CHUNK)
+            && set.iter().zip(set.iter().skip(1)).all(|(a, b)| a.0 < b.0)
+            && set.iter().all(|(_, count)| *count != 0)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        /// Against a plain map, with ranges that make chunks split, merge with their neighbours and vanish.
+        #[test]
+        fn adding_is_adding_the_counts(
+            steps in prop::collection::vec((0i64..3000, 1usize..2000, 1i64..4, -1i64..=1), 1..12),
+        ) {
+            let mut set = Multiset::default();
+            let mut model: BTreeMap<i64, i64> = BTreeMap::new();
+            for (start, length, stride, count) in steps {
+                let delta: BTreeMap<i64, i64> =
+                    (0..length as i64).map(|place| (start + place * stride, count)).collect();
+                let before = set.clone();
+                let encoded = format!("{:?}", before.iter().collect::<Vec<_>>());
+                set.add(&multiset(&delta));
+                for (value, count) in delta {
+                    *model.entry(value).or_default() += count;
+                }
+                model.retain(|_, count| *count != 0);
+                prop_assert!(well_formed(&set));
+                prop_assert_eq!(&set, &multiset(&model));
+                prop_assert_eq!(set.cmp(&multiset(&model)), Ordering::Equal);
+                prop_assert_eq!(format!("{:?}", before.iter().collect::<Vec<_>>()), encoded, "a copy changed");
+                let present = || model.iter().filter(|(_, count)| **count > 0).map(|(value, _)| value);
+                prop_assert_eq!((set.first(), set.last()), (present().next(), present().next_back()));
+            }
+        }
+    }
+
+    /// A small change to a large set leaves all chunks but one where they are.
+    #[test]
+    fn a_small_change_shares_the_rest() {
+        let large: Vec<(i64, i64)> = (0..100_000).map(|value| (value, 1)).collect();
+        let before = Multiset::from_sorted(&large);
+        let mut after = before.clone();
+        after.add(&Multiset::from_sorted(&[(50_000, -1)]));
+        let kept = after
+            .chunks()
+            .iter()
+            .zip(before.chunks())
+            .filter(|(a, b)| Arc::ptr_eq(a, b))
+            .count();
+        assert_eq!(kept, before.chunks().len() - 1);
+        assert_eq!(after.distinct(), 99_999);
+    }
+}

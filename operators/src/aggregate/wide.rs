@@ -167,3 +167,120 @@ pub(super) fn nearest<const N: usize>(value: &[u64; N], exponent: i32) -> f64 {
     widened[..4].copy_from_slice(&magnitude);
     round(negative, &widened, false, exponent)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use num_bigint::{BigInt, BigUint, Sign};
+    use proptest::prelude::*;
+
+    fn big<const N: usize>(a: &[u64; N]) -> BigInt {
+        let bytes: Vec<u8> = a.iter().flat_map(|limb| limb.to_le_bytes()).collect();
+        BigInt::from_signed_bytes_le(&bytes)
+    }
+
+    fn unsigned(a: &[u64]) -> BigUint {
+        BigUint::from_bytes_le(&a.iter().flat_map(|limb| limb.to_le_bytes()).collect::<Vec<u8>>())
+    }
+
+    /// Modulo 2^(64 N), in the range of two's complement.
+    fn wrapped(value: BigInt, bits: usize) -> BigInt {
+        let modulus = BigInt::from(1) << bits;
+        let rest = ((value % &modulus) + &modulus) % &modulus;
+        if rest >= BigInt::from(1) << (bits - 1) {
+            rest - modulus
+        } else {
+            rest
+        }
+    }
+
+    /// Limbs that make carries run.
+    fn limb() -> impl Strategy<Value = u64> {
+        prop_oneof![any::<u64>(), Just(0), Just(u64::MAX), Just(1), Just(1 << 63)]
+    }
+
+    proptest! {
+        #[test]
+        fn arithmetic_is_that_of_integers_modulo_two_to_the_width(
+            a in prop::array::uniform4(limb()),
+            b in prop::array::uniform4(limb()),
+            factor: i64,
+        ) {
+            let mut sum = a;
+            add(&mut sum, &b);
+            prop_assert_eq!(big(&sum), wrapped(big(&a) + big(&b), 256));
+            let mut negative = a;
+            negate(&mut negative);
+            prop_assert_eq!(big(&negative), wrapped(-big(&a), 256));
+            let mut product = a;
+            scale(&mut product, factor);
+            prop_assert_eq!(big(&product), wrapped(big(&a) * factor, 256));
+        }
+
+        #[test]
+        fn widening_keeps_the_value(value: i128) {
+            prop_assert_eq!(big(&from_i128::<3>(value)), BigInt::from(value));
+            prop_assert_eq!(to_i128(&from_i128::<4>(value)), Some(value));
+            let (negative, absolute) = magnitude(&from_i128::<2>(value));
+            prop_assert_eq!((negative, unsigned(&absolute)), (value < 0, BigUint::from(value.unsigned_abs())));
+        }
+
+        #[test]
+        fn division_is_exact(a in prop::array::uniform4(limb()), divisor in 1u64..) {
+            let (quotient, inexact) = divide(&a, divisor);
+            let shifted = unsigned(&a) << 128;
+            prop_assert_eq!(unsigned(&quotient), &shifted / divisor);
+            prop_assert_eq!(inexact, &shifted % divisor != BigUint::ZERO);
+            prop_assert_eq!(unsigned(&super::quotient(&a, divisor)), unsigned(&a) / divisor);
+        }
+
+        #[test]
+        fn decimal_digits_are_appended_or_refused(a in prop::array::uniform4(limb()), digits in 0u32..40) {
+            let exact = unsigned(&a) * BigUint::from(10u8).pow(digits);
+            match shift_decimal(a, digits) {
+                Some(shifted) => prop_assert_eq!(unsigned(&shifted), exact),
+                None => prop_assert!(exact.bits() >= 252),
+            }
+        }
+
+        /// Nearest, ties to even: neither neighbour is nearer, nor as near with an even mantissa.
+        #[test]
+        fn rounding_is_to_the_nearest_even(
+            high in prop::array::uniform2(limb()),
+            low in prop::array::uniform4(limb()),
+            exponent in -256i32..0,
+            negative: bool,
+        ) {
+            let limbs = [low[0], low[1], low[2], low[3], high[0], high[1]];
+            let rounded = round(negative, &limbs, false, exponent);
+            let sign = if negative { Sign::Minus } else { Sign::Plus };
+            // In units of 2^-1074, of which every double is a whole number.
+            let exact = BigInt::from_biguint(sign, unsigned(&limbs)) << (1074 + exponent);
+            let distance = |value: f64| (&exact - in_smallest_units(value)).magnitude().clone();
+            for neighbour in [rounded.next_up(), rounded.next_down()] {
+                let (ours, theirs) = (distance(rounded), distance(neighbour));
+                prop_assert!(ours < theirs || (ours == theirs && rounded.to_bits() & 1 == 0));
+            }
+        }
+    }
+
+    fn in_smallest_units(value: f64) -> BigInt {
+        let bits = value.to_bits();
+        let exponent = (bits >> 52 & 0x7ff) as u32;
+        let fraction = bits & ((1 << 52) - 1);
+        let units = match exponent {
+            0 => BigInt::from(fraction),
+            _ => BigInt::from(fraction | 1 << 52) << (exponent - 1),
+        };
+        if value < 0.0 { -units } else { units }
+    }
+
+    #[test]
+    fn an_inexact_half_rounds_up() {
+        // 2^53 + 1 lies between two doubles; with a remainder it is nearer to the upper one.
+        let tie = [(1 << 53) + 1, 0, 0, 0, 0, 0];
+        assert_eq!(round(false, &tie, false, 0), 2f64.powi(53));
+        let longer = [0, (1 << 53) + 1, 0, 0, 0, 0];
+        assert_eq!(round(false, &longer, true, -64), 2f64.powi(53) + 2.0);
+    }
+}
