@@ -1,0 +1,380 @@
+//! From the memory layout to the columns somebody asks for.
+//!
+//! Text, numbers and times are passed on as they are. `attributes`, `resource`, `events`, `links` and
+//! `exemplars` are made from the raw wire bytes the batch kept.
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BinaryViewArray, MapBuilder, MapFieldNames, RecordBatch, RecordBatchOptions,
+    StringBuilder, StringViewBuilder,
+};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+
+use super::error::{DecodeError, WireError};
+use super::leftovers::Leftovers;
+use super::value::{
+    KeyValue, Value, each_field, separate, write_display, write_double, write_hex, write_text,
+};
+use super::{OtlpSignal, raw_columns, wire};
+use crate::fields::{FieldType, STREAMS, schema_of, stream_fields, stream_number, stream_schema};
+
+/// Entries of a map: keys and JSON texts.
+pub(crate) type Entries = Vec<(String, String)>;
+
+/// The layout of a batch in memory: [`stream_schema`], but the columns that are made on demand hold raw wire
+/// bytes as `BinaryView`. `None` for a stream that is not declared.
+pub fn memory_schema(stream: &str) -> Option<SchemaRef> {
+    static SCHEMAS: LazyLock<[SchemaRef; 3]> = LazyLock::new(|| {
+        STREAMS.map(|stream| {
+            let fields = stream_fields(stream).expect("invariant: every listed stream is declared");
+            let raw = raw_columns(stream);
+            let columns: Vec<_> = schema_of(fields, FieldType::arrow)
+                .fields()
+                .iter()
+                .enumerate()
+                .map(|(number, field)| match raw >> number & 1 {
+                    1 => Arc::new(field.as_ref().clone().with_data_type(DataType::BinaryView)),
+                    _ => Arc::clone(field),
+                })
+                .collect();
+            Arc::new(Schema::new(columns))
+        })
+    });
+    Some(Arc::clone(&SCHEMAS[stream_number(stream)?]))
+}
+
+/// Selects columns by name from a batch of the memory layout, in the types of [`stream_schema`].
+///
+/// The batch may be filtered, sliced or projected; only the columns named here have to be in it.
+pub fn select(stream: &str, batch: &RecordBatch, columns: &[&str]) -> Result<RecordBatch, DecodeError> {
+    let no_such = |column: &str| DecodeError::NoSuchColumn {
+        stream: stream.to_owned(),
+        column: column.to_owned(),
+    };
+    let schema = stream_schema(stream).ok_or_else(|| no_such(columns.first().copied().unwrap_or("*")))?;
+    let mut fields = Vec::with_capacity(columns.len());
+    let mut arrays = Vec::with_capacity(columns.len());
+    for &column in columns {
+        let field = schema.field_with_name(column).map_err(|_| no_such(column))?;
+        let array = batch.column_by_name(column).ok_or_else(|| no_such(column))?;
+        arrays.push(match array.as_binary_view_opt() {
+            Some(raw) if field.data_type() != array.data_type() => {
+                materialise(stream, column, raw).map_err(|cause| DecodeError::Malformed {
+                    message: "row",
+                    cause,
+                })?
+            }
+            _ => Arc::clone(array),
+        });
+        fields.push(field.clone());
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(
+        Arc::new(Schema::new(fields)),
+        arrays,
+        &options,
+    )?)
+}
+
+fn materialise(stream: &str, column: &str, raw: &BinaryViewArray) -> Result<ArrayRef, WireError> {
+    match column {
+        "attributes" => {
+            let mut leftovers = Leftovers::new(stream);
+            maps(raw, |message, entries| leftovers.read(message, entries))
+        }
+        "resource" => maps(raw, resource_entries),
+        "events" => texts(raw, |message, out| list(message, 0x5a, out, write_event)),
+        "links" => texts(raw, |message, out| list(message, 0x6a, out, write_link)),
+        _ => texts(raw, |message, out| list(message, 0x12, out, write_exemplar)),
+    }
+}
+
+/// One map per row; equal neighbours (resources) are read once.
+fn maps(
+    raw: &BinaryViewArray,
+    mut read: impl FnMut(&[u8], &mut Entries) -> Result<(), WireError>,
+) -> Result<ArrayRef, WireError> {
+    let names = MapFieldNames {
+        entry: "entries".to_owned(),
+        key: "keys".to_owned(),
+        value: "values".to_owned(),
+    };
+    let mut builder = MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new());
+    let mut entries = Entries::new();
+    let mut last: Option<u128> = None;
+    for (row, view) in raw.views().iter().enumerate() {
+        if last != Some(*view) {
+            entries.clear();
+            read(raw.value(row), &mut entries)?;
+            last = Some(*view);
+        }
+        for (key, value) in &entries {
+            builder.keys().append_value(key);
+            builder.values().append_value(value);
+        }
+        builder.append(true).expect("invariant: as many keys as values");
+    }
+    Ok(Arc::new(builder.finish()))
+}
+
+fn texts(
+    raw: &BinaryViewArray,
+    mut write: impl FnMut(&[u8], &mut Vec<u8>) -> Result<(), WireError>,
+) -> Result<ArrayRef, WireError> {
+    let mut builder = StringViewBuilder::with_capacity(raw.len());
+    let mut json = Vec::new();
+    for message in raw {
+        let Some(message) = message else {
+            builder.append_null();
+            continue;
+        };
+        json.clear();
+        write(message, &mut json)?;
+        builder.append_value(String::from_utf8_lossy(&json));
+    }
+    Ok(Arc::new(builder.finish()))
+}
+
+/// A JSON array of the messages in one repeated field.
+fn list(
+    message: &[u8],
+    tag: u32,
+    out: &mut Vec<u8>,
+    write: fn(&[u8], &mut Object<'_>) -> Result<(), WireError>,
+) -> Result<(), WireError> {
+    out.push(b'[');
+    let mut first = true;
+    each_field(&[message], tag, |item| {
+        separate(out, &mut first);
+        let mut object = Object::new(out);
+        write(item, &mut object)?;
+        object.close();
+        Ok(())
+    })?;
+    out.push(b']');
+    Ok(())
+}
+
+/// A JSON object being written.
+pub(crate) struct Object<'a> {
+    out: &'a mut Vec<u8>,
+    first: bool,
+}
+
+impl<'a> Object<'a> {
+    pub(crate) fn new(out: &'a mut Vec<u8>) -> Object<'a> {
+        out.push(b'{');
+        Object { out, first: true }
+    }
+
+    pub(crate) fn member(&mut self, name: &str) -> &mut Vec<u8> {
+        separate(self.out, &mut self.first);
+        write_text(self.out, name.as_bytes());
+        self.out.push(b':');
+        self.out
+    }
+
+    pub(crate) fn close(self) {
+        self.out.push(b'}');
+    }
+
+    fn text(&mut self, name: &str, text: &[u8]) {
+        if !text.is_empty() {
+            write_text(self.member(name), text);
+        }
+    }
+
+    fn hex(&mut self, name: &str, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            let out = self.member(name);
+            out.push(b'"');
+            write_hex(out, bytes);
+            out.push(b'"');
+        }
+    }
+
+    fn number(&mut self, name: &str, number: u64) {
+        if number != 0 {
+            write_display(self.member(name), number);
+        }
+    }
+
+    fn attributes(&mut self, message: &[u8], tag: u32) -> Result<(), WireError> {
+        let mut any = false;
+        each_field(&[message], tag, |_| {
+            any = true;
+            Ok(())
+        })?;
+        if !any {
+            return Ok(());
+        }
+        let mut inner = Object::new(self.member("attributes"));
+        each_field(&[message], tag, |pair| {
+            let pair = KeyValue::read(pair)?;
+            let key = String::from_utf8_lossy(pair.key);
+            pair.value()?.write_json(inner.member(&key))
+        })?;
+        inner.close();
+        Ok(())
+    }
+}
+
+fn write_event(mut rest: &[u8], object: &mut Object<'_>) -> Result<(), WireError> {
+    let message = rest;
+    let (mut at, mut name, mut dropped): (u64, &[u8], u64) = (0, &[], 0);
+    while !rest.is_empty() {
+        let tag = wire::tag(&mut rest)?;
+        match tag {
+            0x09 => at = wire::fixed64(&mut rest)?,
+            0x12 => name = wire::bytes(&mut rest)?,
+            0x20 => dropped = wire::varint(&mut rest)?,
+            _ => wire::skip(tag & 7, &mut rest)?,
+        }
+    }
+    write_display(object.member("time_unix_nano"), at);
+    write_text(object.member("name"), name);
+    object.attributes(message, 0x1a)?;
+    object.number("dropped_attributes_count", u64::from(dropped as u32));
+    Ok(())
+}
+
+fn write_link(mut rest: &[u8], object: &mut Object<'_>) -> Result<(), WireError> {
+    let message = rest;
+    let (mut trace, mut span, mut state): (&[u8], &[u8], &[u8]) = (&[], &[], &[]);
+    let (mut dropped, mut flags) = (0, 0);
+    while !rest.is_empty() {
+        let tag = wire::tag(&mut rest)?;
+        match tag {
+            0x0a => trace = wire::bytes(&mut rest)?,
+            0x12 => span = wire::bytes(&mut rest)?,
+            0x1a => state = wire::bytes(&mut rest)?,
+            0x28 => dropped = wire::varint(&mut rest)?,
+            0x35 => flags = wire::fixed32(&mut rest)?,
+            _ => wire::skip(tag & 7, &mut rest)?,
+        }
+    }
+    object.hex("trace_id", trace);
+    object.hex("span_id", span);
+    object.text("trace_state", state);
+    object.attributes(message, 0x22)?;
+    object.number("dropped_attributes_count", u64::from(dropped as u32));
+    object.number("flags", u64::from(flags));
+    Ok(())
+}
+
+fn write_exemplar(mut rest: &[u8], object: &mut Object<'_>) -> Result<(), WireError> {
+    let message = rest;
+    let (mut at, mut trace, mut span): (u64, &[u8], &[u8]) = (0, &[], &[]);
+    let mut value = Value::Empty;
+    while !rest.is_empty() {
+        let tag = wire::tag(&mut rest)?;
+        match tag {
+            0x11 => at = wire::fixed64(&mut rest)?,
+            0x19 => value = Value::Double(f64::from_bits(wire::fixed64(&mut rest)?)),
+            0x31 => value = Value::Int(wire::fixed64(&mut rest)? as i64),
+            0x22 => span = wire::bytes(&mut rest)?,
+            0x2a => trace = wire::bytes(&mut rest)?,
+            _ => wire::skip(tag & 7, &mut rest)?,
+        }
+    }
+    write_display(object.member("time_unix_nano"), at);
+    match value {
+        Value::Double(number) => write_double(object.member("value"), number),
+        other => other.write_json(object.member("value"))?,
+    }
+    object.hex("trace_id", trace);
+    object.hex("span_id", span);
+    object.attributes(message, 0x3a)
+}
+
+/// Appends an entry whose value is JSON text.
+pub(crate) fn entry(entries: &mut Entries, key: &[u8], value: &Value<'_>) -> Result<(), WireError> {
+    let mut json = Vec::new();
+    value.write_json(&mut json)?;
+    entries.push((
+        String::from_utf8_lossy(key).into_owned(),
+        String::from_utf8_lossy(&json).into_owned(),
+    ));
+    Ok(())
+}
+
+/// Appends a number, unless it is zero.
+pub(crate) fn count_entry(entries: &mut Entries, key: &str, count: u64) {
+    if count != 0 {
+        entries.push((key.to_owned(), count.to_string()));
+    }
+}
+
+/// The resource and what the scope says beyond its name, from the context a batch kept for each scope.
+fn resource_entries(context: &[u8], entries: &mut Entries) -> Result<(), WireError> {
+    let mut rest = context;
+    while !rest.is_empty() {
+        match wire::tag(&mut rest)? {
+            0x0a => {
+                let mut resource = wire::bytes(&mut rest)?;
+                while !resource.is_empty() {
+                    let tag = wire::tag(&mut resource)?;
+                    match tag {
+                        0x0a => {
+                            let pair = KeyValue::read(wire::bytes(&mut resource)?)?;
+                            entry(entries, pair.key, &pair.value()?)?;
+                        }
+                        0x10 => {
+                            let dropped = wire::varint(&mut resource)?;
+                            count_entry(entries, "otel.resource.dropped_attributes_count", dropped);
+                        }
+                        _ => wire::skip(tag & 7, &mut resource)?,
+                    }
+                }
+            }
+            0x12 => scope_entries(wire::bytes(&mut rest)?, entries)?,
+            0x1a => entry(
+                entries,
+                b"otel.resource.schema_url",
+                &Value::Text(wire::bytes(&mut rest)?),
+            )?,
+            0x22 => entry(
+                entries,
+                b"otel.scope.schema_url",
+                &Value::Text(wire::bytes(&mut rest)?),
+            )?,
+            tag => wire::skip(tag & 7, &mut rest)?,
+        }
+    }
+    Ok(())
+}
+
+fn scope_entries(mut scope: &[u8], entries: &mut Entries) -> Result<(), WireError> {
+    while !scope.is_empty() {
+        let tag = wire::tag(&mut scope)?;
+        match tag {
+            0x12 => {
+                let version = wire::bytes(&mut scope)?;
+                if !version.is_empty() {
+                    entry(entries, b"otel.scope.version", &Value::Text(version))?;
+                }
+            }
+            0x1a => {
+                let pair = KeyValue::read(wire::bytes(&mut scope)?)?;
+                entry(entries, &[b"otel.scope.", pair.key].concat(), &pair.value()?)?;
+            }
+            0x20 => {
+                let dropped = wire::varint(&mut scope)?;
+                count_entry(entries, "otel.scope.dropped_attributes_count", dropped);
+            }
+            _ => wire::skip(tag & 7, &mut scope)?,
+        }
+    }
+    Ok(())
+}
+
+impl OtlpSignal {
+    /// The signal whose rows a stream holds.
+    pub(crate) fn of_stream(stream: &str) -> OtlpSignal {
+        match stream {
+            "logs" => OtlpSignal::Logs,
+            "metrics" => OtlpSignal::Metrics,
+            _ => OtlpSignal::Traces,
+        }
+    }
+}
