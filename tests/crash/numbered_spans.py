@@ -155,7 +155,7 @@ class Senders:
         with self._lock:
             acknowledged = [batch for batch in self.batches if batch.acknowledged][-count:]
         for batch in acknowledged:
-            if self._send(batch):
+            if self.send(batch):
                 with self._lock:
                     self.sent_again += 1
 
@@ -163,16 +163,16 @@ class Senders:
         while not self._stopping.is_set():
             batch = self._next_batch(source)
             if source.random() < SENT_ONCE_SHARE:
-                batch.acknowledged = self._send(batch)
+                batch.acknowledged = self.send(batch)
                 continue
-            while not self._send(batch):
+            while not self.send(batch):
                 with self._lock:
                     self.retries += 1
                 time.sleep(RETRY_SECONDS)
             batch.acknowledged = True
             if source.random() < SENT_AGAIN_SHARE:
                 time.sleep(source.random())
-                if self._send(batch):
+                if self.send(batch):
                     with self._lock:
                         self.sent_again += 1
 
@@ -189,7 +189,7 @@ class Senders:
             self.batches.append(batch)
         return batch
 
-    def _send(self, batch: Batch) -> bool:
+    def send(self, batch: Batch) -> bool:
         """One attempt; True only if the server acknowledged."""
         endpoints = self._endpoints()
         if endpoints is None:
