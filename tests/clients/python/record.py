@@ -1,14 +1,15 @@
 """Records the request bodies of every client as fixtures: `tests/fixtures/otlp`.
 
 Each client runs once against the recording sink; `manifest.ndjson` beside the bodies says how each
-was sent and what the official protobuf messages read in it (rows), so that
-a decoder's tests have a count they did not compute themselves. Refuses to leave a body behind in
-which this machine can be recognised.
+was sent and how many rows the official protobuf messages read in it, `expected-spans.ndjson` what
+its spans mean, so that a decoder's tests have values they did not compute themselves. Refuses to
+leave a body behind in which this machine can be recognised.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import gzip
 import hashlib
 import json
@@ -26,11 +27,14 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from drive import CLIENTS
+from kept import meaning
 from otlp_server import OtlpServer
 from programs import CACHE, HERE
 from recording_sink import RecordingSink
+from wire_relay import spans_of
 
 FIXTURES = HERE.parent / "fixtures" / "otlp"
+HEX_IDS = ("traceId", "spanId", "parentSpanId")
 MAX_BYTES = 2_000_000
 COUNTS = {
     "otel-python-grpc": 200,
@@ -67,13 +71,28 @@ def client_version(client: str) -> str:
     return version(distribution)
 
 
-def rows_in(signal: str, body: bytes, is_json: bool) -> int:
-    """Spans, data points or log records, as the official messages count them."""
+def read_message(signal: str, body: bytes, is_json: bool) -> Any:
+    """The body as the official messages read it."""
     message = MESSAGES[signal]()
     if is_json:
-        _parse_otlp_json(json.loads(body), message)
+        json_format.ParseDict(_with_protobuf_ids(json.loads(body)), message, ignore_unknown_fields=True)
     else:
         message.ParseFromString(body)
+    return message
+
+
+def _with_protobuf_ids(node: Any) -> Any:
+    """OTLP's JSON has hexadecimal ids where protobuf's own JSON has base64."""
+    if isinstance(node, dict):
+        return {
+            key: base64.b64encode(bytes.fromhex(value)).decode() if key in HEX_IDS else _with_protobuf_ids(value)
+            for key, value in node.items()
+        }
+    return [_with_protobuf_ids(item) for item in node] if isinstance(node, list) else node
+
+
+def rows_in(signal: str, message: Any) -> int:
+    """Spans, data points or log records."""
     if signal == "traces":
         return sum(len(s.spans) for r in message.resource_spans for s in r.scope_spans)
     if signal == "logs":
@@ -86,15 +105,16 @@ def rows_in(signal: str, body: bytes, is_json: bool) -> int:
     )
 
 
-def _parse_otlp_json(value: object, message: object) -> None:
-    """OTLP's JSON has hex ids where protobuf's has base64; row counts do not need them."""
-
-    def without_ids(node: object) -> object:
-        if isinstance(node, dict):
-            return {k: without_ids(v) for k, v in node.items() if k not in ("traceId", "spanId", "parentSpanId")}
-        return [without_ids(item) for item in node] if isinstance(node, list) else node
-
-    json_format.ParseDict(without_ids(value), message, ignore_unknown_fields=True)
+def expected_spans(file: str, message: Any) -> list[dict[str, Any]]:
+    """What the spans of a body mean, in wire order: the sender's reading, shared with no decoder of ours."""
+    rows = []
+    for row, span in enumerate(spans_of(message)):
+        start, end = span.pop("start_unix_nano"), span.pop("end_unix_nano")
+        resource, attributes = span.pop("resource"), span.pop("attributes")
+        times = {"start_unix_nano": start, "duration_ns": end - start}
+        service = {"service_name": resource.get("service.name"), "service_version": resource.get("service.version")}
+        rows.append({"file": file, "row": row, **span, **times, **service, **meaning(attributes)})
+    return rows
 
 
 def recognisable() -> list[bytes]:
@@ -103,34 +123,34 @@ def recognisable() -> list[bytes]:
     return [word.encode() for word in words if len(word) > 3]
 
 
-def describe(sink: RecordingSink, folder: Path) -> list[dict[str, object]]:
-    described = []
+def describe(sink: RecordingSink, folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """A line per body and a line per span, for the two NDJSON files beside the bodies."""
+    described, spans = [], []
     for entry in sink.recorded:
         raw = (folder / str(entry["file"])).read_bytes()
         body = gzip.decompress(raw) if entry["content_encoding"] == "gzip" else raw
         for word in recognisable():
             if word in body:
                 raise SystemExit(f"{entry['file']} contains {word!r}: configure the client so that it does not")
-        is_json = "json" in str(entry["content_type"])
+        message = read_message(str(entry["signal"]), body, "json" in str(entry["content_type"]))
+        if entry["signal"] == "traces":
+            spans += expected_spans(str(entry["file"]), message)
         described.append(
             {
                 **entry,
                 "version": client_version(str(entry["client"])),
-                "rows": rows_in(str(entry["signal"]), body, is_json),
+                "rows": rows_in(str(entry["signal"]), message),
                 "decompressed_bytes": len(body),
                 "sha256": hashlib.sha256(raw).hexdigest(),
             }
         )
-    return described
+    return described, spans
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dir", type=Path, default=FIXTURES)
-    options = parser.parse_args()
-    for old in [*options.dir.glob("*.pb*"), *options.dir.glob("*.json")]:
+def record(sink: RecordingSink) -> None:
+    """Every client once, into the sink's folder."""
+    for old in [*sink.folder.glob("*.pb*"), *sink.folder.glob("*.json")]:
         old.unlink()
-    sink = RecordingSink(options.dir)
     with OtlpServer(sink) as server, tempfile.TemporaryDirectory() as scratch:
         for client, count in COUNTS.items():
             sink.client = client
@@ -140,8 +160,23 @@ def main() -> None:
             command += ["--signals", "traces,metrics,logs" if client.startswith(ALL_SIGNALS) else "traces"]
             command += ["--no-errors"] if client in NO_ERRORS else []
             subprocess.run(command, check=True)
-    entries = describe(sink, options.dir)
-    (options.dir / "manifest.ndjson").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dir", type=Path, default=FIXTURES)
+    parser.add_argument("--describe", action="store_true", help="record nothing, describe anew what is there")
+    options = parser.parse_args()
+    sink = RecordingSink(options.dir)
+    if options.describe:
+        manifest = (options.dir / "manifest.ndjson").read_text(encoding="utf-8")
+        sink.recorded = [json.loads(line) for line in manifest.splitlines()]
+    else:
+        record(sink)
+    entries, spans = describe(sink, options.dir)
+    for name, lines in (("manifest", entries), ("expected-spans", spans)):
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        (options.dir / f"{name}.ndjson").write_text(text, encoding="utf-8")
     total = sum(int(str(entry["bytes"])) for entry in entries)
     print(f"{len(entries)} bodies, {total} bytes, {sum(int(str(e['rows'])) for e in entries)} rows")
     if total > MAX_BYTES:
