@@ -9,7 +9,7 @@ export type ColumnKind = 'time' | 'integer' | 'number' | 'boolean' | 'text';
 export function columnKind(type: string): ColumnKind {
   const name = type.toLowerCase();
   if (name.startsWith('timestamp') || name.startsWith('date')) return 'time';
-  if (/^(u?int|bigint|smallint|tinyint|integer)/.test(name)) return 'integer';
+  if (/^(u?int\d*|bigint|smallint|tinyint|integer)\b/.test(name)) return 'integer';
   if (/^(float|double|decimal|real|numeric)/.test(name)) return 'number';
   if (name.startsWith('bool')) return 'boolean';
   return 'text';

@@ -75,7 +75,7 @@ function Drawing(props: TimeChartProps & { readonly width: number; readonly heig
   const most = ticks.at(-1) ?? 1;
   const x = (time: number): number => left + ((time - from) / (to - from)) * plotWidth;
   const y = (value: number): number => top + plotHeight - (Math.min(value, most) / most) * plotHeight;
-  const barWidth = Math.max(1, (step / (to - from)) * plotWidth - (plotWidth / ((to - from) / step) > 5 ? 1.5 : 0.25));
+  const barWidth = Math.max(1, (step / (to - from)) * plotWidth - (plotWidth / ((to - from) / step) > 16 ? 4 : plotWidth / ((to - from) / step) > 5 ? 1.5 : 0.25));
   const openAfter = props.openAfter ?? Infinity;
   const hovered = hover === null ? undefined : shown.find((index) => { const time = times[index] ?? NaN; return hover >= time && hover < time + step; });
 
@@ -97,7 +97,7 @@ function Drawing(props: TimeChartProps & { readonly width: number; readonly heig
           </g>
         ))}
         {timeTicks(from, to, Math.max(2, Math.floor(plotWidth / 76))).map((tick) => (
-          <text key={tick} x={x(tick)} y={height - 5} className="tick" textAnchor="middle">
+          <text key={tick} x={Math.min(x(tick), width - 2)} y={height - 5} className="tick" textAnchor={x(tick) > width - 18 ? 'end' : 'middle'}>
             {clock(tick, to - from < 180_000 ? 'seconds' : 'minutes')}
           </text>
         ))}
@@ -117,7 +117,7 @@ function Drawing(props: TimeChartProps & { readonly width: number; readonly heig
                     const lower = y(base);
                     base += value;
                     const upper = Math.min(y(base), lower - 1);
-                    return <rect key={name} x={at} width={Math.max(0.5, Math.min(barWidth, width - right - at))} y={upper} height={lower - upper} fill={color} />;
+                    return <rect key={name} rx={barWidth > 6 ? 1.5 : 0} x={at} width={Math.max(0.5, Math.min(barWidth, width - right - at))} y={upper} height={lower - upper} fill={color} />;
                   })}
                 </g>
               );

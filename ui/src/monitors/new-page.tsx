@@ -92,6 +92,14 @@ export default function NewMonitorPage(): ReactNode {
               <pre className="plan">{planText(outcome.plan)}</pre>
             </section>
           ) : null}
+          {watched === null ? null : (
+            <section className="watched" aria-label={`Result of ${watched.name}`}>
+              <header className="page-head">
+                <h2>Live: <a href={href(['monitors', watched.name])}>{line(watched.name)}</a></h2>
+              </header>
+              <LiveTable key={watched.round} view={watched.name} label={`Rows of ${watched.name}`} />
+            </section>
+          )}
         </div>
         <aside className="writing-side">
           <section className="card" aria-label="Examples">
@@ -120,14 +128,6 @@ export default function NewMonitorPage(): ReactNode {
           </section>
         </aside>
       </div>
-      {watched === null ? null : (
-        <section className="watched" aria-label={`Result of ${watched.name}`}>
-          <header className="page-head">
-            <h2>Live: <a href={href(['monitors', watched.name])}>{line(watched.name)}</a></h2>
-          </header>
-          <LiveTable key={watched.round} view={watched.name} label={`Rows of ${watched.name}`} />
-        </section>
-      )}
     </div>
   );
 }

@@ -49,7 +49,7 @@ export function OverviewPage(): ReactNode {
   const [hover, setHover] = useState<number | null>(null);
 
   const asked = route.query.get('range') ?? '';
-  const range: Range = asked in ranges ? (asked as Range) : '15m';
+  const range: Range = Object.hasOwn(ranges, asked) ? (asked as Range) : '15m';
   const group = useMemo(() => parseGroup(route.query.get('group')), [route]);
 
   const upper = Math.min(...all.map(({ view }) => view?.asOf ?? Infinity));

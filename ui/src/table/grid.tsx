@@ -37,7 +37,7 @@ export function Grid<Row>(props: GridProps<Row>): ReactNode {
     // A region that scrolls must be reachable by keyboard.
     // eslint-disable-next-line jsx-a11y/no-noninteractive-tabindex
     <div className="grid" ref={attach} tabIndex={0} role="table" aria-label={props.label} aria-rowcount={rows.length + 1} aria-colcount={columns.length}>
-      <div className="grid-body" style={{ height: seen.height + rowHeight }}>
+      <div className="grid-body" style={{ height: seen.height + rowHeight, minWidth: `${columns.reduce((sum, column) => sum + column.width, 0)}ch` }}>
         <div className="grid-row grid-head" role="row" aria-rowindex={1} style={{ gridTemplateColumns: template }}>
           {columns.map((column, index) => {
             const sorted = props.sort?.column === index ? props.sort : undefined;

@@ -16,7 +16,7 @@ export function apiQuery(query: URLSearchParams, now: number): Record<string, st
   const asked: Record<string, string | undefined> = {};
   for (const name of passed) asked[name] = query.get(name) ?? undefined;
   const range = query.get('range');
-  asked['from'] = toInstant(query.get('from')) ?? (range !== null && range in ranges ? new Date(now - ranges[range as RangeName] * 60_000).toISOString() : undefined);
+  asked['from'] = toInstant(query.get('from')) ?? (range !== null && Object.hasOwn(ranges, range) ? new Date(now - ranges[range as RangeName] * 60_000).toISOString() : undefined);
   asked['to'] = toInstant(query.get('to'));
   return asked;
 }

@@ -116,21 +116,32 @@ function TraceRow({ item, longest, now }: { readonly item: TraceItem; readonly l
   const share = longest > 0 ? Math.sqrt(Math.max(0, item.duration_ms ?? 0) / longest) * 100 : 0;
   return (
     <tr className="linked" onClick={(event) => { if (!(event.target as HTMLElement).closest('a')) go(target); }}>
-      <td className="muted">{moment(toMillis(item.start_time), now, 'millis')}</td>
+      <td className="muted">{moment(toMillis(item.start_time), now)}</td>
       <th scope="row" className="wide">
         {failed ? <span className="bad" title="The root span failed"><Icon name="alert" size={13} /> </span> : null}
         <a href={target}>{name.trim() === '' ? item.trace_id.slice(0, 16) : name}</a>
       </th>
-      <td>{line(item.service_name ?? '').slice(0, 80)}</td>
+      <td className="short">{line(item.service_name ?? '').slice(0, 80)}</td>
       <td className="numeric">{duration(item.duration_ms ?? NaN)}</td>
       <td><span className="share-bar" aria-hidden="true"><i className={errors > 0 ? 'failed' : ''} style={{ width: `${share}%` }} /></span></td>
       <td className="numeric">{integer(item.span_count)}</td>
       <td className={errors > 0 ? 'numeric bad' : 'numeric muted'}>{integer(item.error_count ?? 0)}</td>
-      <td className="models">{(item.models ?? []).slice(0, 3).map((model) => <span key={model} className="chip">{line(model).slice(0, 40)}</span>)}</td>
+      <td className="models" title={(item.models ?? []).map(line).join(', ').slice(0, 2000)}><Models names={item.models ?? []} /></td>
       <td className="numeric">{tokens(item.input_tokens)}</td>
       <td className="numeric">{tokens(item.output_tokens)}</td>
-      <td>{line(item.user_id ?? '').slice(0, 60)}</td>
+      <td className="short">{line(item.user_id ?? '').slice(0, 60)}</td>
     </tr>
+  );
+}
+
+function Models({ names }: { readonly names: readonly string[] }): ReactNode {
+  const first = names[0];
+  if (first === undefined) return null;
+  return (
+    <>
+      <span className="chip">{line(first).slice(0, 40)}</span>
+      {names.length > 1 ? <span className="muted"> +{names.length - 1}</span> : null}
+    </>
   );
 }
 

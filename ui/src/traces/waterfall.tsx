@@ -2,7 +2,7 @@
  * The spans of a trace, one a row: the tree on the left, time on the right. Only the rows in sight exist, so
  * 50,000 spans scroll like 50. Arrow keys walk the tree; the selected row is the tree grid's active descendant.
  */
-import { useEffect, useLayoutEffect, type ReactNode } from 'react';
+import { useLayoutEffect, type ReactNode } from 'react';
 import { duration, line, plural } from '../format.ts';
 import { Icon } from '../parts/icons.tsx';
 import { useViewport } from '../table/use-viewport.ts';
@@ -40,10 +40,6 @@ export function Waterfall(props: WaterfallProps): ReactNode {
     const wanted = scrollTopFor(at, rows.length, rowHeight, scroller.scrollTop, scroller.clientHeight - rowHeight);
     if (wanted !== scroller.scrollTop) scroller.scrollTo({ top: wanted });
   }, [at, rows.length, element]);
-
-  useEffect(() => {
-    element.current?.focus({ preventScroll: true });
-  }, [element]);
 
   const keys = (event: React.KeyboardEvent): void => {
     const node = at === -1 ? undefined : tree.nodes[rows[at] ?? -1];
