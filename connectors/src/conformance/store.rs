@@ -41,38 +41,84 @@ pub fn rows(first: i64, count: usize) -> RecordBatch {
             maps.keys().append_value(format!("key {key}"));
             maps.values().append_value(format!("\"{number} ü\""));
         }
-        maps.append(number % 7 != 0).expect("invariant: as many keys as values");
+        maps.append(number % 7 != 0)
+            .expect("invariant: as many keys as values");
     }
     let columns: Vec<(&str, ArrayRef, bool)> = vec![
-        ("project", Arc::new(StringViewArray::from_iter_values(numbers.iter().map(|_| "default"))), false),
-        ("trace_id", Arc::new(StringArray::from_iter_values(numbers.iter().map(|n| format!("{n:032x}")))), false),
         (
-            "event_time",
-            Arc::new(TimestampMicrosecondArray::from_iter_values(numbers.iter().map(time)).with_timezone("UTC")),
+            "project",
+            Arc::new(StringViewArray::from_iter_values(
+                numbers.iter().map(|_| "default"),
+            )),
             false,
         ),
-        ("error", Arc::new(BooleanArray::from_iter(numbers.iter().map(|n| (n % 4 != 0).then_some(n % 2 == 0)))), true),
-        ("count", Arc::new(Int32Array::from_iter(numbers.iter().map(|n| (n % 3 != 0).then_some(*n as i32)))), true),
-        ("temperature", Arc::new(Float64Array::from_iter_values(numbers.iter().map(|n| *n as f64 / 7.0))), true),
+        (
+            "trace_id",
+            Arc::new(StringArray::from_iter_values(
+                numbers.iter().map(|n| format!("{n:032x}")),
+            )),
+            false,
+        ),
+        (
+            "event_time",
+            Arc::new(
+                TimestampMicrosecondArray::from_iter_values(numbers.iter().map(time)).with_timezone("UTC"),
+            ),
+            false,
+        ),
+        (
+            "error",
+            Arc::new(BooleanArray::from_iter(
+                numbers.iter().map(|n| (n % 4 != 0).then_some(n % 2 == 0)),
+            )),
+            true,
+        ),
+        (
+            "count",
+            Arc::new(Int32Array::from_iter(
+                numbers.iter().map(|n| (n % 3 != 0).then_some(*n as i32)),
+            )),
+            true,
+        ),
+        (
+            "temperature",
+            Arc::new(Float64Array::from_iter_values(
+                numbers.iter().map(|n| *n as f64 / 7.0),
+            )),
+            true,
+        ),
         (
             "cost",
             Arc::new(
-                Decimal128Array::from_iter(numbers.iter().map(|n| (n % 2 == 0).then_some(i128::from(*n) * 10_i128.pow(24) + 1)))
-                    .with_data_type(DataType::Decimal128(38, 12)),
+                Decimal128Array::from_iter(
+                    numbers
+                        .iter()
+                        .map(|n| (n % 2 == 0).then_some(i128::from(*n) * 10_i128.pow(24) + 1)),
+                )
+                .with_data_type(DataType::Decimal128(38, 12)),
             ),
             true,
         ),
         ("labels", Arc::new(lists.finish()), true),
         ("attributes", Arc::new(maps.finish()), true),
-        ("_tick", Arc::new(Int64Array::from_iter_values(numbers.iter().map(|n| FIRST_CUT as i64 + n))), false),
+        (
+            "_tick",
+            Arc::new(Int64Array::from_iter_values(
+                numbers.iter().map(|n| FIRST_CUT as i64 + n),
+            )),
+            false,
+        ),
         ("_offset", Arc::new(Int64Array::from(numbers.clone())), false),
     ];
     let fields: Vec<Field> = columns
         .iter()
         .map(|(name, column, nullable)| Field::new(*name, column.data_type().clone(), *nullable))
         .collect();
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns.into_iter().map(|(_, column, _)| column).collect())
-        .expect("invariant: the columns fit the schema made from them")
+    RecordBatch::try_new(
+        Arc::new(Schema::new(fields)),
+        columns.into_iter().map(|(_, column, _)| column).collect(),
+    )
+    .expect("invariant: the columns fit the schema made from them")
 }
 
 /// The suite.
@@ -92,27 +138,66 @@ where
 async fn appending_is_idempotent<S: Store, R: Future<Output = Arc<S>>>(reopen: &impl Fn() -> R) {
     let store = reopen().await;
     let table = "spans";
-    store.ensure_table(&definition(table)).await.expect("a table can be created");
+    store
+        .ensure_table(&definition(table))
+        .await
+        .expect("a table can be created");
     assert_eq!(store.last_cut(table).await, Ok(None), "a new table has no cut");
     assert_eq!(store.size(table).await.expect("a table has a size").1, 0);
 
     let block = vec![rows(0, 10), rows(10, 5)];
-    store.append(table, FIRST_CUT, block.clone()).await.expect("a block can be appended");
-    store.append(table, FIRST_CUT, block.clone()).await.expect("a repeated cut is no error");
-    store.append(table, FIRST_CUT - 1, block).await.expect("an earlier cut is no error");
+    store
+        .append(table, FIRST_CUT, block.clone())
+        .await
+        .expect("a block can be appended");
+    store
+        .append(table, FIRST_CUT, block.clone())
+        .await
+        .expect("a repeated cut is no error");
+    store
+        .append(table, FIRST_CUT - 1, block)
+        .await
+        .expect("an earlier cut is no error");
     assert_eq!(store.last_cut(table).await, Ok(Some(FIRST_CUT)));
-    assert_eq!(store.size(table).await.expect("a table has a size").1, 15, "a repeated cut is there once");
+    assert_eq!(
+        store.size(table).await.expect("a table has a size").1,
+        15,
+        "a repeated cut is there once"
+    );
 
-    store.append(table, FIRST_CUT + 1, Vec::new()).await.expect("a block without rows is no error");
-    store.append(table, FIRST_CUT + 2, vec![rows(0, 0)]).await.expect("a block without rows is no error");
-    assert_eq!(store.last_cut(table).await, Ok(Some(FIRST_CUT)), "a block without rows leaves no trace");
+    store
+        .append(table, FIRST_CUT + 1, Vec::new())
+        .await
+        .expect("a block without rows is no error");
+    store
+        .append(table, FIRST_CUT + 2, vec![rows(0, 0)])
+        .await
+        .expect("a block without rows is no error");
+    assert_eq!(
+        store.last_cut(table).await,
+        Ok(Some(FIRST_CUT)),
+        "a block without rows leaves no trace"
+    );
 
     drop(store);
     let store = reopen().await;
-    assert_eq!(store.last_cut(table).await, Ok(Some(FIRST_CUT)), "the last cut outlives the process");
-    store.ensure_table(&definition(table)).await.expect("an existing table is fine");
-    store.append(table, FIRST_CUT, vec![rows(0, 15)]).await.expect("a repeated cut is no error");
-    store.append(table, FIRST_CUT + 10_000, vec![rows(15, 1)]).await.expect("the next block can be appended");
+    assert_eq!(
+        store.last_cut(table).await,
+        Ok(Some(FIRST_CUT)),
+        "the last cut outlives the process"
+    );
+    store
+        .ensure_table(&definition(table))
+        .await
+        .expect("an existing table is fine");
+    store
+        .append(table, FIRST_CUT, vec![rows(0, 15)])
+        .await
+        .expect("a repeated cut is no error");
+    store
+        .append(table, FIRST_CUT + 10_000, vec![rows(15, 1)])
+        .await
+        .expect("the next block can be appended");
     assert_eq!(store.size(table).await.expect("a table has a size").1, 16);
     assert_eq!(store.last_cut(table).await, Ok(Some(FIRST_CUT + 10_000)));
 }
@@ -120,63 +205,123 @@ async fn appending_is_idempotent<S: Store, R: Future<Output = Arc<S>>>(reopen: &
 async fn definitions_are_checked<S: Store, R: Future<Output = Arc<S>>>(reopen: &impl Fn() -> R) {
     let store = reopen().await;
     let missing = "default/nothing_changes";
-    assert!(matches!(store.last_cut(missing).await, Err(StoreError::Missing { .. })));
-    assert!(matches!(store.append(missing, 1, vec![rows(0, 1)]).await, Err(StoreError::Missing { .. })));
-    assert!(matches!(store.ensure_table(&definition("a//b")).await, Err(StoreError::Name { .. })));
+    assert!(matches!(
+        store.last_cut(missing).await,
+        Err(StoreError::Missing { .. })
+    ));
+    assert!(matches!(
+        store.append(missing, 1, vec![rows(0, 1)]).await,
+        Err(StoreError::Missing { .. })
+    ));
+    assert!(matches!(
+        store.ensure_table(&definition("a//b")).await,
+        Err(StoreError::Name { .. })
+    ));
 
     let table = "default/checked_changes";
-    store.ensure_table(&definition(table)).await.expect("a table can be created");
+    store
+        .ensure_table(&definition(table))
+        .await
+        .expect("a table can be created");
     let altered = |change: &dyn Fn(&mut Vec<Field>)| {
-        let mut fields: Vec<Field> = rows(0, 1).schema().fields().iter().map(|field| field.as_ref().clone()).collect();
+        let mut fields: Vec<Field> = rows(0, 1)
+            .schema()
+            .fields()
+            .iter()
+            .map(|field| field.as_ref().clone())
+            .collect();
         change(&mut fields);
-        TableDefinition { schema: Arc::new(Schema::new(fields)), ..definition(table) }
+        TableDefinition {
+            schema: Arc::new(Schema::new(fields)),
+            ..definition(table)
+        }
     };
     let refused = [
         altered(&|fields| fields.push(Field::new("more", DataType::Int64, true))),
         altered(&|fields| drop(fields.pop())),
         altered(&|fields| fields[0] = Field::new("project", DataType::Int64, true)),
         altered(&|fields| fields.push(Field::new("odd", DataType::UInt8, true))),
-        TableDefinition { time_column: Some("project".to_owned()), ..definition(table) },
+        TableDefinition {
+            time_column: Some("project".to_owned()),
+            ..definition(table)
+        },
     ];
     for definition in refused {
         assert!(
-            matches!(store.ensure_table(&definition).await, Err(StoreError::Schema { .. })),
+            matches!(
+                store.ensure_table(&definition).await,
+                Err(StoreError::Schema { .. })
+            ),
             "{:?} must be refused",
             definition.schema
         );
     }
     let same = altered(&|fields| {
         let view = fields[1].data_type() == &DataType::Utf8View;
-        fields[1] = Field::new("trace_id", if view { DataType::Utf8 } else { DataType::Utf8View }, false);
+        fields[1] = Field::new(
+            "trace_id",
+            if view { DataType::Utf8 } else { DataType::Utf8View },
+            false,
+        );
     });
-    store.ensure_table(&same).await.expect("text is text, however it is held in memory");
-    let wrong: SchemaRef =
-        Arc::new(Schema::new(vec![Field::new("event_time", DataType::Timestamp(TimeUnit::Microsecond, None), true)]));
-    assert!(store.append(table, FIRST_CUT, vec![RecordBatch::new_empty(wrong)]).await.is_ok());
+    store
+        .ensure_table(&same)
+        .await
+        .expect("text is text, however it is held in memory");
+    let wrong: SchemaRef = Arc::new(Schema::new(vec![Field::new(
+        "event_time",
+        DataType::Timestamp(TimeUnit::Microsecond, None),
+        true,
+    )]));
+    assert!(
+        store
+            .append(table, FIRST_CUT, vec![RecordBatch::new_empty(wrong)])
+            .await
+            .is_ok()
+    );
     assert_eq!(store.last_cut(table).await, Ok(None));
 }
 
 async fn maintenance_changes_no_row<S: Store, R: Future<Output = Arc<S>>>(reopen: &impl Fn() -> R) {
     let store = reopen().await;
     let table = "default/small_changes";
-    store.ensure_table(&definition(table)).await.expect("a table can be created");
+    store
+        .ensure_table(&definition(table))
+        .await
+        .expect("a table can be created");
     for block in 0..130_u64 {
         let block_rows = vec![rows(block as i64 * 3, 3)];
-        store.append(table, FIRST_CUT + block * 1000, block_rows).await.expect("a block can be appended");
+        store
+            .append(table, FIRST_CUT + block * 1000, block_rows)
+            .await
+            .expect("a block can be appended");
         if block % 17 == 0 {
-            store.maintain(table, FIRST_CUT as i64 * 1000).await.expect("maintenance succeeds");
+            store
+                .maintain(table, FIRST_CUT as i64 * 1000)
+                .await
+                .expect("maintenance succeeds");
         }
     }
     for _ in 0..3 {
-        store.maintain(table, FIRST_CUT as i64 * 1000).await.expect("maintenance succeeds again and again");
+        store
+            .maintain(table, FIRST_CUT as i64 * 1000)
+            .await
+            .expect("maintenance succeeds again and again");
     }
     assert_eq!(store.size(table).await.expect("a table has a size").1, 390);
     assert_eq!(store.last_cut(table).await, Ok(Some(FIRST_CUT + 129_000)));
     drop(store);
     let store = reopen().await;
     assert_eq!(store.size(table).await.expect("a table has a size").1, 390);
-    assert_eq!(store.last_cut(table).await, Ok(Some(FIRST_CUT + 129_000)), "merging keeps the last cut");
-    store.append(table, FIRST_CUT + 129_000, vec![rows(0, 100)]).await.expect("a repeated cut is no error");
+    assert_eq!(
+        store.last_cut(table).await,
+        Ok(Some(FIRST_CUT + 129_000)),
+        "merging keeps the last cut"
+    );
+    store
+        .append(table, FIRST_CUT + 129_000, vec![rows(0, 100)])
+        .await
+        .expect("a repeated cut is no error");
     assert_eq!(store.size(table).await.expect("a table has a size").1, 390);
 }
 
@@ -184,35 +329,107 @@ async fn retention_drops_what_is_old<S: Store, R: Future<Output = Arc<S>>>(reope
     const DAY_US: i64 = 86_400_000_000;
     let store = reopen().await;
     let table = "default/kept_changes";
-    let kept = TableDefinition { retention_us: Some(DAY_US), ..definition(table) };
+    let kept = TableDefinition {
+        retention_us: Some(DAY_US),
+        ..definition(table)
+    };
     store.ensure_table(&kept).await.expect("a table can be created");
     // Rows of cut 0 are at day 0, rows of cut 1 two days later.
-    store.append(table, FIRST_CUT, vec![rows(0, 7)]).await.expect("a block can be appended");
-    store.append(table, FIRST_CUT + 172_800_000, vec![rows(172_800_000, 4)]).await.expect("a block can be appended");
+    store
+        .append(table, FIRST_CUT, vec![rows(0, 7)])
+        .await
+        .expect("a block can be appended");
+    store
+        .append(table, FIRST_CUT + 172_800_000, vec![rows(172_800_000, 4)])
+        .await
+        .expect("a block can be appended");
     let now = FIRST_CUT as i64 * 1000;
-    store.maintain(table, now + DAY_US / 2).await.expect("maintenance succeeds");
-    assert_eq!(store.size(table).await.expect("a table has a size").1, 11, "nothing is old enough yet");
-    store.maintain(table, now + 2 * DAY_US).await.expect("maintenance succeeds");
-    assert_eq!(store.size(table).await.expect("a table has a size").1, 4, "the old rows are gone");
-    store.maintain(table, now + 9 * DAY_US).await.expect("maintenance succeeds");
-    assert_eq!(store.size(table).await.expect("a table has a size"), (0, 0), "all rows are gone");
+    store
+        .maintain(table, now + DAY_US / 2)
+        .await
+        .expect("maintenance succeeds");
+    assert_eq!(
+        store.size(table).await.expect("a table has a size").1,
+        11,
+        "nothing is old enough yet"
+    );
+    store
+        .maintain(table, now + 2 * DAY_US)
+        .await
+        .expect("maintenance succeeds");
+    assert_eq!(
+        store.size(table).await.expect("a table has a size").1,
+        4,
+        "the old rows are gone"
+    );
+    store
+        .maintain(table, now + 9 * DAY_US)
+        .await
+        .expect("maintenance succeeds");
+    assert_eq!(
+        store.size(table).await.expect("a table has a size"),
+        (0, 0),
+        "all rows are gone"
+    );
     drop(store);
     let store = reopen().await;
-    assert_eq!(store.last_cut(table).await, Ok(Some(FIRST_CUT + 172_800_000)), "the last cut outlives the rows");
+    assert_eq!(
+        store.last_cut(table).await,
+        Ok(Some(FIRST_CUT + 172_800_000)),
+        "the last cut outlives the rows"
+    );
 }
 
 async fn dropping_is_final<S: Store, R: Future<Output = Arc<S>>>(reopen: &impl Fn() -> R) {
     let store = reopen().await;
     let table = "Team X/gone.changes";
-    store.ensure_table(&definition(table)).await.expect("a table can be created");
-    store.append(table, FIRST_CUT, vec![rows(0, 3)]).await.expect("a block can be appended");
-    assert!(store.tables().await.expect("tables can be listed").contains(&table.to_owned()));
+    store
+        .ensure_table(&definition(table))
+        .await
+        .expect("a table can be created");
+    store
+        .append(table, FIRST_CUT, vec![rows(0, 3)])
+        .await
+        .expect("a block can be appended");
+    assert!(
+        store
+            .tables()
+            .await
+            .expect("tables can be listed")
+            .contains(&table.to_owned())
+    );
     store.drop_table(table).await.expect("a table can be dropped");
-    assert!(matches!(store.drop_table(table).await, Err(StoreError::Missing { .. })));
-    assert!(!store.tables().await.expect("tables can be listed").contains(&table.to_owned()));
-    store.ensure_table(&definition(table)).await.expect("the name is free again");
-    assert_eq!(store.last_cut(table).await, Ok(None), "a new table of an old name is new");
+    assert!(matches!(
+        store.drop_table(table).await,
+        Err(StoreError::Missing { .. })
+    ));
+    assert!(
+        !store
+            .tables()
+            .await
+            .expect("tables can be listed")
+            .contains(&table.to_owned())
+    );
+    store
+        .ensure_table(&definition(table))
+        .await
+        .expect("the name is free again");
+    assert_eq!(
+        store.last_cut(table).await,
+        Ok(None),
+        "a new table of an old name is new"
+    );
     assert_eq!(store.size(table).await.expect("a table has a size").1, 0);
-    let expected = ["Team X/gone.changes", "default/checked_changes", "default/kept_changes", "default/small_changes", "spans"];
-    assert_eq!(store.tables().await.expect("tables can be listed"), expected, "names are listed as they were given");
+    let expected = [
+        "Team X/gone.changes",
+        "default/checked_changes",
+        "default/kept_changes",
+        "default/small_changes",
+        "spans",
+    ];
+    assert_eq!(
+        store.tables().await.expect("tables can be listed"),
+        expected,
+        "names are listed as they were given"
+    );
 }
