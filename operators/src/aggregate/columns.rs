@@ -199,9 +199,7 @@ impl Column {
             }
             (Column::Quantiles { pending, settled }, Some(input)) => {
                 if pending.is_full(diff, selection.groups.len()) {
-                    pending.settle(groups, |group, counts| {
-                        settled[group].add(&Histogram::from_sorted(counts))
-                    });
+                    pending.settle(groups, |group, counts| settled[group].include(counts));
                 }
                 append_buckets(pending, input, selection, diff)?;
             }
@@ -220,9 +218,7 @@ impl Column {
         self.grow(groups);
         match self {
             Column::Quantiles { pending, settled } => {
-                pending.settle(groups, |group, counts| {
-                    settled[group].add(&Histogram::from_sorted(counts))
-                });
+                pending.settle(groups, |group, counts| settled[group].include(counts));
             }
             Column::Extremes(column) => column.settle(groups),
             _ => {}

@@ -1,176 +1,58 @@
-//! Quantiles from logarithmic buckets: counts per bucket, exactly retractable.
+//! Counts by logarithmic bucket, for quantiles that can be retracted exactly.
 //!
-//! An octave `[2^e, 2^(e+1))` is cut into 35 buckets at `2^(e + j/35)`, so neighbouring boundaries differ by
-//! γ = 2^(1/35) ≈ 1.0200 ≤ (1 + α)/(1 − α) with α = 1 %. A value is placed by comparing its mantissa with 35
-//! integer constants: no logarithm is computed, so the bucket is the same on every machine. A bucket `[a, b)`
-//! answers with `2ab/(a + b)`, which is within `(b − a)/(b + a)` = 0.991 % of everything in it.
-//!
-//! Buckets are numbered in the order of the values: negative numbers mirror positive ones, 0 is zero (of either
-//! sign), then come the infinities and, last, NaN. One sorted list of `(bucket, count)` without zero counts is
-//! therefore the whole state, equal states are equal lists, and rank is a walk.
-//!
-//! The bound holds for every finite double of the normal range (and zero, exactly); among the subnormals the
-//! answer is itself rounded to the next double, which adds half of the smallest double.
+//! The state is the list of `(bucket, count)` in ascending order without zero counts, so equal contents are
+//! equal states and rank is a walk. It is kept encoded, in some two bytes per bucket rather than sixteen: a
+//! group has a hundred or more buckets, and there are many groups. Each entry is the number of buckets skipped
+//! since the one before, then the count with its sign in the lowest bit, both as little-endian base-128 numbers
+//! of the shortest form.
 
-use serde::{Deserialize, Serialize};
+use super::buckets::{Bucket, INFINITE, NOT_A_NUMBER, representative};
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use smallvec::SmallVec;
+use std::fmt;
 
-/// The bucket of a value.
-pub type Bucket = i32;
-
-const PER_OCTAVE: i32 = 35;
-/// 2^-1074 to 2^1023.
-const OCTAVES: i32 = 2098;
-const INFINITE: Bucket = OCTAVES * PER_OCTAVE + 1;
-const NOT_A_NUMBER: Bucket = INFINITE + 1;
-const IMPLICIT_BIT: u64 = 1 << 52;
-
-/// The least 53-bit mantissa of each bucket of an octave, `⌈2^(52 + j/35)⌉`, and of the next octave.
-const BOUNDARIES: [u64; PER_OCTAVE as usize + 1] = [
-    0x10000000000000,
-    0x1051ed35254d7b,
-    0x10a57de9c16bc8,
-    0x10faba81d4e5e0,
-    0x1151ab8c56eea3,
-    0x11aa59c4115e7e,
-    0x1204ce10811782,
-    0x12611186bae675,
-    0x12bf2d6a54f7db,
-    0x131f2b2e54f85d,
-    0x1381147622f887,
-    0x13e4f316812c30,
-    0x144ad116889e7c,
-    0x14b2b8b0aaf3c8,
-    0x151cb453b9536d,
-    0x1588cea3f093be,
-    0x15f7127c0ac32a,
-    0x16678aee5629f8,
-    0x16da4345d1e0ae,
-    0x174f47075017a0,
-    0x17c6a1f29e2ce7,
-    0x18406003b2ae5d,
-    0x18bc8d73e16610,
-    0x193b36bb158fff,
-    0x19bc68911258c0,
-    0x1a402feeb9c533,
-    0x1ac69a0f5a241d,
-    0x1b4fb472022b1b,
-    0x1bdb8cdadbe121,
-    0x1c6a31548e794e,
-    0x1cfbb031a741a5,
-    0x1d90180e09c9e4,
-    0x1e2777d0676771,
-    0x1ec1deabbe3c15,
-    0x1f5f5c20dfe5f3,
-    0x20000000000000,
-];
-
-/// For each value of a mantissa's first eight bits after the leading one: the bucket in which that slot of
-/// mantissas begins. A slot is narrower than a bucket, so it meets at most one boundary.
-const FIRST: [u8; 256] = {
-    let mut first = [0; 256];
-    let mut slot = 0;
-    let mut bucket = 0;
-    while slot < 256 {
-        while BOUNDARIES[bucket + 1] <= (256 + slot as u64) << 44 {
-            bucket += 1;
-        }
-        first[slot] = bucket as u8;
-        slot += 1;
-    }
-    first
-};
-
-/// The bucket of a value.
-#[inline]
-pub fn bucket(value: f64) -> Bucket {
-    let magnitude = value.to_bits() & !(1 << 63);
-    // Zero, subnormals, infinities and NaN: everything whose exponent field is all zeros or all ones.
-    let id = if magnitude.wrapping_sub(IMPLICIT_BIT) >= (0x7fe << 52) {
-        match special(magnitude) {
-            NOT_A_NUMBER => return NOT_A_NUMBER,
-            id => id,
-        }
-    } else {
-        place(magnitude >> 52, (magnitude & (IMPLICIT_BIT - 1)) | IMPLICIT_BIT)
-    };
-    if value.is_sign_negative() { -id } else { id }
-}
-
-/// The bucket of `mantissa · 2^(exponent − 1075)`, the mantissa having 53 bits.
-#[inline]
-fn place(exponent: u64, mantissa: u64) -> Bucket {
-    let first = FIRST[(mantissa >> 44 & 0xff) as usize];
-    let within = i32::from(first) + i32::from(mantissa >= BOUNDARIES[usize::from(first) + 1]);
-    // The smallest subnormal, 2^-1074, has the exponent -51 once its mantissa is normalised.
-    (exponent as i32 + 51) * PER_OCTAVE + within + 1
-}
-
-#[cold]
-fn special(magnitude: u64) -> Bucket {
-    const INFINITY: u64 = 0x7ff << 52;
-    if magnitude == 0 {
-        0
-    } else if magnitude == INFINITY {
-        INFINITE
-    } else if magnitude > INFINITY {
-        NOT_A_NUMBER
-    } else {
-        let shift = magnitude.leading_zeros() - 11;
-        place(1u64.wrapping_sub(u64::from(shift)), magnitude << shift)
-    }
-}
-
-/// The number that stands for a bucket: within 1 % of every value in it. NaN for the bucket of NaN.
-pub fn representative(bucket: Bucket) -> f64 {
-    let id = bucket.abs();
-    let magnitude = match id {
-        0 => return 0.0,
-        INFINITE => f64::INFINITY,
-        NOT_A_NUMBER.. => return f64::NAN,
-        _ => {
-            let (octave, within) = ((id - 1) / PER_OCTAVE, (id - 1) % PER_OCTAVE);
-            let unit = 1.0 / IMPLICIT_BIT as f64;
-            let low = BOUNDARIES[within as usize] as f64 * unit;
-            let high = BOUNDARIES[within as usize + 1] as f64 * unit;
-            // Two exact factors and one rounding, also among the subnormals.
-            let exponent = octave - 1074;
-            let half = exponent / 2;
-            2.0 * low * high / (low + high) * power_of_two(half) * power_of_two(exponent - half)
-        }
-    };
-    if bucket < 0 { -magnitude } else { magnitude }
-}
-
-fn power_of_two(exponent: i32) -> f64 {
-    f64::from_bits(((exponent + 1023) as u64) << 52)
-}
+/// The bucket before the first.
+const BEFORE: Bucket = -INFINITE - 1;
 
 /// Counts per logarithmic bucket; see the module.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "Vec<(Bucket, i64)>", into = "Vec<(Bucket, i64)>")]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Histogram {
-    /// Strictly ascending buckets, no zero counts.
-    counts: Vec<(Bucket, i64)>,
+    encoded: Box<[u8]>,
 }
 
 impl Histogram {
     /// From strictly ascending buckets with non-zero counts.
     pub(super) fn from_sorted(counts: &[(Bucket, i64)]) -> Self {
-        Self {
-            counts: counts.to_vec(),
+        let mut encoder = Encoder::new();
+        counts
+            .iter()
+            .for_each(|(bucket, count)| encoder.push(*bucket, *count));
+        encoder.finish()
+    }
+
+    /// Adds strictly ascending buckets with non-zero counts.
+    pub(super) fn include(&mut self, counts: &[(Bucket, i64)]) {
+        let other = Self::from_sorted(counts);
+        if self.is_zero() {
+            *self = other
+        } else {
+            self.add(&other)
         }
     }
 
     /// `(bucket, count)` in ascending order of the values; counts are not zero.
     pub fn counts(&self) -> impl Iterator<Item = (Bucket, i64)> + '_ {
-        self.counts.iter().copied()
+        Decoder {
+            rest: &self.encoded,
+            bucket: BEFORE,
+        }
     }
 
     /// How many values that are not NaN there are.
     pub fn numbers(&self) -> i64 {
         self.counts()
-            .filter(|(bucket, _)| *bucket != NOT_A_NUMBER)
-            .map(|(_, count)| count)
+            .map(|(bucket, count)| if bucket == NOT_A_NUMBER { 0 } else { count })
             .sum()
     }
 
@@ -182,78 +64,220 @@ impl Histogram {
         if total <= 0 {
             return None;
         }
-        let rank = (i128::from(total) * i128::from(billionths) + 999_999_999)
-            .div_euclid(1_000_000_000)
-            .max(1);
-        let mut seen = 0i128;
-        self.counts()
-            .filter(|(bucket, _)| *bucket != NOT_A_NUMBER)
-            .find_map(|(bucket, count)| {
-                seen += i128::from(count);
-                (seen >= rank).then(|| representative(bucket))
-            })
+        let rank = (i128::from(total) * i128::from(billionths) + 999_999_999).div_euclid(1_000_000_000);
+        let rank = i64::try_from(rank).unwrap_or(total).clamp(1, total);
+        let mut seen = 0;
+        self.counts().find_map(|(bucket, count)| {
+            seen += count;
+            (seen >= rank).then(|| representative(bucket))
+        })
     }
 
+    /// Adds another histogram. Stretches of this one between the buckets of the other are copied as they are.
     pub(super) fn add(&mut self, other: &Self) {
-        if other.counts.is_empty() {
+        if other.encoded.is_empty() {
             return;
         }
-        if self.counts.is_empty() {
-            self.counts.clone_from(&other.counts);
-            return;
+        if self.encoded.len() < other.encoded.len() {
+            let small = std::mem::replace(self, other.clone());
+            return self.add(&small);
         }
-        let mut merged = Vec::with_capacity(self.counts.len() + other.counts.len());
-        let (mut left, mut right) = (self.counts.iter().peekable(), other.counts.iter().peekable());
-        while let (Some(a), Some(b)) = (left.peek(), right.peek()) {
-            match a.0.cmp(&b.0) {
-                std::cmp::Ordering::Less => merged.extend(left.next()),
-                std::cmp::Ordering::Greater => merged.extend(right.next()),
-                std::cmp::Ordering::Equal => {
-                    let count = a.1.wrapping_add(b.1);
-                    if count != 0 {
-                        merged.push((a.0, count));
-                    }
-                    left.next();
-                    right.next();
+        let mut sum = Encoder::new();
+        let mut base = Decoder {
+            rest: &self.encoded,
+            bucket: BEFORE,
+        };
+        let mut next = base.next();
+        for (bucket, count) in other.counts() {
+            if let Some((first, of_first)) = next.filter(|(first, _)| *first < bucket) {
+                sum.push(first, of_first);
+                let stretch = base.rest;
+                let mut last = first;
+                let mut after = base.rest;
+                next = base.next();
+                while let Some((below, _)) = next.filter(|(below, _)| *below < bucket) {
+                    last = below;
+                    after = base.rest;
+                    next = base.next();
                 }
+                sum.copy(&stretch[..stretch.len() - after.len()], last);
+            }
+            let present = match next {
+                Some((same, present)) if same == bucket => {
+                    next = base.next();
+                    present
+                }
+                _ => 0,
+            };
+            let count = count.wrapping_add(present);
+            if count != 0 {
+                sum.push(bucket, count);
             }
         }
-        merged.extend(left);
-        merged.extend(right);
-        merged.shrink_to_fit();
-        self.counts = merged;
+        if let Some((bucket, count)) = next {
+            sum.push(bucket, count);
+            sum.copy(base.rest, NOT_A_NUMBER);
+        }
+        *self = sum.finish();
     }
 
     pub(super) fn scale(&mut self, factor: i64) {
-        self.counts.retain_mut(|(_, count)| {
-            *count = count.wrapping_mul(factor);
-            *count != 0
-        });
+        let mut product = Encoder::new();
+        for (bucket, count) in self.counts() {
+            let count = count.wrapping_mul(factor);
+            if count != 0 {
+                product.push(bucket, count);
+            }
+        }
+        *self = product.finish();
     }
 
     pub(super) fn is_zero(&self) -> bool {
-        self.counts.is_empty()
+        self.encoded.is_empty()
     }
 }
 
-impl From<Histogram> for Vec<(Bucket, i64)> {
-    fn from(histogram: Histogram) -> Self {
-        histogram.counts
-    }
+/// Writes entries one after the other.
+struct Encoder {
+    bytes: SmallVec<[u8; 1024]>,
+    bucket: Bucket,
 }
 
-impl TryFrom<Vec<(Bucket, i64)>> for Histogram {
-    type Error = &'static str;
-
-    fn try_from(counts: Vec<(Bucket, i64)>) -> Result<Self, Self::Error> {
-        let ascending = counts.windows(2).all(|pair| pair[0].0 < pair[1].0);
-        let known = counts
-            .iter()
-            .all(|(bucket, _)| (-INFINITE..=NOT_A_NUMBER).contains(bucket));
-        if !ascending || !known || counts.iter().any(|(_, count)| *count == 0) {
-            return Err("a histogram's buckets must ascend within range and its counts must not be zero");
+impl Encoder {
+    fn new() -> Self {
+        Self {
+            bytes: SmallVec::new(),
+            bucket: BEFORE,
         }
-        Ok(Self { counts })
+    }
+
+    #[inline]
+    fn push(&mut self, bucket: Bucket, count: i64) {
+        debug_assert!(bucket > self.bucket && count != 0);
+        let skipped = (bucket - self.bucket - 1) as u64;
+        let signed = (count << 1 ^ count >> 63) as u64;
+        self.bucket = bucket;
+        if skipped < 128 && signed < 128 {
+            self.bytes.extend_from_slice(&[skipped as u8, signed as u8]);
+        } else {
+            self.number(skipped);
+            self.number(signed);
+        }
+    }
+
+    fn number(&mut self, mut number: u64) {
+        while number >= 128 {
+            self.bytes.push(number as u8 | 128);
+            number >>= 7;
+        }
+        self.bytes.push(number as u8);
+    }
+
+    /// Appends entries that were encoded behind the bucket written last; `last` is the last of them.
+    fn copy(&mut self, encoded: &[u8], last: Bucket) {
+        self.bytes.extend_from_slice(encoded);
+        self.bucket = last;
+    }
+
+    fn finish(self) -> Histogram {
+        Histogram {
+            encoded: Box::from(self.bytes.as_slice()),
+        }
+    }
+}
+
+/// Reads entries; ends where an entry is cut off.
+struct Decoder<'a> {
+    rest: &'a [u8],
+    bucket: Bucket,
+}
+
+impl Decoder<'_> {
+    fn number(&mut self) -> Option<u64> {
+        let mut number = 0;
+        let mut shift = 0;
+        loop {
+            let (byte, rest) = self.rest.split_first()?;
+            self.rest = rest;
+            number |= u64::from(byte & 127).checked_shl(shift)?;
+            if *byte < 128 {
+                return Some(number);
+            }
+            shift += 7;
+        }
+    }
+}
+
+impl Iterator for Decoder<'_> {
+    type Item = (Bucket, i64);
+
+    #[inline]
+    fn next(&mut self) -> Option<(Bucket, i64)> {
+        let (skipped, signed) = match self.rest {
+            [skipped @ 0..128, signed @ 0..128, rest @ ..] => {
+                self.rest = rest;
+                (u64::from(*skipped), u64::from(*signed))
+            }
+            _ => (self.number()?, self.number()?),
+        };
+        self.bucket = self.bucket.wrapping_add(skipped as Bucket).wrapping_add(1);
+        Some((self.bucket, (signed >> 1) as i64 ^ -((signed & 1) as i64)))
+    }
+}
+
+impl Serialize for Histogram {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.encoded)
+    }
+}
+
+impl<'de> Deserialize<'de> for Histogram {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_byte_buf(Encoded)
+    }
+}
+
+/// Takes an encoded histogram, from formats that know bytes and from those that do not.
+struct Encoded;
+
+impl<'de> Visitor<'de> for Encoded {
+    type Value = Histogram;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an encoded histogram")
+    }
+
+    fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Histogram, E> {
+        let histogram = Histogram {
+            encoded: Box::from(bytes),
+        };
+        if histogram.is_canonical() {
+            Ok(histogram)
+        } else {
+            Err(E::custom("not an encoded histogram"))
+        }
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Histogram, A::Error> {
+        let mut bytes = Vec::new();
+        while let Some(byte) = sequence.next_element()? {
+            bytes.push(byte);
+        }
+        self.visit_bytes(&bytes)
+    }
+}
+
+impl Histogram {
+    /// Whether the bytes are those that the content has.
+    fn is_canonical(&self) -> bool {
+        let mut encoder = Encoder::new();
+        for (bucket, count) in self.counts() {
+            if bucket <= encoder.bucket || bucket > NOT_A_NUMBER || count == 0 {
+                return false;
+            }
+            encoder.push(bucket, count);
+        }
+        encoder.bytes.as_slice() == self.encoded.as_ref()
     }
 }
 
@@ -261,87 +285,69 @@ impl TryFrom<Vec<(Bucket, i64)>> for Histogram {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use super::super::buckets::bucket;
     use super::*;
-    use num_bigint::BigUint;
     use proptest::prelude::*;
+    use std::collections::BTreeMap;
 
-    /// Every boundary is the least integer at or above 2^(52 + j/35), by 35th powers.
-    #[test]
-    fn boundaries_are_exact() {
-        for (place, boundary) in BOUNDARIES.iter().enumerate() {
-            let target = BigUint::from(2u8).pow(52 * 35 + place as u32);
-            assert!(
-                BigUint::from(*boundary).pow(35) >= target,
-                "boundary {place} is too small"
-            );
-            assert!(
-                BigUint::from(*boundary - 1).pow(35) < target,
-                "boundary {place} is too large"
-            );
-        }
+    /// Buckets near and far apart, counts of one byte and of ten.
+    fn model() -> impl Strategy<Value = BTreeMap<Bucket, i64>> {
+        let buckets = prop_oneof![36_000..36_300, -INFINITE..=NOT_A_NUMBER, Just(0), Just(INFINITE)];
+        let counts = prop_oneof![-70i64..70, any::<i64>(), Just(i64::MIN), Just(1)];
+        prop::collection::btree_map(
+            buckets,
+            counts.prop_filter("not zero", |count| *count != 0),
+            0..80,
+        )
     }
 
-    /// The largest error lies at the ends of a bucket; all buckets of all octaves are checked.
-    #[test]
-    fn every_bucket_answers_within_one_percent() {
-        for octave in 52..OCTAVES {
-            for within in 0..PER_OCTAVE as usize {
-                let scale = power_of_two((octave - 1074) / 2) * 2f64.powi(-52);
-                let value = |mantissa: u64| {
-                    mantissa as f64 * scale * power_of_two(octave - 1074 - (octave - 1074) / 2)
-                };
-                let (low, high) = (value(BOUNDARIES[within]), value(BOUNDARIES[within + 1] - 1));
-                let expected = octave * PER_OCTAVE + within as i32 + 1;
-                assert_eq!(
-                    (bucket(low), bucket(high)),
-                    (expected, expected),
-                    "{low:e} {high:e}"
-                );
-                let answer = representative(expected);
-                assert!(
-                    (answer - low) / low <= 0.01 && (high - answer) / high <= 0.01,
-                    "{low:e}: {answer:e}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn subnormals_and_special_values_have_their_buckets() {
-        let smallest = f64::from_bits(1);
-        assert_eq!(representative(bucket(smallest)), smallest);
-        assert_eq!(representative(bucket(f64::MAX)) / f64::MAX > 0.99, true);
-        assert_eq!((bucket(0.0), bucket(-0.0)), (0, 0));
-        assert_eq!(bucket(f64::INFINITY), INFINITE);
-        assert_eq!(bucket(f64::NEG_INFINITY), -INFINITE);
-        assert_eq!(
-            (bucket(f64::NAN), bucket(-f64::NAN)),
-            (NOT_A_NUMBER, NOT_A_NUMBER)
-        );
-        assert!(representative(NOT_A_NUMBER).is_nan());
-        for exponent in 0..52 {
-            for value in [f64::from_bits(1 << exponent), f64::from_bits((2 << exponent) - 1)] {
-                let error = (representative(bucket(value)) - value).abs();
-                assert!(error <= value * 0.01 + smallest, "{value:e}");
-            }
-        }
+    fn histogram(model: &BTreeMap<Bucket, i64>) -> Histogram {
+        let counts: Vec<(Bucket, i64)> = model.iter().map(|(bucket, count)| (*bucket, *count)).collect();
+        Histogram::from_sorted(&counts)
     }
 
     proptest! {
         #[test]
-        fn buckets_have_the_order_of_the_values(a: f64, b: f64) {
-            let comparison = a.partial_cmp(&b);
-            prop_assume!(comparison.is_some());
-            let buckets = bucket(a).cmp(&bucket(b));
-            prop_assert!(buckets.is_eq() || Some(buckets) == comparison);
-            prop_assert_eq!(bucket(-a), -bucket(a));
+        fn encoding_loses_nothing(model in model()) {
+            let histogram = histogram(&model);
+            prop_assert!(histogram.is_canonical());
+            prop_assert_eq!(histogram.counts().collect::<BTreeMap<_, _>>(), model);
         }
 
         #[test]
-        fn a_representative_is_near_any_normal_double(value in prop::num::f64::NORMAL) {
-            let answer = representative(bucket(value));
-            prop_assert!((answer - value).abs() <= value.abs() * 0.01, "{} for {}", answer, value);
+        fn adding_is_adding_the_counts(a in model(), b in model(), cancelled in prop::collection::vec(any::<prop::sample::Index>(), 0..9)) {
+            let mut b = b;
+            for index in cancelled.iter().filter(|_| !a.is_empty()) {
+                let (bucket, count) = a.iter().nth(index.index(a.len())).unwrap();
+                b.insert(*bucket, count.wrapping_neg());
+            }
+            let mut expected = a.clone();
+            for (bucket, count) in &b {
+                let sum = expected.entry(*bucket).or_default();
+                *sum = sum.wrapping_add(*count);
+            }
+            expected.retain(|_, count| *count != 0);
+            let mut sum = histogram(&a);
+            sum.add(&histogram(&b));
+            prop_assert_eq!(sum, histogram(&expected));
         }
+
+        /// Bytes from elsewhere are taken only if they are what the content would be written as.
+        #[test]
+        fn bytes_from_elsewhere_are_checked(bytes in prop::collection::vec(any::<u8>(), 0..30)) {
+            if let Ok(histogram) = bincode::deserialize::<Histogram>(&bincode::serialize(&bytes).unwrap()) {
+                let counts: Vec<(Bucket, i64)> = histogram.counts().collect();
+                prop_assert_eq!(Histogram::from_sorted(&counts), histogram);
+            }
+        }
+    }
+
+    #[test]
+    fn a_group_costs_two_bytes_a_bucket() {
+        let latencies: Vec<(Bucket, i64)> = (0..110)
+            .map(|place| (40_000 + 3 * place, 1 + place as i64 % 3))
+            .collect();
+        assert!(Histogram::from_sorted(&latencies).encoded.len() < 2 * latencies.len() + 4);
     }
 
     #[test]

@@ -17,6 +17,7 @@
 //! rows and groups in error.
 
 mod accumulator;
+mod buckets;
 mod columns;
 mod combiner;
 mod error;
@@ -30,11 +31,12 @@ mod sums;
 mod wide;
 
 pub use accumulator::{Accumulator, Cell, CellKind};
+pub use buckets::{Bucket, bucket, representative};
 pub use combiner::Combiner;
 pub use error::{AggregateError, GroupError, RowError};
 pub use extremes::Extremes;
 pub use group_table::Keys;
-pub use histogram::{Bucket, Histogram, bucket, representative};
+pub use histogram::Histogram;
 pub use multiset::Multiset;
 pub use reading::{Reading, read, row_counts};
 pub use sums::{DecimalSum, FloatSum, IntegerSum, summable};

@@ -4,7 +4,7 @@
 //! `(group, value)`; when they are wanted, or too many, they are scattered by group (a counting sort) and each
 //! group's values are sorted and tallied.
 
-use super::histogram::Bucket;
+use super::buckets::Bucket;
 
 /// The most values that wait.
 const LIMIT: usize = 1 << 20;
