@@ -1,0 +1,137 @@
+//! The plan of a monitor: what is computed, without any type of DataFusion or differential dataflow in it.
+//!
+//! A plan is serializable and canonical, so its blake3 [`Plan::fingerprint`] is stable across processes. Columns
+//! are referred to by name; every node's output names are unique. `query/sql` lowers DataFusion's logical plans to
+//! this form, `render` turns it into operators.
+
+pub mod builtin;
+mod expr;
+mod schema;
+
+use serde::{Deserialize, Serialize};
+
+pub use expr::{BinaryOp, Branch, Expr, Literal, compile, scalar_function, scalar_functions};
+pub use schema::{WINDOW_END, WINDOW_START};
+
+/// Why a plan cannot be built or run.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum PlanError {
+    #[error("PF-3101: there is no column {name:?}; there are: {available}")]
+    UnknownColumn { name: String, available: String },
+    #[error("PF-3102: there is no stream {name:?}; there are: spans, logs, metrics")]
+    UnknownStream { name: String },
+    #[error("PF-3103: the expression {expression} cannot be evaluated: {detail}")]
+    Expression { expression: String, detail: String },
+    #[error("PF-3104: this plan cannot be maintained: {detail}")]
+    Unsupported { detail: String },
+}
+
+impl PlanError {
+    pub fn code(&self) -> &'static str {
+        match self {
+            PlanError::UnknownColumn { .. } => "PF-3101",
+            PlanError::UnknownStream { .. } => "PF-3102",
+            PlanError::Expression { .. } => "PF-3103",
+            PlanError::Unsupported { .. } => "PF-3104",
+        }
+    }
+}
+
+/// A relation, computed from streams.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "node", rename_all = "snake_case")]
+pub enum Plan {
+    /// All columns of a stream (see `operators::fields::stream_schema`), hidden ones included.
+    Source { stream: String },
+    /// Rows for which the predicate is true (neither false nor NULL).
+    Filter { input: Box<Plan>, predicate: Expr },
+    /// Exactly these columns.
+    Project { input: Box<Plan>, columns: Vec<NamedExpr> },
+    /// Adds `window_start` and `window_end` (timestamps µs UTC): the tumbling window of `size_us` microseconds,
+    /// aligned to the Unix epoch, that holds the timestamp column `time`. Rows whose time is NULL are dropped.
+    Tumble { input: Box<Plan>, time: String, size_us: i64 },
+    /// One row per distinct key. Output columns: the keys, then the aggregates. Without keys: one row, also on
+    /// empty input, is *not* produced here: an empty input gives no row (the lowering refuses what needs one).
+    Aggregate { input: Box<Plan>, keys: Vec<NamedExpr>, aggregates: Vec<Aggregate> },
+}
+
+/// An expression with the name of the column it makes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NamedExpr {
+    pub name: String,
+    pub expr: Expr,
+}
+
+/// One aggregate column.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Aggregate {
+    pub name: String,
+    pub function: AggregateFunction,
+    /// The argument; `None` only for `count(*)`.
+    pub argument: Option<Expr>,
+    /// `FILTER (WHERE …)`.
+    pub filter: Option<Expr>,
+}
+
+/// The aggregates that can be maintained exactly under retraction.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AggregateFunction {
+    /// Rows (no argument) or non-NULL arguments.
+    Count,
+    /// Int64 → Int64 (row error when it does not fit), Float64 → Float64 (correctly rounded), Decimal → Decimal.
+    Sum,
+    /// Correctly rounded sum divided by the count, Float64.
+    Avg,
+    Min,
+    Max,
+    /// Logarithmic buckets with 1 % relative error; the quantile in 0..=1.
+    Quantile { q: f64 },
+}
+
+/// What `CREATE MONITOR … WITH (…)` sets.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct MonitorOptions {
+    /// How long a pane stays in the live view after its window's end; default 24 h.
+    pub retention_us: Option<i64>,
+    /// How far behind the mark the watermark runs; default 10 s.
+    pub lateness_us: Option<i64>,
+    pub description: Option<String>,
+}
+
+/// A monitor as it is installed and kept in the catalog and in the tick log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MonitorDefinition {
+    /// The project whose rows it sees; `None` for built-in views, which are computed once for all projects and
+    /// have `project` as their leading column.
+    pub project: Option<String>,
+    pub name: String,
+    /// The statement as it was written.
+    pub sql: String,
+    pub plan: Plan,
+    pub options: MonitorOptions,
+}
+
+pub const DEFAULT_RETENTION_US: i64 = 24 * 3_600 * 1_000_000;
+pub const DEFAULT_LATENESS_US: i64 = 10 * 1_000_000;
+
+impl MonitorDefinition {
+    pub fn retention_us(&self) -> i64 {
+        self.options.retention_us.unwrap_or(DEFAULT_RETENTION_US)
+    }
+
+    pub fn lateness_us(&self) -> i64 {
+        self.options.lateness_us.unwrap_or(DEFAULT_LATENESS_US)
+    }
+
+    /// Hash of everything that decides the content: plan, project, retention and lateness, not the name.
+    pub fn fingerprint(&self) -> String {
+        let canonical = serde_json::json!({
+            "project": self.project,
+            "plan": self.plan,
+            "retention_us": self.retention_us(),
+            "lateness_us": self.lateness_us(),
+        });
+        blake3::hash(canonical.to_string().as_bytes()).to_hex()[..32].to_string()
+    }
+}

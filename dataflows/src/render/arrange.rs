@@ -1,0 +1,320 @@
+//! The arrangement of accumulators: all the state a view has.
+//!
+//! Keys are `pane ‖ group` as memcmp-ordered row bytes, so panes that expire are one range at the front; the
+//! accumulator is the differential *diff*, so a group costs one update, however many rows it stands for. Where the
+//! result does not show the pane, a second arrangement by the group alone sums the panes still alive.
+//!
+//! Invariants: an accumulator that sums to zero vanishes; after tick `t` is complete, the trace holds exactly the
+//! updates of ticks `≤ t`; compaction is advanced from one place (the worker, as told by the coordinator).
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use differential_dataflow::difference::{Abelian, IsZero, Monoid, Semigroup};
+use differential_dataflow::input::{Input, InputSession};
+use differential_dataflow::operators::arrange::{Arranged, TraceAgent};
+use differential_dataflow::trace::cursor::{Cursor, cursor_list};
+use differential_dataflow::trace::implementations::ord_neu::OrdKeySpine;
+use differential_dataflow::trace::{BatchCursor, Navigable, TraceReader};
+use pyflare_operators::aggregate::Accumulator;
+use serde::{Deserialize, Serialize};
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::generic::operator::Operator;
+use timely::dataflow::operators::probe::{Handle as ProbeHandle, Probe};
+use timely::progress::frontier::{Antichain, AntichainRef};
+use timely::worker::Worker;
+
+use super::view::Layout;
+use crate::time::Tick;
+
+/// `pane ‖ group`, or the group alone, as row bytes.
+pub(crate) type Key = Box<[u8]>;
+
+/// Bytes of the pane at the front of a key: a validity byte and a big-endian, sign-flipped `i64`.
+pub(crate) const PANE_BYTES: usize = 9;
+
+/// The pane at the front of a key.
+pub(crate) fn pane_of(key: &[u8]) -> i64 {
+    let mut bytes = [0u8; 8];
+    bytes.copy_from_slice(&key[1..PANE_BYTES]);
+    bytes[0] ^= 0x80;
+    i64::from_be_bytes(bytes)
+}
+
+/// An accumulator as a differential difference.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) struct Diff(pub Accumulator);
+
+impl IsZero for Diff {
+    fn is_zero(&self) -> bool {
+        self.0.is_zero()
+    }
+}
+
+impl Semigroup for Diff {
+    fn plus_equals(&mut self, other: &Self) {
+        self.0.add(&other.0);
+    }
+}
+
+impl Monoid for Diff {
+    fn zero() -> Self {
+        Diff(Accumulator::zero(&[]))
+    }
+}
+
+impl Abelian for Diff {
+    fn negate(&mut self) {
+        self.0.negate();
+    }
+}
+
+type KeyTrace = TraceAgent<OrdKeySpine<Key, Tick, Diff>>;
+
+/// What happened to one key at one tick.
+#[derive(Debug)]
+pub(crate) struct Change {
+    pub tick: Tick,
+    pub key: Key,
+    /// The accumulator before the tick; `None` if the key had no rows, and always in [`Layout::Rows`].
+    pub old: Option<Accumulator>,
+    /// The accumulator after it; in [`Layout::Rows`] what the tick added.
+    pub new: Option<Accumulator>,
+}
+
+/// One view's dataflow on one worker.
+pub(crate) struct ArrangedView {
+    input: InputSession<Tick, Key, Diff>,
+    base: KeyTrace,
+    /// By group alone, where the result does not show the pane.
+    merged: Option<KeyTrace>,
+    probe: ProbeHandle<Tick>,
+    changes: Rc<RefCell<Vec<Change>>>,
+    /// No key of this worker's share has a pane below this.
+    lowest_pane: Rc<Cell<i64>>,
+    dataflow: usize,
+}
+
+impl ArrangedView {
+    /// Builds the dataflow; it takes updates from `start` on. Every worker must do this in the same order.
+    pub fn build(worker: &mut Worker, name: &str, layout: Layout, start: Tick) -> ArrangedView {
+        let dataflow = worker.next_dataflow_index();
+        let probe = ProbeHandle::new();
+        let changes: Rc<RefCell<Vec<Change>>> = Rc::default();
+        let lowest_pane = Rc::new(Cell::new(i64::MAX));
+        let (mut input, base, merged) = worker.dataflow_named(name, |scope| {
+            let (input, updates) = scope.new_collection::<Key, Diff>();
+            let base = updates.arrange_by_self_named("panes");
+            let base_trace = base.trace.clone();
+            track_lowest_pane(&base, &lowest_pane);
+            let merged = match layout {
+                Layout::Merged => {
+                    let groups = base.as_collection(|key, ()| Key::from(&key[PANE_BYTES..]));
+                    let merged = groups.arrange_by_self_named("groups");
+                    let trace = merged.trace.clone();
+                    report_changes(merged, layout, &changes, &probe);
+                    Some(trace)
+                }
+                Layout::Rows | Layout::Groups => {
+                    report_changes(base, layout, &changes, &probe);
+                    None
+                }
+            };
+            (input, base_trace, merged)
+        });
+        input.advance_to(start);
+        input.flush();
+        ArrangedView { input, base, merged, probe, changes, lowest_pane, dataflow }
+    }
+
+    pub fn update(&mut self, key: Key, accumulator: Accumulator) {
+        self.input.update(key, Diff(accumulator));
+    }
+
+    /// Declares that nothing more comes at or before `tick`.
+    pub fn close_tick(&mut self, tick: Tick) {
+        self.input.advance_to(tick + 1);
+        self.input.flush();
+    }
+
+    pub fn is_complete(&self, tick: Tick) -> bool {
+        !self.probe.less_equal(&tick)
+    }
+
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut *self.changes.borrow_mut())
+    }
+
+    /// Takes back every pane that ended at or before `until`, at the input's current tick.
+    ///
+    /// The trace must be complete up to the tick before: then what it holds of those panes is final.
+    pub fn expire(&mut self, until: i64) {
+        if self.lowest_pane.get() > until {
+            return;
+        }
+        let (mut cursor, storage) = cursor_over(&mut self.base);
+        let mut expired = Vec::new();
+        let mut lowest = i64::MAX;
+        while let Some(key) = cursor.get_key(&storage) {
+            let pane = pane_of(key);
+            let accumulator = sum_through(&mut cursor, &storage, Tick::MAX);
+            if pane > until {
+                if accumulator.is_some() {
+                    lowest = pane;
+                    break;
+                }
+            } else if let Some(mut accumulator) = accumulator {
+                accumulator.negate();
+                expired.push((key.clone(), accumulator));
+            }
+            cursor.step_key(&storage);
+        }
+        self.lowest_pane.set(lowest);
+        for (key, accumulator) in expired {
+            self.update(key, accumulator);
+        }
+    }
+
+    /// Every key with rows at `tick`, with its accumulator. `tick` must not lie below the compaction frontier.
+    pub fn read(&mut self, tick: Tick, mut visit: impl FnMut(&Key, Accumulator)) {
+        let (mut cursor, storage) = cursor_over(self.merged.as_mut().unwrap_or(&mut self.base));
+        while let Some(key) = cursor.get_key(&storage) {
+            if let Some(accumulator) = sum_through(&mut cursor, &storage, tick) {
+                visit(key, accumulator);
+            }
+            cursor.step_key(&storage);
+        }
+    }
+
+    /// Allows times below `since` to be merged.
+    pub fn compact(&mut self, since: Tick) {
+        let frontier = [since];
+        for trace in std::iter::once(&mut self.base).chain(self.merged.as_mut()) {
+            trace.set_logical_compaction(AntichainRef::new(&frontier));
+            trace.set_physical_compaction(AntichainRef::new(&frontier));
+        }
+    }
+
+    /// The timely index, to remove the dataflow once all workers have dropped it.
+    pub fn dataflow(&self) -> usize {
+        self.dataflow
+    }
+}
+
+type KeyCursor = differential_dataflow::trace::cursor::CursorList<BatchCursor<KeyTrace>>;
+type KeyBatch = <KeyTrace as TraceReader>::Batch;
+
+fn cursor_over(trace: &mut KeyTrace) -> (KeyCursor, Vec<KeyBatch>) {
+    // The empty frontier never cuts a batch; times are filtered while reading.
+    let batches = trace.batches_through(Antichain::new().borrow()).expect("invariant: an empty frontier is never cut");
+    cursor_list(batches)
+}
+
+/// The sum of the current key's updates up to `tick`; `None` if it is zero.
+fn sum_through(cursor: &mut KeyCursor, storage: &Vec<KeyBatch>, tick: Tick) -> Option<Accumulator> {
+    let mut sum: Option<Accumulator> = None;
+    cursor.map_times(storage, |time, diff| {
+        if *time <= tick {
+            match sum.as_mut() {
+                Some(sum) => sum.add(&diff.0),
+                None => sum = Some(diff.0.clone()),
+            }
+        }
+    });
+    sum.filter(|sum| !sum.is_zero())
+}
+
+fn track_lowest_pane<'scope>(base: &Arranged<'scope, KeyTrace>, lowest: &Rc<Cell<i64>>) {
+    let lowest = Rc::clone(lowest);
+    base.stream.clone().sink(Pipeline, "lowest pane", move |(input, _frontier)| {
+        input.for_each(|_capability, spans| {
+            for batch in spans.drain(..).filter_map(|span| span.inner) {
+                // Keys are sorted and lead with the pane.
+                if let Some(key) = batch.cursor().get_key(&batch) {
+                    lowest.set(lowest.get().min(pane_of(key)));
+                }
+            }
+        });
+    });
+}
+
+/// Hands every key's change at every tick to `changes`, and lets `probe` follow.
+fn report_changes<'scope>(
+    arranged: Arranged<'scope, KeyTrace>,
+    layout: Layout,
+    changes: &Rc<RefCell<Vec<Change>>>,
+    probe: &ProbeHandle<Tick>,
+) {
+    let changes = Rc::clone(changes);
+    let mut trace = arranged.trace.clone();
+    let mut seen = Antichain::from_elem(0);
+    let mut upper = Antichain::from_elem(0);
+    let reported = arranged.stream.unary_frontier::<CapacityContainerBuilder<Vec<()>>, _, _, _>(Pipeline, "changes", move |_capability, _info| {
+        move |(input, _frontier), _output| {
+            seen.clone_from(&upper);
+            let mut batches = Vec::new();
+            input.for_each(|_capability, spans| {
+                for span in spans.drain(..) {
+                    upper.clone_from(span.upper());
+                    batches.extend(span.inner);
+                }
+            });
+            if !batches.is_empty() {
+                let mut changes = changes.borrow_mut();
+                match layout {
+                    Layout::Rows => report_rows(batches, &mut changes),
+                    Layout::Groups | Layout::Merged => {
+                        let before = trace.batches_through(seen.borrow()).expect("invariant: seen is a batch boundary");
+                        report_groups(batches, before, &mut changes);
+                    }
+                }
+            }
+            trace.advance_upper(&mut upper);
+            trace.set_logical_compaction(upper.borrow());
+            trace.set_physical_compaction(upper.borrow());
+        }
+    });
+    reported.probe_with(probe);
+}
+
+/// Multiplicities are linear: what a tick adds is what changes.
+fn report_rows(batches: Vec<KeyBatch>, changes: &mut Vec<Change>) {
+    let (mut cursor, storage) = cursor_list(batches);
+    while let Some(key) = cursor.get_key(&storage) {
+        cursor.map_times(&storage, |time, diff| {
+            changes.push(Change { tick: *time, key: key.clone(), old: None, new: Some(diff.0.clone()) });
+        });
+        cursor.step_key(&storage);
+    }
+}
+
+fn report_groups(batches: Vec<KeyBatch>, before: Vec<KeyBatch>, changes: &mut Vec<Change>) {
+    let (mut cursor, storage) = cursor_list(batches);
+    let (mut old_cursor, old_storage) = cursor_list(before);
+    let mut updates: Vec<(Tick, Accumulator)> = Vec::new();
+    while let Some(key) = cursor.get_key(&storage) {
+        old_cursor.seek_key(&old_storage, key);
+        let mut current = match old_cursor.get_key(&old_storage) == Some(key) {
+            true => sum_through(&mut old_cursor, &old_storage, Tick::MAX),
+            false => None,
+        };
+        updates.clear();
+        cursor.map_times(&storage, |time, diff| updates.push((*time, diff.0.clone())));
+        updates.sort_by_key(|(time, _)| *time);
+        for (tick, added) in updates.drain(..) {
+            let old = current.clone();
+            match current.as_mut() {
+                Some(current) => current.add(&added),
+                None => current = Some(added),
+            }
+            current = current.filter(|sum| !sum.is_zero());
+            match changes.last_mut() {
+                // Several updates of one key at one tick are one change.
+                Some(last) if last.tick == tick && last.key == *key => last.new = current.clone(),
+                _ => changes.push(Change { tick, key: key.clone(), old, new: current.clone() }),
+            }
+        }
+        cursor.step_key(&storage);
+    }
+}

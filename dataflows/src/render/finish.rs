@@ -1,0 +1,80 @@
+//! From keys and accumulators to rows of the view.
+//!
+//! What lies above the aggregate (HAVING, the select list) is computed when accumulators change or are read, many
+//! at once. A change of a group is its old row with −1 and its new row with +1; rows that stay the same cancel.
+
+use std::sync::Arc;
+
+use arrow::array::{Int64Array, RecordBatch};
+use arrow::row::RowConverter;
+use pyflare_operators::aggregate::Accumulator;
+
+use super::arrange::{Change, PANE_BYTES, pane_of};
+use super::pipeline::{Flow, RowErrors, batch_of};
+use super::tap::{group_converter, key_converter};
+use super::view::{Layout, RenderedView};
+use crate::plan::PlanError;
+
+/// Turns accumulators of one view into rows; one per worker.
+pub(crate) struct Finish {
+    view: Arc<RenderedView>,
+    converter: RowConverter,
+}
+
+/// Rows of a view with the difference of each.
+pub(crate) struct Finished {
+    pub batch: RecordBatch,
+    pub diffs: Vec<i64>,
+    pub errors: RowErrors,
+}
+
+impl Finish {
+    pub fn new(view: Arc<RenderedView>) -> Result<Finish, PlanError> {
+        let converter = match view.layout {
+            Layout::Merged => group_converter(&view)?,
+            Layout::Rows | Layout::Groups => key_converter(&view)?,
+        };
+        Ok(Finish { view, converter })
+    }
+
+    /// The rows that stand for these keys, each with the given difference.
+    pub fn rows(&self, entries: &[(&[u8], &Accumulator, i64)]) -> Finished {
+        let mut errors = RowErrors::default();
+        let parser = self.converter.parser();
+        let parsed = entries.iter().map(|(key, ..)| parser.parse(key));
+        let mut columns = self.converter.convert_rows(parsed).expect("invariant: keys were encoded by this converter");
+        if self.view.layout != Layout::Merged {
+            columns.remove(0);
+        }
+        let groups: Vec<&Accumulator> = entries.iter().map(|(_, accumulator, _)| *accumulator).collect();
+        columns.extend(self.view.cells.read(&groups, &mut errors));
+        let diffs = match self.view.layout {
+            Layout::Rows => entries.iter().map(|(_, accumulator, sign)| accumulator.rows * sign).collect::<Vec<_>>(),
+            Layout::Groups | Layout::Merged => entries.iter().map(|(.., sign)| *sign).collect(),
+        };
+        let batch = batch_of(&self.view.finish_schema, columns, entries.len());
+        let flow = self.view.above.run(Flow { batch, carried: Int64Array::from(diffs) }, &mut errors);
+        let rows = flow.batch.num_rows();
+        let batch = batch_of(&self.view.schema, flow.batch.columns().to_vec(), rows);
+        Finished { batch, diffs: flow.carried.values().to_vec(), errors }
+    }
+
+    /// What the changes of one tick do to the view: (updates, retractions of panes that ended by `expired_until`).
+    pub fn changes(&self, changes: &[Change], expired_until: Option<i64>) -> (Option<Finished>, Option<Finished>) {
+        let mut live: Vec<(&[u8], &Accumulator, i64)> = Vec::new();
+        let mut expired: Vec<(&[u8], &Accumulator, i64)> = Vec::new();
+        for change in changes {
+            if change.old == change.new {
+                continue;
+            }
+            let has_pane = self.view.layout != Layout::Merged && change.key.len() >= PANE_BYTES;
+            let gone = has_pane && expired_until.is_some_and(|until| pane_of(&change.key) <= until);
+            let side = if gone { &mut expired } else { &mut live };
+            side.extend(change.old.as_ref().map(|old| (&change.key[..], old, -1)));
+            side.extend(change.new.as_ref().map(|new| (&change.key[..], new, 1)));
+        }
+        let finish = |entries: Vec<_>| (!entries.is_empty()).then(|| self.rows(&entries));
+        (finish(live), finish(expired))
+    }
+}
+

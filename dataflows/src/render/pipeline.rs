@@ -1,0 +1,279 @@
+//! Filters, projections and windows, fused over Arrow batches.
+//!
+//! A [`Flow`] is a batch together with one `Int64` array that travels with its rows: the pane below the aggregate,
+//! the sign of the change above it. A row whose expression fails (a division by zero, a bad cast) is data, not a
+//! failure: it is left out and counted, and all other rows go on. A row is bad only if it fails *alone*, because
+//! whether `AND` short-circuits depends on the rest of the batch.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, TimestampMicrosecondArray};
+use arrow::compute::{concat, filter, filter_record_batch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
+use datafusion::error::DataFusionError;
+use datafusion::physical_expr::PhysicalExpr;
+use pyflare_operators::fields;
+
+use crate::plan::{Plan, PlanError, WINDOW_END, WINDOW_START, compile};
+use crate::time::window_start;
+
+/// A batch and the number that travels with each of its rows.
+#[derive(Debug, Clone)]
+pub(crate) struct Flow {
+    pub batch: RecordBatch,
+    pub carried: Int64Array,
+}
+
+/// Rows left out because an expression failed on them, with the first message.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct RowErrors {
+    pub rows: u64,
+    pub sample: Option<String>,
+}
+
+impl RowErrors {
+    pub fn record(&mut self, message: impl FnOnce() -> String) {
+        self.rows += 1;
+        if self.sample.is_none() {
+            self.sample = Some(message());
+        }
+    }
+}
+
+enum Stage {
+    Filter(Arc<dyn PhysicalExpr>),
+    Project { expressions: Vec<Arc<dyn PhysicalExpr>>, schema: SchemaRef },
+    /// Sets the carried number to the window's end.
+    Tumble { time: usize, size_us: i64, schema: SchemaRef },
+}
+
+/// A chain of stages from one schema to another.
+pub(crate) struct Pipeline {
+    stages: Vec<Stage>,
+    schema: SchemaRef,
+}
+
+impl Pipeline {
+    /// Compiles the nodes between `plan`'s source and its top, keeping only `needed` columns alive.
+    ///
+    /// Returns the pipeline and the source columns it reads, in stream order.
+    pub fn from_source(plan: &Plan, needed: &BTreeSet<String>) -> Result<(Pipeline, Vec<String>), PlanError> {
+        match plan {
+            Plan::Source { stream } => {
+                let schema = fields::stream_schema(stream)
+                    .ok_or_else(|| PlanError::UnknownStream { name: stream.clone() })?;
+                let kept: Vec<Field> = schema
+                    .fields()
+                    .iter()
+                    .filter(|field| needed.contains(field.name()))
+                    .map(|field| field.as_ref().clone())
+                    .collect();
+                let columns = kept.iter().map(|field| field.name().clone()).collect();
+                Ok((Pipeline { stages: Vec::new(), schema: Arc::new(Schema::new(kept)) }, columns))
+            }
+            Plan::Filter { input, predicate } => {
+                let mut needed = needed.clone();
+                needed.extend(predicate.columns());
+                let (mut pipeline, columns) = Pipeline::from_source(input, &needed)?;
+                pipeline.push(plan, &needed)?;
+                Ok((pipeline, columns))
+            }
+            Plan::Project { input, columns: projected } => {
+                let mut below = BTreeSet::new();
+                for column in projected.iter().filter(|column| needed.contains(&column.name)) {
+                    below.extend(column.expr.columns());
+                }
+                let (mut pipeline, columns) = Pipeline::from_source(input, &below)?;
+                pipeline.push(plan, needed)?;
+                Ok((pipeline, columns))
+            }
+            Plan::Tumble { input, time, .. } => {
+                let mut below = needed.clone();
+                below.remove(WINDOW_START);
+                below.remove(WINDOW_END);
+                below.insert(time.clone());
+                let (mut pipeline, columns) = Pipeline::from_source(input, &below)?;
+                pipeline.push(plan, needed)?;
+                Ok((pipeline, columns))
+            }
+            Plan::Aggregate { .. } => Err(PlanError::Unsupported { detail: "an aggregate over an aggregate".into() }),
+        }
+    }
+
+    /// An empty chain over rows of `schema`.
+    pub fn over(schema: SchemaRef) -> Pipeline {
+        Pipeline { stages: Vec::new(), schema }
+    }
+
+    /// Appends the top node of `plan`; of a projection only the `needed` columns.
+    pub fn push(&mut self, plan: &Plan, needed: &BTreeSet<String>) -> Result<(), PlanError> {
+        match plan {
+            Plan::Filter { predicate, .. } => self.stages.push(Stage::Filter(compile(predicate, &self.schema)?)),
+            Plan::Project { columns, .. } => {
+                let mut expressions = Vec::new();
+                let mut fields = Vec::new();
+                for column in columns.iter().filter(|column| needed.contains(&column.name)) {
+                    let expression = compile(&column.expr, &self.schema)?;
+                    let failed = |error: DataFusionError| PlanError::Expression {
+                        expression: column.expr.to_string(),
+                        detail: error.to_string(),
+                    };
+                    let data_type = expression.data_type(&self.schema).map_err(failed)?;
+                    fields.push(Field::new(&column.name, data_type, true));
+                    expressions.push(expression);
+                }
+                self.schema = Arc::new(Schema::new(fields));
+                self.stages.push(Stage::Project { expressions, schema: Arc::clone(&self.schema) });
+            }
+            Plan::Tumble { time, size_us, .. } => {
+                let index = self.schema.index_of(time).map_err(|_| PlanError::UnknownColumn {
+                    name: time.clone(),
+                    available: self.schema.fields().iter().map(|f| f.name().as_str()).collect::<Vec<_>>().join(", "),
+                })?;
+                if *size_us <= 0 {
+                    return Err(PlanError::Unsupported { detail: format!("a window of {size_us} microseconds") });
+                }
+                let window = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+                let mut fields: Vec<Field> = self.schema.fields().iter().map(|f| f.as_ref().clone()).collect();
+                fields.push(Field::new(WINDOW_START, window.clone(), false));
+                fields.push(Field::new(WINDOW_END, window, false));
+                self.schema = Arc::new(Schema::new(fields));
+                self.stages.push(Stage::Tumble {
+                    time: index,
+                    size_us: *size_us,
+                    schema: Arc::clone(&self.schema),
+                });
+            }
+            Plan::Source { .. } | Plan::Aggregate { .. } => {
+                return Err(PlanError::Unsupported { detail: "a source or an aggregate inside a chain".into() });
+            }
+        }
+        Ok(())
+    }
+
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.stages.is_empty()
+    }
+
+    /// Runs the chain; rows on which an expression fails are left out and counted in `errors`.
+    pub fn run(&self, flow: Flow, errors: &mut RowErrors) -> Flow {
+        self.stages.iter().fold(flow, |flow, stage| stage.run(flow, errors))
+    }
+}
+
+impl Stage {
+    fn run(&self, flow: Flow, errors: &mut RowErrors) -> Flow {
+        match self {
+            Stage::Filter(predicate) => {
+                let (mut arrays, flow) = evaluate(std::slice::from_ref(predicate), flow, errors);
+                let mask = arrays.pop().expect("invariant: one array per expression");
+                keep(flow, mask.as_boolean())
+            }
+            Stage::Project { expressions, schema } => {
+                let (arrays, flow) = evaluate(expressions, flow, errors);
+                let rows = flow.batch.num_rows();
+                Flow { batch: batch_of(schema, arrays, rows), carried: flow.carried }
+            }
+            Stage::Tumble { time, size_us, schema } => tumble(flow, *time, *size_us, schema),
+        }
+    }
+}
+
+/// A batch of `rows` rows whose arrays were computed to match `schema`.
+pub(crate) fn batch_of(schema: &SchemaRef, arrays: Vec<ArrayRef>, rows: usize) -> RecordBatch {
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows));
+    RecordBatch::try_new_with_options(Arc::clone(schema), arrays, &options)
+        .expect("invariant: arrays have the types that their expressions declared")
+}
+
+fn keep(flow: Flow, mask: &BooleanArray) -> Flow {
+    if mask.null_count() == 0 && mask.true_count() == mask.len() {
+        return flow;
+    }
+    let batch = filter_record_batch(&flow.batch, mask).expect("invariant: the mask is as long as the batch");
+    let carried = filter(&flow.carried, mask).expect("invariant: the mask is as long as the batch");
+    Flow { batch, carried: carried.as_primitive().clone() }
+}
+
+fn tumble(flow: Flow, time: usize, size_us: i64, schema: &SchemaRef) -> Flow {
+    let flow = match flow.batch.column(time).null_count() {
+        0 => flow,
+        _ => {
+            let present = arrow::compute::is_not_null(flow.batch.column(time)).expect("invariant: any array has nulls");
+            keep(flow, &present)
+        }
+    };
+    let times = flow.batch.column(time).as_primitive::<TimestampMicrosecondType>();
+    let starts: TimestampMicrosecondArray = times.unary(|time_us| window_start(time_us, size_us));
+    let ends: TimestampMicrosecondArray = starts.unary(|start| start.saturating_add(size_us));
+    let panes = Int64Array::new(ends.values().clone(), None);
+    let mut arrays = flow.batch.columns().to_vec();
+    arrays.push(Arc::new(starts.with_timezone("UTC")));
+    arrays.push(Arc::new(ends.with_timezone("UTC")));
+    let rows = flow.batch.num_rows();
+    Flow { batch: batch_of(schema, arrays, rows), carried: panes }
+}
+
+/// Evaluates all expressions over the flow. Rows on which one of them fails alone are dropped from the flow.
+pub(crate) fn evaluate(
+    expressions: &[Arc<dyn PhysicalExpr>],
+    flow: Flow,
+    errors: &mut RowErrors,
+) -> (Vec<ArrayRef>, Flow) {
+    if let Ok(arrays) = evaluate_all(expressions, &flow.batch) {
+        return (arrays, flow);
+    }
+    let mut pieces: Vec<Vec<ArrayRef>> = Vec::new();
+    let mut good = vec![false; flow.batch.num_rows()];
+    bisect(expressions, &flow.batch, 0, &mut pieces, &mut good, errors);
+    let arrays = (0..expressions.len())
+        .map(|index| {
+            let parts: Vec<&dyn Array> = pieces.iter().map(|piece| piece[index].as_ref()).collect();
+            match parts.is_empty() {
+                true => arrow::array::new_empty_array(
+                    &expressions[index].data_type(&flow.batch.schema()).expect("invariant: compiled before"),
+                ),
+                false => concat(&parts).expect("invariant: one type per expression"),
+            }
+        })
+        .collect();
+    (arrays, keep(flow, &BooleanArray::from(good)))
+}
+
+fn bisect(
+    expressions: &[Arc<dyn PhysicalExpr>],
+    batch: &RecordBatch,
+    offset: usize,
+    pieces: &mut Vec<Vec<ArrayRef>>,
+    good: &mut [bool],
+    errors: &mut RowErrors,
+) {
+    let rows = batch.num_rows();
+    if rows == 0 {
+        return;
+    }
+    match evaluate_all(expressions, batch) {
+        Ok(arrays) => {
+            good[offset..offset + rows].fill(true);
+            pieces.push(arrays);
+        }
+        Err(error) if rows == 1 => errors.record(|| error.to_string()),
+        Err(_) => {
+            let half = rows / 2;
+            bisect(expressions, &batch.slice(0, half), offset, pieces, good, errors);
+            bisect(expressions, &batch.slice(half, rows - half), offset + half, pieces, good, errors);
+        }
+    }
+}
+
+fn evaluate_all(
+    expressions: &[Arc<dyn PhysicalExpr>],
+    batch: &RecordBatch,
+) -> Result<Vec<ArrayRef>, DataFusionError> {
+    expressions.iter().map(|expression| expression.evaluate(batch)?.into_array(batch.num_rows())).collect()
+}

@@ -1,0 +1,130 @@
+//! The end of the stateless part: a tick's rows become one accumulator per (pane, key).
+//!
+//! A tap belongs to one view and one worker. It reads the worker's share of a tick's batches, leaves out late rows
+//! (a pure function of the row's pane and its stream's mark before the tick) and rows on which an expression fails,
+//! and folds the rest. Nothing is kept between ticks.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Float64Type, TimestampMicrosecondType};
+use arrow::row::{RowConverter, SortField};
+use pyflare_operators::aggregate::{Accumulator, Combiner};
+
+use super::arrange::Key;
+use super::pipeline::{Flow, RowErrors, batch_of, evaluate};
+use super::view::RenderedView;
+use crate::plan::PlanError;
+use crate::time::window_start;
+
+pub(crate) struct Tap {
+    view: Arc<RenderedView>,
+    converter: RowConverter,
+    combiner: Combiner,
+}
+
+/// What a tap left out of one tick.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct LeftOut {
+    pub late_rows: u64,
+    pub errors: RowErrors,
+}
+
+/// Encodes a key: the pane, then the group.
+pub(crate) fn key_converter(view: &RenderedView) -> Result<RowConverter, PlanError> {
+    converter(std::iter::once(&DataType::Int64).chain(view.key_fields.iter().map(|field| field.data_type())))
+}
+
+/// Encodes the group alone. Its encoding is the key's without the pane in front.
+pub(crate) fn group_converter(view: &RenderedView) -> Result<RowConverter, PlanError> {
+    converter(view.key_fields.iter().map(|field| field.data_type()))
+}
+
+fn converter<'a>(types: impl Iterator<Item = &'a DataType>) -> Result<RowConverter, PlanError> {
+    let fields = types.map(|data_type| SortField::new(data_type.clone())).collect();
+    RowConverter::new(fields)
+        .map_err(|error| PlanError::Unsupported { detail: format!("a key of these types: {error}") })
+}
+
+impl Tap {
+    pub fn new(view: Arc<RenderedView>) -> Result<Tap, PlanError> {
+        let converter = key_converter(&view)?;
+        let combiner = Combiner::new(view.cells.kinds.clone());
+        Ok(Tap { view, converter, combiner })
+    }
+
+    pub fn view(&self) -> &RenderedView {
+        &self.view
+    }
+
+    /// Folds one batch. `source` holds the view's source columns, `event_time` the rows' event time.
+    pub fn fold(&mut self, source: &RecordBatch, event_time: &ArrayRef, mark_us: Option<i64>, left_out: &mut LeftOut) {
+        let rows = source.num_rows();
+        if rows == 0 {
+            return;
+        }
+        let carried = match self.view.windowed {
+            true => Int64Array::from(vec![0; rows]),
+            false => {
+                let pane_us = self.view.rule.pane_us;
+                let times = event_time.as_primitive::<TimestampMicrosecondType>();
+                Int64Array::new(times.unary::<_, TimestampMicrosecondType>(|time| {
+                    window_start(time, pane_us).saturating_add(pane_us)
+                }).values().clone(), None)
+            }
+        };
+        let batch = batch_of(self.view.below_input(), source.columns().to_vec(), rows);
+        let flow = self.view.below.run(Flow { batch, carried }, &mut left_out.errors);
+        let flow = drop_late(flow, self.view.rule.expired_until(mark_us), left_out);
+        if flow.batch.num_rows() == 0 {
+            return;
+        }
+        let keys = self.view.keys.len();
+        let (mut arrays, flow) = evaluate(&self.view.expressions(), flow, &mut left_out.errors);
+        let rest = arrays.split_off(keys);
+        let mut key_arrays: Vec<ArrayRef> = Vec::with_capacity(keys + 1);
+        key_arrays.push(Arc::new(flow.carried));
+        key_arrays.extend(arrays.into_iter().map(normalise));
+        let encoded = self.converter.convert_columns(&key_arrays).expect("invariant: arrays have the key's types");
+        let inputs = self.view.cells.inputs(rest);
+        let mut bad_rows = Vec::new();
+        self.combiner
+            .fold(&encoded, &inputs, None, 1, &mut bad_rows)
+            .expect("invariant: the cells were planned for these inputs");
+        for bad in bad_rows {
+            left_out.errors.record(|| bad.to_string());
+        }
+    }
+
+    /// Hands over the tick's accumulators and starts afresh.
+    pub fn drain(&mut self, mut visit: impl FnMut(Key, Accumulator)) {
+        self.combiner.drain(|key, accumulator| visit(Key::from(key), accumulator));
+    }
+}
+
+fn drop_late(flow: Flow, expired_until: Option<i64>, left_out: &mut LeftOut) -> Flow {
+    let Some(until) = expired_until else { return flow };
+    let late = flow.carried.values().iter().filter(|pane| **pane <= until).count();
+    if late == 0 {
+        return flow;
+    }
+    left_out.late_rows += late as u64;
+    let on_time: BooleanArray = flow.carried.values().iter().map(|pane| Some(*pane > until)).collect();
+    let batch = arrow::compute::filter_record_batch(&flow.batch, &on_time).expect("invariant: equal lengths");
+    let carried = arrow::compute::filter(&flow.carried, &on_time).expect("invariant: equal lengths");
+    Flow { batch, carried: carried.as_primitive().clone() }
+}
+
+/// One bit pattern for zero and one for NaN, so that equal values have equal keys.
+fn normalise(array: ArrayRef) -> ArrayRef {
+    match array.data_type() {
+        DataType::Float64 => {
+            let values = array.as_primitive::<Float64Type>();
+            Arc::new(values.unary::<_, Float64Type>(|value| match value {
+                value if value.is_nan() => f64::NAN,
+                value => value + 0.0,
+            }))
+        }
+        _ => array,
+    }
+}

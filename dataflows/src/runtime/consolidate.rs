@@ -1,0 +1,91 @@
+//! Net changes: equal rows meet and their differences add up.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch};
+use arrow::compute::interleave;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::row::{OwnedRow, RowConverter, SortField};
+
+use crate::time::{Tick, tick_us};
+
+pub(crate) const TICK_COLUMN: &str = "_tick";
+pub(crate) const DIFF_COLUMN: &str = "_diff";
+
+/// Rows with the difference of each.
+#[derive(Debug, Clone)]
+pub(crate) struct Changes {
+    pub batch: RecordBatch,
+    pub diffs: Vec<i64>,
+}
+
+impl Changes {
+    pub fn approximate_bytes(&self) -> usize {
+        self.batch.get_array_memory_size() + self.diffs.len() * 8
+    }
+}
+
+/// The net of several changes of one view, in row order; `None` if nothing remains.
+pub(crate) fn consolidate(parts: &[Changes]) -> Option<Changes> {
+    let schema = parts.first()?.batch.schema();
+    let fields = schema.fields().iter().map(|field| SortField::new(field.data_type().clone())).collect();
+    let converter = RowConverter::new(fields).expect("invariant: a view's columns were keys or aggregates");
+    let mut net: HashMap<OwnedRow, (i64, usize, usize)> = HashMap::new();
+    for (part, changes) in parts.iter().enumerate() {
+        let rows = converter.convert_columns(changes.batch.columns()).expect("invariant: one schema per view");
+        for (index, (row, diff)) in rows.iter().zip(&changes.diffs).enumerate() {
+            net.entry(row.owned()).or_insert((0, part, index)).0 += diff;
+        }
+    }
+    let mut kept: Vec<(OwnedRow, (i64, usize, usize))> = net.into_iter().filter(|(_, (diff, ..))| *diff != 0).collect();
+    if kept.is_empty() {
+        return None;
+    }
+    kept.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
+    let places: Vec<(usize, usize)> = kept.iter().map(|(_, (_, part, index))| (*part, *index)).collect();
+    let columns: Vec<ArrayRef> = (0..schema.fields().len())
+        .map(|column| {
+            let arrays: Vec<&dyn Array> = parts.iter().map(|part| part.batch.column(column).as_ref()).collect();
+            interleave(&arrays, &places).expect("invariant: one type per column")
+        })
+        .collect();
+    let batch = RecordBatch::try_new(schema, columns).expect("invariant: one schema per view");
+    Some(Changes { batch, diffs: kept.iter().map(|(_, (diff, ..))| *diff).collect() })
+}
+
+/// The schema of `<view>_changes`: the view's columns, the tick and the difference.
+pub(crate) fn changes_schema(view: &Schema) -> SchemaRef {
+    let mut fields: Vec<Field> = view.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
+    fields.push(Field::new(TICK_COLUMN, DataType::Int64, false));
+    fields.push(Field::new(DIFF_COLUMN, DataType::Int64, false));
+    Arc::new(Schema::new(fields))
+}
+
+/// The rows of `<view>_changes`.
+pub(crate) fn with_tick_and_diff(changes: &Changes, tick: Tick) -> RecordBatch {
+    let rows = changes.batch.num_rows();
+    let mut columns = changes.batch.columns().to_vec();
+    columns.push(Arc::new(Int64Array::from(vec![tick_us(tick) / 1_000; rows])));
+    columns.push(Arc::new(Int64Array::from(changes.diffs.clone())));
+    RecordBatch::try_new(changes_schema(changes.batch.schema_ref()), columns).expect("invariant: two columns were added")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn changes(values: &[i64], diffs: &[i64]) -> Changes {
+        let column: ArrayRef = Arc::new(Int64Array::from(values.to_vec()));
+        Changes { batch: RecordBatch::try_from_iter([("v", column)]).unwrap(), diffs: diffs.to_vec() }
+    }
+
+    #[test]
+    fn equal_rows_cancel_and_the_rest_is_sorted() {
+        let net = consolidate(&[changes(&[3, 1, 2], &[1, 1, 1]), changes(&[1, 2], &[-1, 1])]).unwrap();
+        assert_eq!(net.batch.column(0).as_ref(), &Int64Array::from(vec![2, 3]) as &dyn Array);
+        assert_eq!(net.diffs, vec![2, 1]);
+        assert!(consolidate(&[changes(&[1], &[1]), changes(&[1], &[-1])]).is_none());
+    }
+}

@@ -1,0 +1,443 @@
+//! The coordinator: the one who says what happens when.
+//!
+//! It cuts the log into ticks, makes every tick record durable before anything of the tick is emitted, and lets all
+//! workers apply commands in one order. A replay feeds the logged records through the same path.
+//!
+//! Ticks are 100 ms apart under load and a second when idle; an arriving row or a command starts one at once. A tick
+//! takes as many bytes as the measured speed allows in one period. While the store lags, ticks go on without rows.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use parking_lot::Mutex;
+use pyflare_connectors::{Catalog, Signal, TickLog};
+use tokio::sync::oneshot;
+
+use super::EngineError;
+use super::admission::{Admission, Taken};
+use super::flush::FlusherHandle;
+use super::holds::Holds;
+use super::messages::{AppliedCommand, Commit, DecodeSummary, FromWorker, ToCoordinator, ToWorker};
+use super::tail::HistoryTail;
+use super::tick_record::{Command, FORMAT, TickRecord};
+use super::views::{InstalledView, ViewName, ViewRegistry};
+use super::worker_link::WorkerLinks;
+use crate::plan::MonitorDefinition;
+use crate::time::{Tick, next_tick};
+
+pub(crate) const FIRST_BUDGET: usize = 8 << 20;
+const LEAST_BUDGET: usize = 1 << 20;
+const GREATEST_BUDGET: usize = 64 << 20;
+
+/// When ticks happen and when sinks flush.
+#[derive(Debug, Clone)]
+pub(crate) struct Pace {
+    pub period: Duration,
+    pub idle: Duration,
+    pub flush_every: Duration,
+    pub flush_bytes: u64,
+    /// Bytes of unflushed rows beyond which no rows are admitted.
+    pub tail_limit: u64,
+}
+
+/// Counters that others read while the engine runs.
+#[derive(Default)]
+pub(crate) struct Gauges {
+    pub tick: AtomicU64,
+    pub replaying: AtomicBool,
+    pub failed: AtomicBool,
+    pub rows: [AtomicU64; 3],
+    pub requests: AtomicU64,
+    pub duplicates: AtomicU64,
+    pub rejected_rows: AtomicU64,
+    pub failed_requests: AtomicU64,
+    /// How long the newest admitted request had waited while more waits; 0 when caught up.
+    pub lag_ms: AtomicU64,
+    pub tick_micros: AtomicU64,
+    pub admitted_bytes: AtomicU64,
+    pub failure: Mutex<Option<String>>,
+    pub marks: [AtomicI64; 3],
+}
+
+pub(crate) struct Coordinator {
+    pub receiver: Receiver<ToCoordinator>,
+    pub from_workers: Receiver<FromWorker>,
+    pub workers: Arc<WorkerLinks>,
+    pub tick_log: Arc<dyn TickLog>,
+    pub catalog: Arc<dyn Catalog>,
+    pub views: Arc<ViewRegistry>,
+    pub holds: Arc<Holds>,
+    pub complete: Arc<AtomicU64>,
+    pub tail: Arc<HistoryTail>,
+    pub flusher: Option<FlusherHandle>,
+    pub gauges: Arc<Gauges>,
+    pub pace: Pace,
+    pub admission: Admission,
+    pub generation: u64,
+    pub next_view_id: u64,
+    pub last_tick: Tick,
+    pub budget: usize,
+    pub last_flush: Instant,
+}
+
+/// A command waiting for its tick, with whom to tell.
+enum Pending {
+    Install(Arc<InstalledView>, oneshot::Sender<Result<Arc<InstalledView>, EngineError>>),
+    Drop(u64, oneshot::Sender<Result<(), EngineError>>),
+    Flush(oneshot::Sender<Tick>),
+}
+
+impl Coordinator {
+    /// Replays the tick log; everything admitted before comes out as it did.
+    pub fn replay(&mut self) -> Result<u64, EngineError> {
+        self.gauges.replaying.store(true, Ordering::Release);
+        let mut records = Vec::new();
+        let tick_log = Arc::clone(&self.tick_log);
+        tick_log
+            .read(&mut |payload| {
+                records.push(payload.to_vec());
+                Ok(())
+            })
+            .map_err(|error| EngineError::TickLog { detail: error.to_string() })?;
+        let mut replayed = 0;
+        for payload in records {
+            let record = TickRecord::decode(&payload)
+                .map_err(|detail| EngineError::TickLog { detail: format!("a tick record cannot be read: {detail}") })?;
+            self.replay_tick(record)?;
+            replayed += 1;
+        }
+        self.gauges.replaying.store(false, Ordering::Release);
+        Ok(replayed)
+    }
+
+    fn replay_tick(&mut self, record: TickRecord) -> Result<(), EngineError> {
+        let tick = record.tick;
+        let marks = self.admission.marks();
+        let taken = self
+            .admission
+            .take_logged(tick, &record.partitions)
+            .map_err(|error| EngineError::Log { detail: error.to_string() })?;
+        let mut commands = Vec::new();
+        for command in record.commands {
+            commands.push(match command {
+                Command::Install { id, definition } => {
+                    self.next_view_id = self.next_view_id.max(id + 1);
+                    AppliedCommand::Install(Arc::new(InstalledView::new(id, *definition, tick)?))
+                }
+                Command::Drop { id } => AppliedCommand::Drop { id },
+                Command::FlushCut => AppliedCommand::FlushCut,
+            });
+        }
+        if !taken.requests.is_empty() {
+            self.decode(tick, marks, taken)?;
+        }
+        self.admission.close_logged(&record.partitions, &record.marks);
+        self.commit(tick, marks, commands)
+    }
+
+    pub fn run(mut self) -> Result<(), EngineError> {
+        let mut pending = Vec::new();
+        let mut last_start = Instant::now();
+        loop {
+            let busy = self.admission.has_backlog() || !pending.is_empty();
+            let wait = match busy {
+                true if self.gauges.lag_ms.load(Ordering::Relaxed) > 0 => Duration::ZERO,
+                true => self.pace.period.saturating_sub(last_start.elapsed()),
+                false => self.pace.idle.saturating_sub(last_start.elapsed()),
+            };
+            // A command does not wait for its period.
+            let wait = if pending.is_empty() { wait } else { Duration::ZERO };
+            let received = match wait.is_zero() {
+                true => self.receiver.try_recv().map_err(|_| RecvTimeoutError::Timeout),
+                false => self.receiver.recv_timeout(wait),
+            };
+            match received {
+                Ok(ToCoordinator::Wake) => continue,
+                Ok(ToCoordinator::Install { view, or_replace, reply }) => {
+                    self.prepare_install(*view, or_replace, reply, &mut pending);
+                    continue;
+                }
+                Ok(ToCoordinator::Drop { id, reply }) => {
+                    pending.push(Pending::Drop(id, reply));
+                    continue;
+                }
+                Ok(ToCoordinator::Flush { reply }) => {
+                    pending.push(Pending::Flush(reply));
+                    continue;
+                }
+                Ok(ToCoordinator::Shutdown) => break,
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            last_start = Instant::now();
+            self.tick(std::mem::take(&mut pending))?;
+        }
+        // Everything admitted so far becomes history before the process ends.
+        self.drain()
+    }
+
+    fn drain(&mut self) -> Result<(), EngineError> {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.admission.has_backlog() && Instant::now() < deadline {
+            self.tick(Vec::new())?;
+        }
+        if self.flusher.is_some() && !self.tail.is_empty() {
+            let (reply, _flushed) = oneshot::channel();
+            self.tick(vec![Pending::Flush(reply)])?;
+        }
+        Ok(())
+    }
+
+    fn prepare_install(
+        &mut self,
+        definition: MonitorDefinition,
+        or_replace: bool,
+        reply: oneshot::Sender<Result<Arc<InstalledView>, EngineError>>,
+        pending: &mut Vec<Pending>,
+    ) {
+        let name = ViewName { project: definition.project.clone(), name: definition.name.clone() };
+        let waiting = pending.iter().any(|other| matches!(other, Pending::Install(view, _) if view.name == name));
+        let existing = self.views.get(&name);
+        if waiting || (existing.is_some() && !or_replace) {
+            let _ = reply.send(Err(EngineError::Exists { name: name.to_string() }));
+            return;
+        }
+        // The start is the tick at which it is installed, which is the next one.
+        match InstalledView::new(self.next_view_id, definition, next_tick(self.last_tick)) {
+            Ok(view) => {
+                self.next_view_id += 1;
+                if let Some(existing) = existing {
+                    let (dropped, _) = oneshot::channel();
+                    pending.push(Pending::Drop(existing.id, dropped));
+                }
+                pending.push(Pending::Install(Arc::new(view), reply));
+            }
+            Err(error) => {
+                let _ = reply.send(Err(error.into()));
+            }
+        }
+    }
+
+    fn tick(&mut self, pending: Vec<Pending>) -> Result<(), EngineError> {
+        let started = Instant::now();
+        let tick = next_tick(self.last_tick);
+        let marks = self.admission.marks();
+        let mut taken = match self.may_admit() {
+            true => self.admission.take(tick, self.budget).map_err(|error| EngineError::Log { detail: error.to_string() })?,
+            false => Taken::default(),
+        };
+        let requests = std::mem::take(&mut taken.requests);
+        let (bytes, had_rows) = (taken.bytes, !requests.is_empty());
+        let behind = taken.behind_since_us;
+        let summary = match had_rows {
+            true => self.decode(tick, marks, Taken { requests, ..Taken::default() })?,
+            false => DecodeSummary::default(),
+        };
+        let partitions = self.admission.close(tick, &taken, &summary.max_event_time);
+        let (mut commands, mut replies) = (Vec::new(), Vec::new());
+        for command in pending {
+            match command {
+                Pending::Install(view, reply) => {
+                    let view = starting_at(view, tick)?;
+                    commands.push(AppliedCommand::Install(Arc::clone(&view)));
+                    replies.push(Pending::Install(view, reply));
+                }
+                Pending::Drop(id, reply) => {
+                    commands.push(AppliedCommand::Drop { id });
+                    replies.push(Pending::Drop(id, reply));
+                }
+                Pending::Flush(reply) => replies.push(Pending::Flush(reply)),
+            }
+        }
+        let asked = replies.iter().any(|reply| matches!(reply, Pending::Flush(_)));
+        if self.flusher.is_some() && (asked || self.flush_is_due()) {
+            commands.push(AppliedCommand::FlushCut);
+            self.last_flush = Instant::now();
+        }
+        let record = TickRecord {
+            format: FORMAT,
+            generation: self.generation,
+            tick,
+            partitions,
+            marks: self.admission.logged_marks(),
+            commands: commands.iter().map(AppliedCommand::logged).collect(),
+        };
+        self.tick_log
+            .append(self.generation, &record.encode())
+            .map_err(|error| EngineError::TickLog { detail: error.to_string() })?;
+        self.commit(tick, marks, commands)?;
+        for reply in replies {
+            self.answer(reply, tick);
+        }
+        self.measure(started, bytes, behind);
+        Ok(())
+    }
+
+    /// Whether rows may be admitted: not while the store lags so far that the tail would outgrow its limit.
+    fn may_admit(&self) -> bool {
+        self.flusher.is_none() || self.tail.bytes() < self.pace.tail_limit
+    }
+
+    fn flush_is_due(&self) -> bool {
+        let Some(flusher) = &self.flusher else { return false };
+        let idle = flusher.state.pending.load(Ordering::Acquire) == 0;
+        let bytes = self.tail.bytes();
+        let waited = self.last_flush.elapsed() >= self.pace.flush_every;
+        idle && (bytes >= self.pace.flush_bytes || (waited && !self.tail.is_empty()))
+    }
+
+    /// First half of a tick: every worker decodes its share.
+    fn decode(&mut self, tick: Tick, marks: [Option<i64>; 3], taken: Taken) -> Result<DecodeSummary, EngineError> {
+        let workers = self.workers.len();
+        let mut shares: Vec<(u64, Vec<_>)> = (0..workers).map(|_| (0, Vec::new())).collect();
+        for request in taken.requests {
+            let lightest = shares.iter_mut().min_by_key(|(bytes, _)| *bytes).expect("invariant: there is a worker");
+            lightest.0 += request.record.body.len() as u64;
+            lightest.1.push(request);
+        }
+        for (worker, (_, requests)) in shares.into_iter().enumerate() {
+            self.workers.send(worker, ToWorker::Decode { tick, marks, requests });
+        }
+        let mut total = DecodeSummary::default();
+        for _ in 0..workers {
+            match self.from_workers.recv() {
+                Ok(FromWorker::Decoded { summary }) => total.merge(summary),
+                Ok(FromWorker::Done { .. }) => unreachable!("a worker decodes before it commits"),
+                Ok(FromWorker::Failed) | Err(_) => return Err(EngineError::WorkerFailed),
+            }
+        }
+        if let Some(sample) = &total.failure_sample {
+            tracing::warn!(requests = total.failed_requests, sample, "requests could not be decoded and were left out");
+        }
+        for signal in Signal::ALL {
+            self.gauges.rows[signal as usize].fetch_add(total.rows[signal as usize], Ordering::Relaxed);
+        }
+        self.gauges.rejected_rows.fetch_add(total.rejected_rows, Ordering::Relaxed);
+        self.gauges.failed_requests.fetch_add(total.failed_requests, Ordering::Relaxed);
+        Ok(total)
+    }
+
+    /// Second half: the record is durable, everybody emits.
+    fn commit(
+        &mut self,
+        tick: Tick,
+        marks: [Option<i64>; 3],
+        commands: Vec<AppliedCommand>,
+    ) -> Result<(), EngineError> {
+        let since = self.holds.since(&self.complete);
+        let commit = Arc::new(Commit { tick, marks, commands, since });
+        self.workers.broadcast(|| ToWorker::Commit(Arc::clone(&commit)));
+        let mut done = BTreeSet::new();
+        while done.len() < self.workers.len() {
+            match self.from_workers.recv() {
+                Ok(FromWorker::Done { worker }) => {
+                    done.insert(worker);
+                }
+                Ok(FromWorker::Decoded { .. }) => unreachable!("a worker commits after it decoded"),
+                Ok(FromWorker::Failed) | Err(_) => return Err(EngineError::WorkerFailed),
+            }
+        }
+        for command in &commit.commands {
+            match command {
+                AppliedCommand::Install(view) => {
+                    self.views.insert(Arc::clone(view));
+                    self.keep_in_catalog(view);
+                }
+                AppliedCommand::Drop { id } => {
+                    if let Some(view) = self.views.remove(*id) {
+                        self.forget_in_catalog(&view);
+                    }
+                }
+                AppliedCommand::FlushCut => {}
+            }
+        }
+        self.last_tick = tick;
+        self.gauges.tick.store(tick, Ordering::Release);
+        self.gauges.duplicates.store(self.admission.duplicates, Ordering::Relaxed);
+        self.gauges.requests.store(self.admission.admitted_requests, Ordering::Relaxed);
+        for (gauge, mark) in self.gauges.marks.iter().zip(self.admission.marks()) {
+            gauge.store(mark.unwrap_or(i64::MIN), Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn answer(&self, reply: Pending, tick: Tick) {
+        match reply {
+            Pending::Install(view, reply) => {
+                let _ = reply.send(Ok(view));
+            }
+            Pending::Drop(_, reply) => {
+                let _ = reply.send(Ok(()));
+            }
+            Pending::Flush(reply) => {
+                let _ = reply.send(tick);
+            }
+        }
+    }
+
+    /// Adapts the next tick's budget to the speed just measured.
+    fn measure(&mut self, started: Instant, bytes: u64, behind_since_us: Option<i64>) {
+        let elapsed = started.elapsed();
+        self.gauges.tick_micros.store(elapsed.as_micros() as u64, Ordering::Relaxed);
+        self.gauges.admitted_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let lag_ms = behind_since_us.map_or(0, |since| {
+            let now_us = crate::time::tick_us(crate::time::now_ms());
+            ((now_us - since) / 1_000).max(1) as u64
+        });
+        self.gauges.lag_ms.store(lag_ms, Ordering::Relaxed);
+        if bytes >= self.budget as u64 / 2 {
+            let per_second = bytes as f64 / elapsed.as_secs_f64().max(1e-4);
+            let measured = (per_second * self.pace.period.as_secs_f64()) as usize;
+            // Half of the old budget remains, so that one slow tick does not decide alone.
+            self.budget = (self.budget / 2 + measured / 2).clamp(LEAST_BUDGET, GREATEST_BUDGET);
+        }
+    }
+
+    fn keep_in_catalog(&self, view: &InstalledView) {
+        let entry = serde_json::json!({ "id": view.id, "start": view.start, "definition": view.definition });
+        if let Err(error) = self.catalog.put(&catalog_key(&view.name), entry.to_string().as_bytes()) {
+            tracing::warn!(%error, view = %view.name, "the catalog could not be written; the tick log has the monitor");
+        }
+    }
+
+    fn forget_in_catalog(&self, view: &InstalledView) {
+        if self.views.get(&view.name).is_some() {
+            return;
+        }
+        if let Err(error) = self.catalog.delete(&catalog_key(&view.name)) {
+            tracing::warn!(%error, view = %view.name, "the catalog could not be written; the tick log has the drop");
+        }
+    }
+}
+
+fn catalog_key(name: &ViewName) -> String {
+    match &name.project {
+        Some(project) => format!("monitors/project/{project}/{}", name.name),
+        None => format!("monitors/builtin/{}", name.name),
+    }
+}
+
+/// The view as installed at `tick`.
+fn starting_at(view: Arc<InstalledView>, tick: Tick) -> Result<Arc<InstalledView>, EngineError> {
+    if view.start == tick {
+        return Ok(view);
+    }
+    Ok(Arc::new(InstalledView::new(view.id, view.definition.clone(), tick)?))
+}
+
+impl DecodeSummary {
+    fn merge(&mut self, other: DecodeSummary) {
+        self.max_event_time.extend(other.max_event_time);
+        for (total, rows) in self.rows.iter_mut().zip(other.rows) {
+            *total += rows;
+        }
+        self.rejected_rows += other.rejected_rows;
+        self.failed_requests += other.failed_requests;
+        if self.failure_sample.is_none() {
+            self.failure_sample = other.failure_sample;
+        }
+    }
+}

@@ -1,0 +1,636 @@
+//! The engine's handle, and how its parts are started and stopped.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::compute::take;
+use arrow::datatypes::SchemaRef;
+use parking_lot::Mutex;
+use pyflare_connectors::{Catalog, Log, Signal, Store, TickLog};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::admission::Admission;
+use super::consolidate::{Changes, consolidate};
+use super::coordinator::{Coordinator, Gauges, Pace};
+use super::flush::{Flusher, FlusherHandle, stream_of};
+use super::holds::{Holds, ReadHold};
+use super::hub::{Event, Hub, HubOptions, NewSubscriber, SUBSCRIBER_QUEUE, only_project};
+use super::messages::{FromWorker, PeekRequest, PeekShare, ToCoordinator, ToHub, ToWorker};
+use super::tail::{HistoryTail, Tail};
+use super::views::{InstalledView, ViewDescription, ViewName, ViewRegistry};
+use super::worker::{self, WorkerContext};
+use super::worker_link::{WorkerLink, WorkerLinks};
+use crate::plan::{MonitorDefinition, PlanError};
+use crate::time::Tick;
+
+/// Requests may wait this long in the log before receivers are told to slow down.
+const LAG_LIMIT_MS: u64 = 30_000;
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum EngineError {
+    #[error("PF-3001: there already is a monitor {name}; drop it first or use CREATE OR REPLACE")]
+    Exists { name: String },
+    #[error("PF-3002: there is no monitor {name}")]
+    Unknown { name: String },
+    #[error("PF-3003: {name} is built in; it goes when its file in dataflows/views is deleted")]
+    Builtin { name: String },
+    #[error("PF-3004: the tick log failed: {detail}")]
+    TickLog { detail: String },
+    #[error("PF-3005: the log failed: {detail}")]
+    Log { detail: String },
+    #[error("PF-3006: a worker has failed; restart the server, it recovers from the log")]
+    WorkerFailed,
+    #[error("PF-3007: the engine is shutting down")]
+    Closed,
+    #[error("PF-3008: the engine could not start: {detail}")]
+    Start { detail: String },
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+}
+
+impl EngineError {
+    pub fn code(&self) -> &'static str {
+        match self {
+            EngineError::Exists { .. } => "PF-3001",
+            EngineError::Unknown { .. } => "PF-3002",
+            EngineError::Builtin { .. } => "PF-3003",
+            EngineError::TickLog { .. } => "PF-3004",
+            EngineError::Log { .. } => "PF-3005",
+            EngineError::WorkerFailed => "PF-3006",
+            EngineError::Closed => "PF-3007",
+            EngineError::Start { .. } => "PF-3008",
+            EngineError::Plan(error) => error.code(),
+        }
+    }
+}
+
+/// What the engine is built from.
+pub struct EngineOptions {
+    /// Timely worker threads.
+    pub workers: usize,
+    pub log: Arc<dyn Log>,
+    pub tick_log: Arc<dyn TickLog>,
+    pub catalog: Arc<dyn Catalog>,
+    /// Where history goes; without it nothing beyond the live views is kept.
+    pub store: Option<Arc<dyn Store>>,
+    /// For the store's asynchronous calls.
+    pub runtime: tokio::runtime::Handle,
+    /// Ticks under load are this far apart.
+    pub tick_period: Duration,
+    /// Ticks without anything to do are this far apart.
+    pub idle_period: Duration,
+    pub flush_every: Duration,
+    /// Bytes of requests after which a flush does not wait for its time.
+    pub flush_bytes: u64,
+    /// Rows older than this may be deleted from the stored streams, microseconds.
+    pub stream_retention_us: Option<i64>,
+}
+
+impl EngineOptions {
+    pub fn new(
+        log: Arc<dyn Log>,
+        tick_log: Arc<dyn TickLog>,
+        catalog: Arc<dyn Catalog>,
+        store: Option<Arc<dyn Store>>,
+        runtime: tokio::runtime::Handle,
+    ) -> EngineOptions {
+        EngineOptions {
+            workers: 1,
+            log,
+            tick_log,
+            catalog,
+            store,
+            runtime,
+            tick_period: Duration::from_millis(100),
+            idle_period: Duration::from_secs(1),
+            flush_every: Duration::from_secs(10),
+            flush_bytes: 256 << 20,
+            stream_retention_us: None,
+        }
+    }
+}
+
+/// Why receivers should wait before sending more.
+#[derive(Debug, Clone)]
+pub struct Busy {
+    pub retry_after_ms: u64,
+    pub reason: String,
+}
+
+/// A view's content at one tick.
+#[derive(Debug, Clone)]
+pub struct PeekResult {
+    pub tick: Tick,
+    pub schema: SchemaRef,
+    /// Rows in no particular order, repeated as often as they occur.
+    pub batches: Vec<RecordBatch>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct SubscribeOptions {
+    /// Start with everything the view holds.
+    pub snapshot: bool,
+    /// Also send frames without rows, as time passes.
+    pub progress: bool,
+    /// A token of an earlier frame, to continue right after it.
+    pub resume: Option<String>,
+    /// Of built-in views only this project's rows.
+    pub project: Option<String>,
+}
+
+/// Frames of one view.
+pub struct Subscription {
+    view: Arc<InstalledView>,
+    receiver: mpsc::Receiver<Event>,
+}
+
+impl Subscription {
+    pub fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.view.rendered.schema)
+    }
+
+    /// The columns that identify a row; empty: the whole row does.
+    pub fn key(&self) -> &[usize] {
+        &self.view.rendered.key_columns
+    }
+
+    pub async fn next(&mut self) -> Event {
+        self.receiver.recv().await.unwrap_or_else(|| Event::End { reason: "the server is shutting down".into() })
+    }
+}
+
+/// Figures about the running engine.
+#[derive(Debug, Clone, Default)]
+pub struct EngineStatus {
+    pub workers: usize,
+    pub tick: Tick,
+    /// The newest tick that all workers have passed.
+    pub complete_tick: Tick,
+    pub replaying: bool,
+    pub failure: Option<String>,
+    /// Rows admitted, by stream: spans, metrics, logs.
+    pub rows: [u64; 3],
+    /// The streams' marks, microseconds.
+    pub marks_us: [Option<i64>; 3],
+    pub requests: u64,
+    pub duplicate_requests: u64,
+    pub rejected_rows: u64,
+    pub failed_requests: u64,
+    pub lag_ms: u64,
+    pub last_tick_micros: u64,
+    pub admitted_bytes: u64,
+    pub tail_bytes: u64,
+    pub flushed_tick: Option<Tick>,
+    pub flushed_rows: u64,
+    pub store_failure: Option<String>,
+    pub views: usize,
+}
+
+struct Shared {
+    coordinator: crossbeam_channel::Sender<ToCoordinator>,
+    hub: crossbeam_channel::Sender<ToHub>,
+    workers: Arc<WorkerLinks>,
+    views: Arc<ViewRegistry>,
+    holds: Arc<Holds>,
+    complete: Arc<AtomicU64>,
+    complete_watch: watch::Receiver<Tick>,
+    tail: Arc<HistoryTail>,
+    flusher: Option<FlusherHandle>,
+    gauges: Arc<Gauges>,
+    subscribers: AtomicU64,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    timely: Mutex<Option<timely::communication::WorkerGuards<()>>>,
+}
+
+/// The streaming engine; cheap to clone.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+impl Engine {
+    /// Takes over the tick log, replays what was admitted before, and starts ticking. Blocks until recovered.
+    pub fn start(options: EngineOptions) -> Result<Engine, EngineError> {
+        let started = Instant::now();
+        let generation = options
+            .tick_log
+            .open_generation()
+            .map_err(|error| EngineError::TickLog { detail: error.to_string() })?;
+        let lineage = lineage(options.catalog.as_ref())?;
+        let worker_count = options.workers.max(1);
+        let (to_coordinator, coordinator_receiver) = crossbeam_channel::bounded(1_024);
+        let (to_hub, hub_receiver) = crossbeam_channel::bounded(4_096);
+        let (from_workers, from_workers_receiver) = crossbeam_channel::bounded(4 * worker_count);
+        let mut links = Vec::new();
+        let mut contexts = Vec::new();
+        let tail = Arc::new(HistoryTail::default());
+        for index in 0..worker_count {
+            let (sender, receiver) = crossbeam_channel::bounded(1_024);
+            links.push(WorkerLink { sender, thread: std::sync::OnceLock::new() });
+            contexts.push(Some(WorkerContext {
+                index,
+                receiver,
+                coordinator: from_workers.clone(),
+                hub: to_hub.clone(),
+                tail: options.store.is_some().then(|| Arc::clone(&tail)),
+            }));
+        }
+        drop(from_workers);
+        let workers = Arc::new(WorkerLinks { links });
+        let timely = start_workers(worker_count, contexts, &workers)?;
+
+        let mut threads = Vec::new();
+        let flusher = match &options.store {
+            Some(store) => {
+                let retention = options.stream_retention_us;
+                let (flusher, handle) =
+                    Flusher::new(Arc::clone(store), options.runtime.clone(), Arc::clone(&tail), retention);
+                threads.push(spawn("flusher", move || flusher.run())?);
+                Some(handle)
+            }
+            None => None,
+        };
+        let holds = Arc::new(Holds::default());
+        let complete = Arc::new(AtomicU64::new(0));
+        let (complete_listener, complete_watch) = watch::channel(0);
+        let hub = Hub::new(HubOptions {
+            receiver: hub_receiver,
+            sender: to_hub.clone(),
+            workers: Arc::clone(&workers),
+            tail: Arc::clone(&tail),
+            flusher: flusher.clone(),
+            holds: Arc::clone(&holds),
+            complete: Arc::clone(&complete),
+            lineage,
+            complete_listener,
+        });
+        threads.push(spawn("hub", move || hub.run())?);
+
+        let gauges = Arc::new(Gauges::default());
+        let views = Arc::new(ViewRegistry::default());
+        let mut coordinator = Coordinator {
+            receiver: coordinator_receiver,
+            from_workers: from_workers_receiver,
+            workers: Arc::clone(&workers),
+            tick_log: options.tick_log,
+            catalog: options.catalog,
+            views: Arc::clone(&views),
+            holds: Arc::clone(&holds),
+            complete: Arc::clone(&complete),
+            tail: Arc::clone(&tail),
+            flusher: flusher.clone(),
+            gauges: Arc::clone(&gauges),
+            pace: Pace {
+                period: options.tick_period,
+                idle: options.idle_period,
+                flush_every: options.flush_every,
+                flush_bytes: options.flush_bytes,
+                tail_limit: options.flush_bytes.saturating_mul(4),
+            },
+            admission: Admission::new(Arc::clone(&options.log)),
+            generation,
+            next_view_id: 1,
+            last_tick: 0,
+            budget: super::coordinator::FIRST_BUDGET,
+            last_flush: Instant::now(),
+        };
+        let replayed = coordinator.replay()?;
+        tracing::info!(generation, ticks = replayed, elapsed_ms = started.elapsed().as_millis() as u64, "engine recovered");
+        let failure = Arc::clone(&gauges);
+        threads.push(spawn("coordinator", move || {
+            if let Err(error) = coordinator.run() {
+                tracing::error!(%error, "the engine has stopped");
+                *failure.failure.lock() = Some(error.to_string());
+                failure.failed.store(true, Ordering::Release);
+            }
+        })?);
+        let wake = to_coordinator.clone();
+        // A full queue means that the coordinator is awake anyway.
+        options.log.on_append(Arc::new(move || {
+            let _ = wake.try_send(ToCoordinator::Wake);
+        }));
+        let shared = Shared {
+            coordinator: to_coordinator,
+            hub: to_hub,
+            workers,
+            views,
+            holds,
+            complete,
+            complete_watch,
+            tail,
+            flusher,
+            gauges,
+            subscribers: AtomicU64::new(1),
+            threads: Mutex::new(threads),
+            timely: Mutex::new(Some(timely)),
+        };
+        Ok(Engine { shared: Arc::new(shared) })
+    }
+
+    /// Installs a monitor; when this returns, it takes every row admitted after its start tick.
+    pub async fn install(
+        &self,
+        definition: MonitorDefinition,
+        or_replace: bool,
+    ) -> Result<Arc<ViewDescription>, EngineError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(ToCoordinator::Install { view: Box::new(definition), or_replace, reply })?;
+        let view = answer.await.map_err(|_| EngineError::Closed)??;
+        self.wait_complete(view.start).await;
+        Ok(Arc::new(view.describe()))
+    }
+
+    /// Drops a user's monitor and ends its subscriptions.
+    pub async fn drop_monitor(&self, name: &ViewName) -> Result<(), EngineError> {
+        if name.project.is_none() {
+            return Err(EngineError::Builtin { name: name.to_string() });
+        }
+        self.remove(name).await
+    }
+
+    /// Drops any view, built-in ones too: for the start-up that finds a file of `dataflows/views` gone.
+    pub async fn remove(&self, name: &ViewName) -> Result<(), EngineError> {
+        let view =
+            self.shared.views.get(name).ok_or_else(|| EngineError::Unknown { name: name.to_string() })?;
+        let (reply, answer) = oneshot::channel();
+        self.ask(ToCoordinator::Drop { id: view.id, reply })?;
+        answer.await.map_err(|_| EngineError::Closed)?
+    }
+
+    pub fn views(&self) -> Vec<Arc<ViewDescription>> {
+        self.shared.views.all().iter().map(|view| Arc::new(view.describe())).collect()
+    }
+
+    /// The project's own view of that name, else the built-in one; without a project any that is unambiguous.
+    pub fn view(&self, project: Option<&str>, name: &str) -> Option<Arc<ViewDescription>> {
+        self.shared.views.resolve(project, name).map(|view| Arc::new(view.describe()))
+    }
+
+    /// Keeps all views readable at the newest complete tick.
+    pub fn hold(&self) -> ReadHold {
+        self.shared.holds.take(&self.shared.complete)
+    }
+
+    /// A view's content at the hold's tick; `project` narrows built-in views.
+    pub async fn peek(
+        &self,
+        name: &ViewName,
+        hold: &ReadHold,
+        project: Option<&str>,
+    ) -> Result<PeekResult, EngineError> {
+        let unknown = || EngineError::Unknown { name: name.to_string() };
+        let view = self.shared.views.get(name).ok_or_else(unknown)?;
+        let (id, tick) = (view.id, hold.tick());
+        let workers = Arc::clone(&self.shared.workers);
+        let shares = tokio::task::spawn_blocking(move || {
+            let (reply, shares) = crossbeam_channel::bounded(workers.len());
+            workers.broadcast(|| ToWorker::Peek(PeekRequest { view: id, tick, reply: reply.clone() }));
+            drop(reply);
+            shares.iter().take(workers.len()).collect::<Vec<PeekShare>>()
+        })
+        .await
+        .map_err(|_| EngineError::Closed)?;
+        if shares.len() < self.shared.workers.len() {
+            return Err(EngineError::WorkerFailed);
+        }
+        let mut batches = Vec::new();
+        for (batch, diffs) in shares.into_iter().flatten() {
+            let changes = Changes { batch, diffs };
+            let visible = match (project, &name.project) {
+                (Some(project), None) => only_project(changes, project),
+                _ => Some(changes),
+            };
+            batches.extend(visible.map(repeated));
+        }
+        Ok(PeekResult { tick, schema: Arc::clone(&view.rendered.schema), batches })
+    }
+
+    pub fn subscribe(&self, name: &ViewName, options: SubscribeOptions) -> Result<Subscription, EngineError> {
+        let unknown = || EngineError::Unknown { name: name.to_string() };
+        let view = self.shared.views.get(name).ok_or_else(unknown)?;
+        let (sender, receiver) = mpsc::channel(SUBSCRIBER_QUEUE);
+        let new = NewSubscriber {
+            id: self.shared.subscribers.fetch_add(1, Ordering::Relaxed),
+            view: Arc::clone(&view),
+            project: options.project,
+            snapshot: options.snapshot,
+            progress: options.progress,
+            resume: options.resume,
+            sender,
+        };
+        self.shared.hub.send(ToHub::Subscribe(Box::new(new))).map_err(|_| EngineError::Closed)?;
+        Ok(Subscription { view, receiver })
+    }
+
+    /// Rows of a stream that are not yet in the store, up to the hold's tick.
+    pub fn tail(&self, stream: &str, hold: &ReadHold) -> Tail {
+        stream_of(stream).map_or_else(Tail::default, |signal| self.shared.tail.stream(signal, hold.tick()))
+    }
+
+    /// Changes of a view that are not yet in the store, up to the hold's tick.
+    pub fn changes_tail(&self, name: &ViewName, hold: &ReadHold) -> Tail {
+        match self.shared.views.get(name) {
+            Some(view) => self.shared.tail.changes(view.id, hold.tick()),
+            None => Tail::default(),
+        }
+    }
+
+    /// Net content of changes, for readers that need no more than the sum.
+    pub fn net(parts: &[(RecordBatch, Vec<i64>)]) -> Option<(RecordBatch, Vec<i64>)> {
+        let parts: Vec<Changes> =
+            parts.iter().map(|(batch, diffs)| Changes { batch: batch.clone(), diffs: diffs.clone() }).collect();
+        consolidate(&parts).map(|net| (net.batch, net.diffs))
+    }
+
+    /// Whether receivers may take more of a signal.
+    pub fn admission(&self, _signal: Signal) -> Result<(), Busy> {
+        let gauges = &self.shared.gauges;
+        if gauges.failed.load(Ordering::Acquire) {
+            return Err(Busy { retry_after_ms: 10_000, reason: "the engine has stopped; see the server's log".into() });
+        }
+        let lag_ms = gauges.lag_ms.load(Ordering::Relaxed);
+        if lag_ms > LAG_LIMIT_MS {
+            let reason = format!("the dataflow is {lag_ms} ms behind; send less or add workers");
+            return Err(Busy { retry_after_ms: 1_000, reason });
+        }
+        Ok(())
+    }
+
+    pub fn status(&self) -> EngineStatus {
+        let gauges = &self.shared.gauges;
+        let flush = self.shared.flusher.as_ref().map(|flusher| &flusher.state);
+        EngineStatus {
+            workers: self.shared.workers.len(),
+            tick: gauges.tick.load(Ordering::Acquire),
+            complete_tick: self.shared.complete.load(Ordering::Acquire),
+            replaying: gauges.replaying.load(Ordering::Acquire),
+            failure: gauges.failure.lock().clone(),
+            rows: [0, 1, 2].map(|signal| gauges.rows[signal].load(Ordering::Relaxed)),
+            marks_us: [0, 1, 2].map(|signal| {
+                let mark = gauges.marks[signal].load(Ordering::Relaxed);
+                (mark != i64::MIN && mark != 0).then_some(mark)
+            }),
+            requests: gauges.requests.load(Ordering::Relaxed),
+            duplicate_requests: gauges.duplicates.load(Ordering::Relaxed),
+            rejected_rows: gauges.rejected_rows.load(Ordering::Relaxed),
+            failed_requests: gauges.failed_requests.load(Ordering::Relaxed),
+            lag_ms: gauges.lag_ms.load(Ordering::Relaxed),
+            last_tick_micros: gauges.tick_micros.load(Ordering::Relaxed),
+            admitted_bytes: gauges.admitted_bytes.load(Ordering::Relaxed),
+            tail_bytes: self.shared.tail.bytes(),
+            flushed_tick: self.shared.tail.flushed(),
+            flushed_rows: flush.map_or(0, |state| state.written_rows.load(Ordering::Relaxed)),
+            store_failure: flush
+                .filter(|state| state.failing.load(Ordering::Acquire))
+                .and_then(|state| state.failure.lock().clone()),
+            views: self.shared.views.all().len(),
+        }
+    }
+
+    /// The newest complete tick, as it changes.
+    pub fn complete_ticks(&self) -> watch::Receiver<Tick> {
+        self.shared.complete_watch.clone()
+    }
+
+    /// Waits until all workers have passed `tick`.
+    pub async fn wait_complete(&self, tick: Tick) {
+        let mut ticks = self.shared.complete_watch.clone();
+        let _ = ticks.wait_for(|complete| *complete >= tick).await;
+    }
+
+    /// Makes everything admitted so far durable in the store; returns the cut.
+    pub async fn flush(&self) -> Result<Tick, EngineError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(ToCoordinator::Flush { reply })?;
+        let cut = answer.await.map_err(|_| EngineError::Closed)?;
+        while self.shared.flusher.is_some() && self.shared.tail.flushed().is_none_or(|flushed| flushed < cut) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(cut)
+    }
+
+    /// Drains the log, flushes the store and joins every thread. Blocks.
+    pub fn shutdown(&self) {
+        let _ = self.shared.coordinator.send(ToCoordinator::Shutdown);
+        let mut threads = std::mem::take(&mut *self.shared.threads.lock());
+        // The coordinator was started last and is the first to end; it has drained by then.
+        if let Some(coordinator) = threads.pop() {
+            let _ = coordinator.join();
+        }
+        self.await_flushes();
+        self.shared.workers.broadcast(|| ToWorker::Shutdown);
+        if let Some(timely) = self.shared.timely.lock().take() {
+            for worker in timely.join() {
+                if let Err(error) = worker {
+                    tracing::error!(%error, "a worker ended in failure");
+                }
+            }
+        }
+        let _ = self.shared.hub.send(ToHub::Shutdown);
+        if let Some(hub) = threads.pop() {
+            let _ = hub.join();
+        }
+    }
+
+    fn await_flushes(&self) {
+        let Some(flusher) = &self.shared.flusher else { return };
+        let complete = self.shared.gauges.tick.load(Ordering::Acquire);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        // The hub asks for the last flush once it has seen the last tick.
+        while Instant::now() < deadline
+            && (self.shared.complete.load(Ordering::Acquire) < complete
+                || flusher.state.pending.load(Ordering::Acquire) > 0)
+        {
+            if flusher.state.failing.load(Ordering::Acquire) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        flusher.stop();
+    }
+
+    fn ask(&self, message: ToCoordinator) -> Result<(), EngineError> {
+        if self.shared.gauges.failed.load(Ordering::Acquire) {
+            return Err(EngineError::WorkerFailed);
+        }
+        self.shared.coordinator.try_send(message).map_err(|_| EngineError::Closed)
+    }
+}
+
+/// Rows repeated as often as their multiplicity says.
+fn repeated(changes: Changes) -> RecordBatch {
+    if changes.diffs.iter().all(|diff| *diff == 1) {
+        return changes.batch;
+    }
+    let indices: UInt32Array = changes
+        .diffs
+        .iter()
+        .enumerate()
+        .flat_map(|(row, diff)| std::iter::repeat_n(row as u32, (*diff).max(0) as usize))
+        .collect();
+    let columns: Vec<ArrayRef> = changes
+        .batch
+        .columns()
+        .iter()
+        .map(|column| take(column, &indices, None).expect("invariant: indices lie within the batch"))
+        .collect();
+    RecordBatch::try_new(changes.batch.schema(), columns).expect("invariant: same schema")
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, EngineError> {
+    std::thread::Builder::new()
+        .name(name.into())
+        .spawn(run)
+        .map_err(|error| EngineError::Start { detail: format!("no thread for the {name}: {error}") })
+}
+
+fn start_workers(
+    count: usize,
+    contexts: Vec<Option<WorkerContext>>,
+    workers: &Arc<WorkerLinks>,
+) -> Result<timely::communication::WorkerGuards<()>, EngineError> {
+    let mut config = match count {
+        1 => timely::Config::thread(),
+        count => timely::Config::process(count),
+    };
+    // Traces that receive nothing are still merged and compacted.
+    differential_dataflow::configure(
+        &mut config.worker,
+        &differential_dataflow::Config::default().idle_merge_effort(Some(1_000)),
+    );
+    let contexts = Mutex::new(contexts);
+    let workers = Arc::clone(workers);
+    timely::execute(config, move |timely_worker| {
+        let index = timely_worker.index();
+        let Some(context) = contexts.lock()[index].take() else { return };
+        let _ = workers.links[index].thread.set(std::thread::current());
+        let _guard = FailureGuard { coordinator: context.coordinator.clone() };
+        worker::run(timely_worker, context);
+    })
+    .map_err(|detail| EngineError::Start { detail })
+}
+
+/// Tells the coordinator when a worker ends by a panic, which would otherwise wait for its answer for ever.
+struct FailureGuard {
+    coordinator: crossbeam_channel::Sender<FromWorker>,
+}
+
+impl Drop for FailureGuard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = self.coordinator.try_send(FromWorker::Failed);
+        }
+    }
+}
+
+/// Names this data directory's history; part of resume tokens.
+fn lineage(catalog: &dyn Catalog) -> Result<String, EngineError> {
+    let failed = |error: pyflare_connectors::CatalogError| EngineError::Start { detail: error.to_string() };
+    let fresh = uuid::Uuid::new_v4().simple().to_string();
+    catalog.put_if_absent("lineage", fresh.as_bytes()).map_err(failed)?;
+    let kept = catalog.get("lineage").map_err(failed)?.unwrap_or_else(|| fresh.into_bytes());
+    Ok(String::from_utf8_lossy(&kept).into_owned())
+}

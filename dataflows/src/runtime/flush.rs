@@ -1,0 +1,198 @@
+//! The flusher: writes what the tail holds to the store, at recorded cuts.
+//!
+//! A cut is a tick in the tick log, so after a crash the replay makes the same blocks and the store recognises the
+//! ones it already has. Nothing leaves the tail before the store has committed it; a failing store is retried with
+//! growing pauses while the tail grows, until the coordinator stops admitting rows.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use pyflare_connectors::{Signal, Store, StoreError, TableDefinition};
+use pyflare_operators::fields;
+
+use super::consolidate::{changes_schema, consolidate, with_tick_and_diff};
+use super::tail::{HistoryTail, logical};
+use crate::time::{Tick, tick_us};
+
+const RETRY_FIRST: Duration = Duration::from_millis(200);
+const RETRY_LONGEST: Duration = Duration::from_secs(10);
+/// The store merges small files at most this often.
+const MAINTENANCE_EVERY: Duration = Duration::from_secs(60);
+
+/// Cuts asked for and not yet written, and whether the store accepts writes.
+#[derive(Default)]
+pub(crate) struct FlushState {
+    pub pending: AtomicUsize,
+    pub failing: AtomicBool,
+    pub failure: parking_lot::Mutex<Option<String>>,
+    pub flushed: AtomicU64,
+    pub written_rows: AtomicU64,
+    stop: AtomicBool,
+}
+
+#[derive(Clone)]
+pub(crate) struct FlusherHandle {
+    sender: Sender<Tick>,
+    pub state: Arc<FlushState>,
+}
+
+impl FlusherHandle {
+    pub fn flush(&self, tick: Tick) {
+        self.state.pending.fetch_add(1, Ordering::AcqRel);
+        if self.sender.send(tick).is_err() {
+            tracing::error!("the flusher has stopped; history is not written any more");
+        }
+    }
+
+    /// After this a failing write is given up: the log has everything.
+    pub fn stop(&self) {
+        self.state.stop.store(true, Ordering::Release);
+    }
+}
+
+pub(crate) struct Flusher {
+    store: Arc<dyn Store>,
+    runtime: tokio::runtime::Handle,
+    tail: Arc<HistoryTail>,
+    receiver: Receiver<Tick>,
+    state: Arc<FlushState>,
+    /// The newest cut each table is known to have.
+    written: HashMap<String, Option<Tick>>,
+    maintained: std::time::Instant,
+    stream_retention_us: Option<i64>,
+}
+
+impl Flusher {
+    pub fn new(
+        store: Arc<dyn Store>,
+        runtime: tokio::runtime::Handle,
+        tail: Arc<HistoryTail>,
+        stream_retention_us: Option<i64>,
+    ) -> (Flusher, FlusherHandle) {
+        let (sender, receiver) = crossbeam_channel::unbounded();
+        let state = Arc::new(FlushState::default());
+        let handle = FlusherHandle { sender, state: Arc::clone(&state) };
+        let maintained = std::time::Instant::now();
+        let written = HashMap::new();
+        (Flusher { store, runtime, tail, receiver, state, written, maintained, stream_retention_us }, handle)
+    }
+
+    /// Runs until every handle is gone; cuts already asked for are written first.
+    pub fn run(mut self) {
+        loop {
+            match self.receiver.recv_timeout(Duration::from_secs(1)) {
+                Ok(tick) => {
+                    if !self.write_until_done(tick) {
+                        break;
+                    }
+                    self.state.flushed.store(tick, Ordering::Release);
+                    self.state.pending.fetch_sub(1, Ordering::AcqRel);
+                }
+                Err(RecvTimeoutError::Timeout) => self.maintain(),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+    }
+
+    fn write_until_done(&mut self, tick: Tick) -> bool {
+        let mut pause = RETRY_FIRST;
+        loop {
+            match self.write(tick) {
+                Ok(()) => {
+                    self.state.failing.store(false, Ordering::Release);
+                    self.tail.release(tick);
+                    return true;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, cut = tick, "the store refused a block; it stays in memory and is tried again");
+                    *self.state.failure.lock() = Some(error.to_string());
+                    self.state.failing.store(true, Ordering::Release);
+                    if self.state.stop.load(Ordering::Acquire) {
+                        return false;
+                    }
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(RETRY_LONGEST);
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, cut: Tick) -> Result<(), StoreError> {
+        let block = self.tail.block(cut);
+        for (signal, batches) in block.streams {
+            let table = TableDefinition {
+                name: signal.stream().to_string(),
+                schema: fields::stream_schema(signal.stream()).expect("invariant: every signal has a stream"),
+                retention_us: self.stream_retention_us,
+                time_column: Some("event_time".into()),
+            };
+            if self.is_written(&table, cut)? {
+                continue;
+            }
+            let rows: usize = batches.iter().map(|batch| batch.num_rows()).sum();
+            let batches = batches.iter().map(|batch| logical(signal, batch)).collect();
+            self.append(&table.name, cut, batches)?;
+            self.state.written_rows.fetch_add(rows as u64, Ordering::Relaxed);
+        }
+        for (view, changes) in block.views {
+            let table = TableDefinition {
+                name: view.changes_table(),
+                schema: changes_schema(&view.rendered.schema),
+                retention_us: None,
+                time_column: None,
+            };
+            if self.is_written(&table, cut)? {
+                continue;
+            }
+            if let Some(net) = consolidate(&changes) {
+                self.append(&table.name, cut, vec![with_tick_and_diff(&net, cut)])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes sure the table exists; true if it already has this cut (after a crash the replay comes by again).
+    fn is_written(&mut self, table: &TableDefinition, cut: Tick) -> Result<bool, StoreError> {
+        if !self.written.contains_key(&table.name) {
+            let store = Arc::clone(&self.store);
+            let last = self.runtime.block_on(async {
+                store.ensure_table(table).await?;
+                store.last_cut(&table.name).await
+            })?;
+            self.written.insert(table.name.clone(), last);
+        }
+        Ok(self.written[&table.name].is_some_and(|last| last >= cut))
+    }
+
+    fn append(
+        &mut self,
+        table: &str,
+        cut: Tick,
+        batches: Vec<arrow::array::RecordBatch>,
+    ) -> Result<(), StoreError> {
+        self.runtime.block_on(self.store.append(table, cut, batches))?;
+        self.written.insert(table.to_string(), Some(cut));
+        Ok(())
+    }
+
+    fn maintain(&mut self) {
+        if self.maintained.elapsed() < MAINTENANCE_EVERY {
+            return;
+        }
+        self.maintained = std::time::Instant::now();
+        let now_us = tick_us(crate::time::now_ms());
+        for table in self.written.keys() {
+            if let Err(error) = self.runtime.block_on(self.store.maintain(table, now_us)) {
+                tracing::warn!(%error, table, "the store could not be maintained; it is tried again in a minute");
+            }
+        }
+    }
+}
+
+/// Stream tables by signal, for readers.
+pub(crate) fn stream_of(relation: &str) -> Option<Signal> {
+    Signal::ALL.into_iter().find(|signal| signal.stream() == relation)
+}

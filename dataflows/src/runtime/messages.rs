@@ -1,0 +1,125 @@
+//! What the coordinator, the workers and the hub tell each other. All channels are bounded.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use pyflare_connectors::{LogRecord, Signal};
+use tokio::sync::oneshot;
+
+use super::tick_record::Command;
+use super::views::InstalledView;
+use crate::time::Tick;
+
+/// One admitted request, to be decoded by one worker.
+pub(crate) struct AdmittedRequest {
+    pub signal: Signal,
+    pub partition: u32,
+    pub offset: u64,
+    pub record: LogRecord,
+}
+
+pub(crate) enum ToWorker {
+    /// First half of a tick: decode these requests and report.
+    Decode { tick: Tick, marks: [Option<i64>; 3], requests: Vec<AdmittedRequest> },
+    /// Second half: the tick record is durable, emit.
+    Commit(Arc<Commit>),
+    Peek(PeekRequest),
+    Shutdown,
+}
+
+/// The second half of a tick.
+pub(crate) struct Commit {
+    pub tick: Tick,
+    /// The streams' marks *before* this tick.
+    pub marks: [Option<i64>; 3],
+    pub commands: Vec<AppliedCommand>,
+    /// Times below this may be merged.
+    pub since: Tick,
+}
+
+/// A command with what all workers share of it.
+#[derive(Clone)]
+pub(crate) enum AppliedCommand {
+    Install(Arc<InstalledView>),
+    Drop { id: u64 },
+    FlushCut,
+}
+
+impl AppliedCommand {
+    pub fn logged(&self) -> Command {
+        match self {
+            AppliedCommand::Install(view) => {
+                Command::Install { id: view.id, definition: Box::new(view.definition.clone()) }
+            }
+            AppliedCommand::Drop { id } => Command::Drop { id: *id },
+            AppliedCommand::FlushCut => Command::FlushCut,
+        }
+    }
+}
+
+/// What a worker found while decoding its share of a tick.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct DecodeSummary {
+    /// Greatest event time per (signal, partition).
+    pub max_event_time: Vec<(Signal, u32, i64)>,
+    pub rows: [u64; 3],
+    pub rejected_rows: u64,
+    pub failed_requests: u64,
+    pub failure_sample: Option<String>,
+}
+
+pub(crate) enum FromWorker {
+    Decoded { summary: DecodeSummary },
+    Done { worker: usize },
+    /// It ended by a panic.
+    Failed,
+}
+
+/// Read one view's share at a tick.
+pub(crate) struct PeekRequest {
+    pub view: u64,
+    pub tick: Tick,
+    pub reply: crossbeam_channel::Sender<PeekShare>,
+}
+
+/// One worker's share of a view's content, with multiplicities.
+pub(crate) type PeekShare = Vec<(RecordBatch, Vec<i64>)>;
+
+/// What a view's share changed at one tick.
+pub(crate) struct ViewChange {
+    pub view: u64,
+    pub batch: RecordBatch,
+    pub diffs: Vec<i64>,
+    /// Retractions by which panes leave the live view; stores ignore them.
+    pub expiry: bool,
+}
+
+/// Rows that a view left out at one tick.
+pub(crate) struct ViewLeftOut {
+    pub view: u64,
+    pub late_rows: u64,
+    pub error_rows: u64,
+    pub error_sample: Option<String>,
+}
+
+pub(crate) enum ToHub {
+    /// Everything one worker has to say about one tick.
+    Tick { tick: Tick, changes: Vec<ViewChange>, left_out: Vec<ViewLeftOut>, commands: Vec<AppliedCommand> },
+    Subscribe(Box<super::hub::NewSubscriber>),
+    Snapshot { subscriber: u64, tick: Tick, shares: Vec<PeekShare> },
+    Shutdown,
+}
+
+/// What users ask of the coordinator.
+pub(crate) enum ToCoordinator {
+    Install {
+        view: Box<crate::plan::MonitorDefinition>,
+        or_replace: bool,
+        reply: oneshot::Sender<Result<Arc<InstalledView>, super::EngineError>>,
+    },
+    Drop { id: u64, reply: oneshot::Sender<Result<(), super::EngineError>> },
+    /// New durable records, or something else to look at.
+    Wake,
+    Flush { reply: oneshot::Sender<Tick> },
+    Shutdown,
+}

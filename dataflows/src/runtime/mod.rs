@@ -1,0 +1,28 @@
+//! The running engine: who decides, who works, who tells.
+//!
+//! - [`engine`](Engine): the handle everybody uses, and how the parts are started and stopped;
+//! - `coordinator`: cuts the log into ticks; `admission`: what a tick takes, each body once; `tick_record`: what a
+//!   tick says, durable before anything is emitted;
+//! - `worker`: decodes, emits, answers peeks; `messages`, `worker_link`: how the parts talk;
+//! - `hub`: subscriptions; `tail` and `flush`: history beyond the store and the way into it;
+//! - `holds`: what readers keep from being compacted; `views`: what is installed; `consolidate`: net changes.
+
+mod admission;
+mod consolidate;
+mod coordinator;
+mod engine;
+mod flush;
+mod holds;
+mod hub;
+mod messages;
+mod tail;
+mod tick_record;
+mod views;
+mod worker;
+mod worker_link;
+
+pub use engine::{Busy, Engine, EngineError, EngineOptions, EngineStatus, PeekResult, SubscribeOptions, Subscription};
+pub use holds::ReadHold;
+pub use hub::{Event, Frame};
+pub use tail::Tail;
+pub use views::{ViewDescription, ViewName};

@@ -1,0 +1,160 @@
+//! The in-memory tail of history: rows and view changes beyond the last flushed cut.
+//!
+//! What the store holds up to the flushed tick `F` and what the tail holds beyond it are together everything, once.
+//! Rows of a cut stay here until the store has committed them, so a reader that filters the store by `_tick ≤ F`
+//! and takes the tail beyond the same `F` misses nothing and sees nothing twice.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use parking_lot::Mutex;
+use pyflare_connectors::Signal;
+use pyflare_operators::decode;
+
+use super::consolidate::{Changes, with_tick_and_diff};
+use super::views::InstalledView;
+use crate::time::Tick;
+
+/// Rows of one relation beyond the flushed cut.
+#[derive(Debug, Clone, Default)]
+pub struct Tail {
+    /// The store holds everything up to this tick; `None` if nothing was flushed yet.
+    pub flushed: Option<Tick>,
+    pub batches: Vec<RecordBatch>,
+}
+
+#[derive(Default)]
+pub(crate) struct HistoryTail {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    flushed: Option<Tick>,
+    streams: [VecDeque<StreamRows>; 3],
+    views: BTreeMap<u64, ViewChanges>,
+    bytes: u64,
+}
+
+struct StreamRows {
+    tick: Tick,
+    batch: RecordBatch,
+    /// Bytes of the requests the rows came in, which string columns still point to.
+    bytes: u64,
+}
+
+struct ViewChanges {
+    view: Arc<InstalledView>,
+    changes: VecDeque<(Tick, Changes)>,
+}
+
+/// Everything that one flush cut writes: (view, its net changes).
+pub(crate) struct FlushBlock {
+    pub streams: Vec<(Signal, Vec<RecordBatch>)>,
+    pub views: Vec<(Arc<InstalledView>, Vec<Changes>)>,
+}
+
+impl HistoryTail {
+    pub fn push_rows(&self, signal: Signal, tick: Tick, batch: RecordBatch, bytes: u64) {
+        let mut inner = self.inner.lock();
+        inner.bytes += bytes;
+        inner.streams[signal as usize].push_back(StreamRows { tick, batch, bytes });
+    }
+
+    pub fn add_view(&self, view: Arc<InstalledView>) {
+        self.inner.lock().views.insert(view.id, ViewChanges { view, changes: VecDeque::new() });
+    }
+
+    pub fn remove_view(&self, id: u64) {
+        self.inner.lock().views.remove(&id);
+    }
+
+    pub fn push_changes(&self, view: u64, tick: Tick, changes: Changes) {
+        if let Some(tail) = self.inner.lock().views.get_mut(&view) {
+            tail.changes.push_back((tick, changes));
+        }
+    }
+
+    /// Bytes of requests whose rows are not yet stored.
+    pub fn bytes(&self) -> u64 {
+        self.inner.lock().bytes
+    }
+
+    pub fn is_empty(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.streams.iter().all(VecDeque::is_empty) && inner.views.values().all(|view| view.changes.is_empty())
+    }
+
+    pub fn flushed(&self) -> Option<Tick> {
+        self.inner.lock().flushed
+    }
+
+    /// What the cut at `tick` has to write. Nothing is removed until [`Self::release`].
+    pub fn block(&self, tick: Tick) -> FlushBlock {
+        let inner = self.inner.lock();
+        let streams = Signal::ALL.map(|signal| {
+            let rows = inner.streams[signal as usize].iter().take_while(|rows| rows.tick <= tick);
+            (signal, rows.map(|rows| rows.batch.clone()).collect::<Vec<_>>())
+        });
+        let views = inner.views.values().map(|view| {
+            let changes = view.changes.iter().take_while(|(at, _)| *at <= tick);
+            (Arc::clone(&view.view), changes.map(|(_, changes)| changes.clone()).collect::<Vec<_>>())
+        });
+        FlushBlock {
+            streams: streams.into_iter().filter(|(_, batches)| !batches.is_empty()).collect(),
+            views: views.filter(|(_, changes)| !changes.is_empty()).collect(),
+        }
+    }
+
+    /// Forgets everything up to `tick`, which the store has committed.
+    pub fn release(&self, tick: Tick) {
+        let mut released = Vec::new();
+        let mut inner = self.inner.lock();
+        inner.flushed = Some(tick);
+        for signal in Signal::ALL {
+            while inner.streams[signal as usize].front().is_some_and(|rows| rows.tick <= tick) {
+                let rows = inner.streams[signal as usize].pop_front();
+                inner.bytes -= rows.as_ref().map_or(0, |rows| rows.bytes);
+                released.push(rows);
+            }
+        }
+        for view in inner.views.values_mut() {
+            while view.changes.front().is_some_and(|(at, _)| *at <= tick) {
+                view.changes.pop_front();
+            }
+        }
+        // Freeing many batches takes a while: not under the lock.
+        drop(inner);
+        drop(released);
+    }
+
+    /// The rows of a stream beyond the flushed cut, up to `tick`, with the columns a monitor sees.
+    pub fn stream(&self, signal: Signal, tick: Tick) -> Tail {
+        let inner = self.inner.lock();
+        let rows = inner.streams[signal as usize].iter().take_while(|rows| rows.tick <= tick);
+        let kept: Vec<RecordBatch> = rows.map(|rows| rows.batch.clone()).collect();
+        let flushed = inner.flushed;
+        drop(inner);
+        Tail { flushed, batches: kept.iter().map(|batch| logical(signal, batch)).collect() }
+    }
+
+    /// A view's changes beyond the flushed cut, up to `tick`: its columns, `_tick` and `_diff`.
+    pub fn changes(&self, view: u64, tick: Tick) -> Tail {
+        let inner = self.inner.lock();
+        let Some(tail) = inner.views.get(&view) else {
+            return Tail { flushed: inner.flushed, batches: Vec::new() };
+        };
+        let kept = tail.changes.iter().take_while(|(at, _)| *at <= tick);
+        let batches = kept.map(|(at, changes)| with_tick_and_diff(changes, *at)).collect();
+        Tail { flushed: inner.flushed, batches }
+    }
+}
+
+/// All columns of the stream, those kept as wire bytes materialised.
+pub(crate) fn logical(signal: Signal, batch: &RecordBatch) -> RecordBatch {
+    let stream = signal.stream();
+    let schema = pyflare_operators::fields::stream_schema(stream).expect("invariant: every signal has a stream");
+    let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    decode::select(stream, batch, &columns).expect("invariant: the decoder made this batch")
+}

@@ -1,0 +1,94 @@
+//! What a tick says, as it is written to the tick log before anything of the tick is emitted.
+//!
+//! Replaying the records with the log gives the same admissions at the same ticks, so every view, frame and sink
+//! block comes out the same. The encoding is JSON, one object a record, so that it can be read with any tool.
+
+use pyflare_connectors::Signal;
+use serde::{Deserialize, Serialize};
+
+use crate::plan::MonitorDefinition;
+use crate::time::{PartitionMark, Tick};
+
+/// Version of the encoding; a record of a newer one is refused.
+pub(crate) const FORMAT: u32 = 1;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct TickRecord {
+    #[serde(rename = "v")]
+    pub format: u32,
+    pub generation: u64,
+    pub tick: Tick,
+    /// Partitions that advanced or whose mark changed at this tick.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub partitions: Vec<PartitionCut>,
+    /// The streams' marks after this tick, for those that have one: (signal, microseconds).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub marks: Vec<(Signal, i64)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub commands: Vec<Command>,
+}
+
+/// How far a partition has been admitted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct PartitionCut {
+    pub signal: Signal,
+    pub partition: u32,
+    /// All records below this offset are admitted at this tick or before.
+    pub next_offset: u64,
+    #[serde(flatten)]
+    pub mark: PartitionMark,
+}
+
+/// What changes results apart from rows; applied by all workers after the tick's rows, in this order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case")]
+pub(crate) enum Command {
+    /// The view takes every row admitted after this tick. Its id is unique for the life of the data directory.
+    Install { id: u64, definition: Box<MonitorDefinition> },
+    Drop { id: u64 },
+    /// Sinks write what they hold up to this tick as one block.
+    FlushCut,
+}
+
+impl TickRecord {
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("invariant: tick records have text keys only")
+    }
+
+    pub fn decode(payload: &[u8]) -> Result<TickRecord, String> {
+        let record: TickRecord = serde_json::from_slice(payload).map_err(|error| error.to_string())?;
+        match record.format {
+            FORMAT => Ok(record),
+            newer => Err(format!("its format {newer} is not {FORMAT}; use the version of pyflare that wrote it")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_record_survives_encoding() {
+        let record = TickRecord {
+            format: FORMAT,
+            generation: 3,
+            tick: 1_700_000_000_000,
+            partitions: vec![PartitionCut {
+                signal: Signal::Traces,
+                partition: 0,
+                next_offset: 17,
+                mark: PartitionMark { mark_us: Some(5), last_row_tick: Some(1_700_000_000_000) },
+            }],
+            marks: vec![(Signal::Traces, 5)],
+            commands: vec![Command::FlushCut, Command::Drop { id: 4 }],
+        };
+        assert_eq!(TickRecord::decode(&record.encode()).unwrap(), record);
+    }
+
+    #[test]
+    fn a_newer_format_is_refused() {
+        assert!(TickRecord::decode(br#"{"v":99,"generation":1,"tick":1}"#).unwrap_err().contains("format 99"));
+    }
+}

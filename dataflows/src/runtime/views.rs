@@ -1,0 +1,165 @@
+//! The installed views: names, definitions, counters. Shared by everybody, changed by the coordinator only.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arrow::datatypes::SchemaRef;
+use parking_lot::{Mutex, RwLock};
+
+use crate::plan::{MonitorDefinition, PlanError};
+use crate::render::RenderedView;
+use crate::time::Tick;
+
+/// A view's name; the project is `None` for built-in views, which hold the rows of all projects.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ViewName {
+    pub project: Option<String>,
+    pub name: String,
+}
+
+impl ViewName {
+    pub fn builtin(name: impl Into<String>) -> ViewName {
+        ViewName { project: None, name: name.into() }
+    }
+
+    pub fn of_project(project: impl Into<String>, name: impl Into<String>) -> ViewName {
+        ViewName { project: Some(project.into()), name: name.into() }
+    }
+}
+
+impl std::fmt::Display for ViewName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.project {
+            Some(project) => write!(f, "{project}/{}", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
+}
+
+/// A view as the coordinator and the workers know it.
+pub(crate) struct InstalledView {
+    pub id: u64,
+    pub name: ViewName,
+    pub definition: MonitorDefinition,
+    pub rendered: Arc<RenderedView>,
+    /// Every row admitted after this tick is in the view.
+    pub start: Tick,
+    pub counters: ViewCounters,
+}
+
+#[derive(Default)]
+pub(crate) struct ViewCounters {
+    /// Rows in the view now.
+    pub rows: AtomicU64,
+    pub late_rows: AtomicU64,
+    pub error_rows: AtomicU64,
+    pub error_sample: Mutex<Option<String>>,
+}
+
+impl InstalledView {
+    pub fn new(id: u64, definition: MonitorDefinition, start: Tick) -> Result<InstalledView, PlanError> {
+        let rendered = Arc::new(RenderedView::compile(&definition)?);
+        let name = ViewName { project: definition.project.clone(), name: definition.name.clone() };
+        Ok(InstalledView { id, name, definition, rendered, start, counters: ViewCounters::default() })
+    }
+
+    /// The name of the table that keeps the view's changes; another incarnation of a name is another table.
+    pub fn changes_table(&self) -> String {
+        let name = &self.name.name;
+        match &self.name.project {
+            Some(project) => format!("{project}/{name}@{}_changes", self.start),
+            None => format!("{name}@{}_changes", self.start),
+        }
+    }
+
+    pub fn describe(&self) -> ViewDescription {
+        ViewDescription {
+            name: self.name.clone(),
+            sql: self.definition.sql.clone(),
+            description: self.definition.options.description.clone(),
+            schema: Arc::clone(&self.rendered.schema),
+            key: self.rendered.key_columns.clone(),
+            start: self.start,
+            incarnation: self.id,
+            changes_table: self.changes_table(),
+            definition: self.definition.clone(),
+            rows: self.counters.rows.load(Ordering::Relaxed),
+            late_rows: self.counters.late_rows.load(Ordering::Relaxed),
+            errors: self.counters.error_rows.load(Ordering::Relaxed),
+            error_sample: self.counters.error_sample.lock().clone(),
+        }
+    }
+}
+
+/// What others may know of a view.
+#[derive(Debug, Clone)]
+pub struct ViewDescription {
+    pub name: ViewName,
+    pub sql: String,
+    pub description: Option<String>,
+    /// The columns, none of them hidden.
+    pub schema: SchemaRef,
+    /// The columns that identify a row; empty: the whole row does.
+    pub key: Vec<usize>,
+    /// Every row admitted after this tick, and within retention, is in the view.
+    pub start: Tick,
+    /// Tells two views that had the same name at different times apart.
+    pub incarnation: u64,
+    /// The stored table that keeps its changes.
+    pub changes_table: String,
+    pub definition: MonitorDefinition,
+    /// Rows in the view at the newest complete tick.
+    pub rows: u64,
+    /// Rows left out because their pane had expired.
+    pub late_rows: u64,
+    /// Rows left out because an expression failed on them.
+    pub errors: u64,
+    pub error_sample: Option<String>,
+}
+
+/// All installed views, by name.
+#[derive(Default)]
+pub(crate) struct ViewRegistry {
+    views: RwLock<BTreeMap<ViewName, Arc<InstalledView>>>,
+}
+
+impl ViewRegistry {
+    pub fn insert(&self, view: Arc<InstalledView>) {
+        self.views.write().insert(view.name.clone(), view);
+    }
+
+    pub fn remove(&self, id: u64) -> Option<Arc<InstalledView>> {
+        let mut views = self.views.write();
+        let name = views.values().find(|view| view.id == id)?.name.clone();
+        views.remove(&name)
+    }
+
+    pub fn get(&self, name: &ViewName) -> Option<Arc<InstalledView>> {
+        self.views.read().get(name).cloned()
+    }
+
+    pub fn by_id(&self, id: u64) -> Option<Arc<InstalledView>> {
+        self.views.read().values().find(|view| view.id == id).cloned()
+    }
+
+    /// The project's own view of that name, else the built-in one; without a project any that is unambiguous.
+    pub fn resolve(&self, project: Option<&str>, name: &str) -> Option<Arc<InstalledView>> {
+        let views = self.views.read();
+        let builtin = || views.get(&ViewName::builtin(name)).cloned();
+        match project {
+            Some(project) => views.get(&ViewName::of_project(project, name)).cloned().or_else(builtin),
+            None => builtin().or_else(|| {
+                let mut named = views.values().filter(|view| view.name.name == name);
+                match (named.next(), named.next()) {
+                    (Some(view), None) => Some(Arc::clone(view)),
+                    _ => None,
+                }
+            }),
+        }
+    }
+
+    pub fn all(&self) -> Vec<Arc<InstalledView>> {
+        self.views.read().values().cloned().collect()
+    }
+}
