@@ -1,0 +1,288 @@
+//! The aggregate functions that are maintained, declared once for planning and for running as a batch.
+//!
+//! `count`, `min` and `max` are DataFusion's. `sum`, `avg` and the quantiles are our own, because DataFusion's
+//! give other numbers: its integer sum wraps, its float sum depends on the order, and its t-digest cannot give
+//! back what it took. Ours are the engine's accumulators, so a batch and a maintained view agree to the bit.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef};
+use arrow::datatypes::{DataType, Field, FieldRef};
+use datafusion::common::ScalarValue;
+use datafusion::error::{DataFusionError, Result as DataFusionResult};
+use datafusion::functions_aggregate::{count::count_udaf, min_max::max_udaf, min_max::min_udaf};
+use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
+use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility};
+use pyflare_operators::aggregate::{self as kernel, CellKind, Combiner, Reading};
+
+use crate::error::{SqlError, SqlErrorKind};
+
+/// Name and meaning of every maintained aggregate function, aliases included.
+pub const FUNCTIONS: [(&str, &str); 9] = [
+    (
+        "count",
+        "count(*) counts rows, count(x) the rows in which x is not NULL",
+    ),
+    (
+        "sum",
+        "exact for integers and decimals, correctly rounded for floats; an integer sum that does not fit is NULL",
+    ),
+    (
+        "avg",
+        "the exact sum divided by the count, rounded once; also called mean",
+    ),
+    ("min", "the least value"),
+    ("max", "the greatest value"),
+    (
+        "quantile",
+        "quantile(x, 0.95): from logarithmic buckets, within 1 % of the true value",
+    ),
+    (
+        "approx_percentile_cont",
+        "the same as quantile; WITHIN GROUP (ORDER BY x) is understood",
+    ),
+    ("median", "quantile(x, 0.5)"),
+    ("approx_median", "quantile(x, 0.5)"),
+];
+
+/// Which of our own functions it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Own {
+    Sum,
+    Avg,
+    /// With the quantile as second argument.
+    Quantile,
+    Median,
+}
+
+/// A maintained aggregate as DataFusion sees it.
+#[derive(Debug, Clone)]
+pub(crate) struct Maintained {
+    name: &'static str,
+    pub own: Own,
+    aliases: Vec<String>,
+    signature: Signature,
+}
+
+impl PartialEq for Maintained {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Maintained {}
+
+impl Hash for Maintained {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
+}
+
+impl Maintained {
+    fn function(name: &'static str, own: Own, aliases: &[&str]) -> Arc<AggregateUDF> {
+        Arc::new(AggregateUDF::new_from_impl(Maintained {
+            name,
+            own,
+            aliases: aliases.iter().map(ToString::to_string).collect(),
+            signature: Signature::user_defined(Volatility::Immutable),
+        }))
+    }
+}
+
+/// Every maintained aggregate, ready to be registered with a DataFusion session.
+pub fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
+    vec![
+        count_udaf(),
+        min_udaf(),
+        max_udaf(),
+        Maintained::function("sum", Own::Sum, &[]),
+        Maintained::function("avg", Own::Avg, &["mean"]),
+        Maintained::function("quantile", Own::Quantile, &[]),
+        Maintained::function("approx_percentile_cont", Own::Quantile, &[]),
+        Maintained::function("median", Own::Median, &[]),
+        Maintained::function("approx_median", Own::Median, &[]),
+    ]
+}
+
+impl AggregateUDFImpl for Maintained {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn aliases(&self) -> &[String] {
+        &self.aliases
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn supports_within_group_clause(&self) -> bool {
+        self.own == Own::Quantile
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> DataFusionResult<Vec<DataType>> {
+        let expected = if self.own == Own::Quantile { 2 } else { 1 };
+        if types.len() != expected {
+            let what = if expected == 2 {
+                "two arguments, a number and a quantile"
+            } else {
+                "one argument, a number"
+            };
+            return Err(refused(format!(
+                "{} takes {what}, not {}",
+                self.name,
+                types.len()
+            )));
+        }
+        let number = number_type(&types[0], self.own).ok_or_else(|| {
+            let found = pyflare_operators::fields::type_name(&types[0]);
+            refused(format!("{} takes numbers, not {found}", self.name))
+        })?;
+        let mut coerced = vec![number];
+        if expected == 2 {
+            coerced.push(DataType::Float64);
+        }
+        Ok(coerced)
+    }
+
+    fn return_type(&self, types: &[DataType]) -> DataFusionResult<DataType> {
+        Ok(match (self.own, types.first()) {
+            (Own::Sum, Some(DataType::Decimal128(_, scale))) => DataType::Decimal128(38, *scale),
+            (Own::Sum, Some(DataType::Int64)) => DataType::Int64,
+            _ => DataType::Float64,
+        })
+    }
+
+    fn accumulator(&self, arguments: AccumulatorArgs) -> DataFusionResult<Box<dyn Accumulator>> {
+        let input = arguments.expr_fields[0].data_type().clone();
+        let reading = match self.own {
+            Own::Sum => Reading::Sum,
+            Own::Avg => Reading::Mean,
+            Own::Median => quantile_reading(0.5)?,
+            Own::Quantile => {
+                let literal = arguments
+                    .exprs
+                    .get(1)
+                    .and_then(|expr| expr.downcast_ref::<datafusion::physical_expr::expressions::Literal>());
+                let Some(ScalarValue::Float64(Some(q))) = literal.map(|literal| literal.value()) else {
+                    return Err(refused("the quantile is a constant between 0 and 1".into()));
+                };
+                let descending = arguments
+                    .order_bys
+                    .first()
+                    .is_some_and(|order| order.options.descending);
+                quantile_reading(if descending { 1.0 - q } else { *q })?
+            }
+        };
+        let kind = match (self.own, &input) {
+            (Own::Quantile | Own::Median, _) => CellKind::Quantiles,
+            (_, DataType::Decimal128(_, scale)) => CellKind::SumDecimal { scale: *scale },
+            (_, DataType::Int64 | DataType::Int32) => CellKind::SumInt,
+            _ => CellKind::SumFloat,
+        };
+        Ok(Box::new(Folding {
+            reading,
+            output: arguments.return_field.data_type().clone(),
+            combiner: Combiner::new(vec![kind]),
+            group: kernel::Accumulator::zero(&[kind]),
+        }))
+    }
+
+    fn state_fields(&self, arguments: StateFieldsArgs) -> DataFusionResult<Vec<FieldRef>> {
+        Ok(vec![Arc::new(Field::new(
+            format!("{}[accumulator]", arguments.name),
+            DataType::Binary,
+            true,
+        ))])
+    }
+}
+
+fn refused(message: String) -> DataFusionError {
+    SqlError::new(SqlErrorKind::Aggregate, message).into()
+}
+
+fn quantile_reading(q: f64) -> DataFusionResult<Reading> {
+    Reading::quantile(q).ok_or_else(|| refused("the quantile is a constant between 0 and 1".into()))
+}
+
+/// The type a number is aggregated in.
+fn number_type(data_type: &DataType, own: Own) -> Option<DataType> {
+    match data_type {
+        DataType::Null => Some(DataType::Int64),
+        integer if integer.is_integer() => Some(DataType::Int64),
+        float if float.is_floating() => Some(DataType::Float64),
+        DataType::Decimal128(precision, scale) if own == Own::Sum => {
+            Some(DataType::Decimal128(*precision, *scale))
+        }
+        decimal if decimal.is_decimal() && own != Own::Sum => Some(DataType::Float64),
+        _ => None,
+    }
+}
+
+/// One group's accumulator, as the engine keeps it.
+struct Folding {
+    reading: Reading,
+    output: DataType,
+    combiner: Combiner,
+    group: kernel::Accumulator,
+}
+
+impl fmt::Debug for Folding {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Folding({})", self.reading.name())
+    }
+}
+
+fn failed(error: impl fmt::Display) -> DataFusionError {
+    DataFusionError::Execution(error.to_string())
+}
+
+impl Accumulator for Folding {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> DataFusionResult<()> {
+        // A value that no sum can take (a float of 2^87 or more) is left out, as in the maintained view.
+        let mut left_out = Vec::new();
+        let input = Some(Arc::clone(&values[0]));
+        self.combiner
+            .fold(&values[0].len(), &[input], None, 1, &mut left_out)
+            .map_err(failed)?;
+        let group = &mut self.group;
+        self.combiner.drain(|_, accumulator| group.add(&accumulator));
+        Ok(())
+    }
+
+    fn evaluate(&mut self) -> DataFusionResult<ScalarValue> {
+        let kind = self.combiner.kinds()[0];
+        let mut unreadable = Vec::new();
+        let column = kernel::read(
+            [&self.group],
+            0,
+            kind,
+            self.reading,
+            &self.output,
+            &mut unreadable,
+        )
+        .map_err(failed)?;
+        ScalarValue::try_from_array(&column, 0)
+    }
+
+    fn size(&self) -> usize {
+        size_of::<Self>()
+    }
+
+    fn state(&mut self) -> DataFusionResult<Vec<ScalarValue>> {
+        Ok(vec![ScalarValue::Binary(Some(
+            serde_json::to_vec(&self.group).map_err(failed)?,
+        ))])
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> DataFusionResult<()> {
+        let states = datafusion::common::cast::as_binary_array(&states[0])?;
+        for state in states.iter().flatten() {
+            self.group.add(&serde_json::from_slice(state).map_err(failed)?);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,401 @@
+//! Clauses that cannot be maintained, refused before planning, where their place in the text is still known.
+//!
+//! Everything the planner accepts and the engine cannot keep is named here by the word its author used; what slips
+//! through is refused by the lowering, without a place.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    Distinct, DuplicateTreatment, Expr, Function, FunctionArgumentClause, FunctionArguments, GroupByExpr,
+    ObjectName, ObjectNamePart, Query, Select, SetExpr, SetOperator, Spanned, TableFactor, Visit, Visitor,
+};
+use datafusion::sql::sqlparser::tokenizer::Span;
+
+use crate::aggregates::FUNCTIONS;
+use crate::error::{Position, SqlError, SqlErrorKind};
+use crate::window::{expression, function_name};
+
+const ONE_STREAM: &str = "a monitor reads one stream";
+const VOLATILE: [&str; 16] = [
+    "now",
+    "current_timestamp",
+    "current_date",
+    "current_time",
+    "localtime",
+    "localtimestamp",
+    "today",
+    "getdate",
+    "random",
+    "rand",
+    "uuid",
+    "uuidv7",
+    "gen_random_uuid",
+    "input_file_name",
+    "file_row_index",
+    "version",
+];
+
+/// Refuses what cannot be maintained.
+pub(crate) fn check(query: &Query) -> Result<(), SqlError> {
+    let mut visitor = Clauses::default();
+    match query.visit(&mut visitor) {
+        ControlFlow::Break(error) => Err(*error),
+        ControlFlow::Continue(()) => Ok(()),
+    }
+}
+
+#[derive(Default)]
+struct Clauses {
+    /// Where the subqueries begin that stand as relations in `TUMBLE(…)`.
+    relations: BTreeSet<(u64, u64)>,
+}
+
+type Flow = ControlFlow<Box<SqlError>>;
+
+fn refuse(clause: impl Into<String>, span: Span, hint: impl Into<String>) -> Flow {
+    refuse_as(SqlErrorKind::Clause, clause, span, hint)
+}
+
+fn refuse_as(kind: SqlErrorKind, message: impl Into<String>, span: Span, hint: impl Into<String>) -> Flow {
+    ControlFlow::Break(Box::new(
+        SqlError::new(kind, message).at(Position::start(span)).hint(hint),
+    ))
+}
+
+impl Visitor for Clauses {
+    type Break = Box<SqlError>;
+
+    fn pre_visit_query(&mut self, query: &Query) -> Flow {
+        let span = query.body.span();
+        if let Some(with) = query.with.as_ref().filter(|with| with.recursive) {
+            return refuse(
+                "WITH RECURSIVE is not maintained",
+                with.span(),
+                "write the query without recursion",
+            );
+        }
+        if let Some(order_by) = &query.order_by {
+            let hint = "a view is a set of rows: leave it out and order what you read, for example with \
+                        SELECT … FROM live.<monitor> ORDER BY …";
+            return refuse("ORDER BY is not maintained", order_by.span(), hint);
+        }
+        if let Some(limit) = &query.limit_clause {
+            let hint = "filter with WHERE or HAVING, or put the LIMIT into the query that reads the monitor";
+            return refuse("LIMIT is not maintained yet", limit.span(), hint);
+        }
+        if let Some(fetch) = &query.fetch {
+            return refuse(
+                "FETCH is not maintained yet",
+                fetch.span(),
+                "filter with WHERE or HAVING",
+            );
+        }
+        let oddities = [
+            (!query.locks.is_empty(), "FOR UPDATE and FOR SHARE"),
+            (query.for_clause.is_some(), "FOR XML and FOR JSON"),
+            (query.settings.is_some(), "SETTINGS"),
+            (query.format_clause.is_some(), "FORMAT"),
+            (!query.pipe_operators.is_empty(), "the pipe operator |>"),
+        ];
+        if let Some((_, what)) = oddities.iter().find(|(found, _)| *found) {
+            return refuse(
+                format!("{what} has no meaning in a monitor"),
+                span,
+                "leave it out",
+            );
+        }
+        match query.body.as_ref() {
+            SetExpr::Select(_) | SetExpr::Query(_) => ControlFlow::Continue(()),
+            SetExpr::SetOperation { op, .. } => {
+                let word = match op {
+                    SetOperator::Union => "UNION",
+                    SetOperator::Except | SetOperator::Minus => "EXCEPT",
+                    SetOperator::Intersect => "INTERSECT",
+                };
+                let hint = match op {
+                    SetOperator::Union => {
+                        "create one monitor per part, or select all rows with OR in WHERE and tell \
+                                           them apart with CASE"
+                    }
+                    _ => "say it with conditions in WHERE",
+                };
+                refuse(format!("{word} is not maintained yet"), span, hint)
+            }
+            SetExpr::Values(_) => refuse(
+                "VALUES is constant",
+                span,
+                format!("{ONE_STREAM}: spans, logs or metrics"),
+            ),
+            SetExpr::Table(_) => refuse("TABLE … is not a SELECT", span, "write SELECT * FROM …"),
+            SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => {
+                refuse("a monitor reads and never writes", span, "write a SELECT")
+            }
+        }
+    }
+
+    fn pre_visit_select(&mut self, select: &Select) -> Flow {
+        let span = select.select_token.0.span;
+        if let Some(Distinct::On(_)) = &select.distinct {
+            let hint = "use min or max with GROUP BY";
+            return refuse("DISTINCT ON is not maintained yet", span, hint);
+        }
+        if let Some(qualify) = &select.qualify {
+            return refuse(
+                "QUALIFY is not maintained yet",
+                qualify.span(),
+                "use HAVING with an aggregate",
+            );
+        }
+        if !select.named_window.is_empty() {
+            return refuse("WINDOW is not maintained yet", span, OVER_HINT);
+        }
+        let oddities = [
+            (select.top.is_some(), "TOP"),
+            (select.into.is_some(), "INTO"),
+            (select.prewhere.is_some(), "PREWHERE"),
+            (!select.lateral_views.is_empty(), "LATERAL VIEW"),
+            (!select.connect_by.is_empty(), "CONNECT BY"),
+            (!select.cluster_by.is_empty(), "CLUSTER BY"),
+            (!select.distribute_by.is_empty(), "DISTRIBUTE BY"),
+            (!select.sort_by.is_empty(), "SORT BY"),
+            (select.value_table_mode.is_some(), "SELECT AS VALUE"),
+            (select.exclude.is_some(), "EXCLUDE after the columns"),
+        ];
+        if let Some((_, what)) = oddities.iter().find(|(found, _)| *found) {
+            return refuse(
+                format!("{what} has no meaning in a monitor"),
+                span,
+                "leave it out",
+            );
+        }
+        let modifiers = match &select.group_by {
+            GroupByExpr::All(modifiers) | GroupByExpr::Expressions(_, modifiers) => modifiers,
+        };
+        if !modifiers.is_empty() {
+            return refuse(
+                "GROUP BY with modifiers is not maintained yet",
+                select.group_by.span(),
+                GROUPING_HINT,
+            );
+        }
+        match select.from.as_slice() {
+            [] => refuse(
+                "a SELECT without FROM is constant",
+                span,
+                format!(
+                    "{ONE_STREAM}: write FROM spans, or FROM TUMBLE(spans, event_time, INTERVAL '1 minute')"
+                ),
+            ),
+            [only] => match only.joins.first() {
+                Some(join) => refuse("JOIN is not maintained yet", join.span(), JOIN_HINT),
+                None => ControlFlow::Continue(()),
+            },
+            [_, second, ..] => refuse(
+                "several relations in FROM are a join, which is not maintained yet",
+                second.span(),
+                JOIN_HINT,
+            ),
+        }
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> Flow {
+        let span = factor.span();
+        match factor {
+            TableFactor::Table {
+                name,
+                args: Some(arguments),
+                ..
+            } => {
+                let function = function_name(name).unwrap_or_else(|| name.to_string());
+                match function.as_str() {
+                    "tumble" => {
+                        if let Some(Expr::Subquery(query)) = arguments.args.first().and_then(expression) {
+                            self.relations.insert(place(query));
+                        }
+                        ControlFlow::Continue(())
+                    }
+                    "hop" => refuse("HOP is not maintained yet", span, WINDOW_HINT),
+                    "session" => refuse("SESSION is not maintained yet", span, WINDOW_HINT),
+                    "unnest" => refuse("UNNEST is not maintained yet", span, UNNEST_HINT),
+                    other => refuse(format!("there is no table function {other}"), span, WINDOW_HINT),
+                }
+            }
+            TableFactor::Table { sample: Some(_), .. } | TableFactor::Derived { sample: Some(_), .. } => {
+                refuse(
+                    "TABLESAMPLE is random, so it cannot be maintained",
+                    span,
+                    "filter by a hash of trace_id instead",
+                )
+            }
+            TableFactor::Derived { lateral: true, .. } => {
+                refuse("LATERAL is not maintained yet", span, "write a plain subquery")
+            }
+            TableFactor::Table { .. } | TableFactor::Derived { .. } => ControlFlow::Continue(()),
+            TableFactor::NestedJoin { .. } => refuse("JOIN is not maintained yet", span, JOIN_HINT),
+            TableFactor::UNNEST { .. } => refuse("UNNEST is not maintained yet", span, UNNEST_HINT),
+            _ => refuse("this form of FROM is not maintained", span, WINDOW_HINT),
+        }
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> Flow {
+        let span = expr.span();
+        match expr {
+            Expr::Subquery(query) if self.relations.contains(&place(query)) => ControlFlow::Continue(()),
+            Expr::Subquery(_) => refuse("a scalar subquery is not maintained yet", span, SUBQUERY_HINT),
+            Expr::InSubquery { .. } => refuse("IN (SELECT …) is not maintained yet", span, SUBQUERY_HINT),
+            Expr::Exists { subquery, .. } => refuse(
+                "EXISTS (SELECT …) is not maintained yet",
+                subquery.span(),
+                SUBQUERY_HINT,
+            ),
+            Expr::AnyOp { right, .. } | Expr::AllOp { right, .. } if matches!(**right, Expr::Subquery(_)) => {
+                refuse(
+                    "ANY and ALL over a subquery are not maintained yet",
+                    span,
+                    SUBQUERY_HINT,
+                )
+            }
+            Expr::GroupingSets(_) => refuse("GROUPING SETS is not maintained yet", span, GROUPING_HINT),
+            Expr::Cube(_) => refuse("CUBE is not maintained yet", span, GROUPING_HINT),
+            Expr::Rollup(_) => refuse("ROLLUP is not maintained yet", span, GROUPING_HINT),
+            Expr::SimilarTo { .. } => refuse(
+                "SIMILAR TO is not supported",
+                span,
+                "use LIKE, or ~ with a regular expression",
+            ),
+            Expr::Function(function) => check_function(function),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+}
+
+const JOIN_HINT: &str =
+    "a monitor reads one stream; what belongs to the same span is in its columns and in attributes['…']";
+const OVER_HINT: &str = "aggregate with GROUP BY, in a window of time with TUMBLE";
+const WINDOW_HINT: &str = "use TUMBLE(spans, event_time, INTERVAL '1 minute')";
+const SUBQUERY_HINT: &str = "subqueries may stand in FROM; elsewhere write the condition itself";
+const GROUPING_HINT: &str = "group by plain expressions; create one monitor per grouping";
+const UNNEST_HINT: &str = "pick single elements with list[1] or map['key']";
+
+fn place(query: &Query) -> (u64, u64) {
+    let start = query.span().start;
+    (start.line, start.column)
+}
+
+fn check_function(function: &Function) -> Flow {
+    let span = function.name.span();
+    let Some(name) = plain_name(&function.name) else {
+        return refuse_as(
+            SqlErrorKind::Meaning,
+            format!("there is no function {}", function.name),
+            span,
+            "functions have one-word names",
+        );
+    };
+    if VOLATILE.contains(&name.as_str()) {
+        let hint = match name.as_str() {
+            "random" | "rand" | "uuid" | "uuidv7" | "gen_random_uuid" => {
+                "compute what you need from columns, for example from a hash of trace_id"
+            }
+            _ => {
+                "a view keeps the rows of its retention by itself; WITH (retention = '1 hour') is the condition \
+                 event_time > now() - INTERVAL '1 hour'"
+            }
+        };
+        return refuse_as(
+            SqlErrorKind::Volatile,
+            format!("{name}() gives another value every time, so its rows could not be taken back"),
+            span,
+            hint,
+        );
+    }
+    if function.over.is_some() {
+        return refuse(
+            format!("the window function {name}(…) OVER (…) is not maintained yet"),
+            span,
+            OVER_HINT,
+        );
+    }
+    if WINDOW_FUNCTIONS.contains(&name.as_str()) {
+        return refuse(
+            format!("the window function {name} is not maintained yet"),
+            span,
+            OVER_HINT,
+        );
+    }
+    let maintained = FUNCTIONS.iter().any(|(known, _)| *known == name) || name == "mean";
+    if !maintained {
+        if is_other_aggregate(&name) {
+            let known: Vec<&str> = FUNCTIONS.iter().map(|(known, _)| *known).collect();
+            let hint = match name.as_str() {
+                "percentile_cont" | "quantile_cont" => {
+                    "use quantile(x, 0.95), which is within 1 %".to_string()
+                }
+                "bool_and" | "bool_or" => "count with a filter: count(*) FILTER (WHERE …) = 0".to_string(),
+                "approx_distinct" => {
+                    "group by the expression in one monitor and count its rows when you read".into()
+                }
+                _ => format!("there are {}", known.join(", ")),
+            };
+            return refuse_as(
+                SqlErrorKind::Aggregate,
+                format!("the aggregate {name} is not maintained yet"),
+                span,
+                hint,
+            );
+        }
+        return ControlFlow::Continue(());
+    }
+    let FunctionArguments::List(arguments) = &function.args else {
+        return ControlFlow::Continue(());
+    };
+    if arguments.duplicate_treatment == Some(DuplicateTreatment::Distinct)
+        && !matches!(name.as_str(), "min" | "max")
+    {
+        let hint = "group by the expression in one monitor and count its rows when you read";
+        return refuse_as(
+            SqlErrorKind::Aggregate,
+            format!("{name}(DISTINCT …) is not maintained yet"),
+            span,
+            hint,
+        );
+    }
+    let ordered = arguments
+        .clauses
+        .iter()
+        .any(|clause| matches!(clause, FunctionArgumentClause::OrderBy(_)));
+    if ordered {
+        let message = format!("ORDER BY inside {name} has no meaning");
+        return refuse_as(SqlErrorKind::Aggregate, message, span, "leave it out");
+    }
+    ControlFlow::Continue(())
+}
+
+const WINDOW_FUNCTIONS: [&str; 11] = [
+    "row_number",
+    "rank",
+    "dense_rank",
+    "percent_rank",
+    "cume_dist",
+    "ntile",
+    "lag",
+    "lead",
+    "first_value",
+    "last_value",
+    "nth_value",
+];
+
+fn plain_name(name: &ObjectName) -> Option<String> {
+    match name.0.as_slice() {
+        [ObjectNamePart::Identifier(identifier)] => Some(identifier.value.to_ascii_lowercase()),
+        _ => None,
+    }
+}
+
+/// Whether DataFusion has an aggregate of this name.
+fn is_other_aggregate(name: &str) -> bool {
+    datafusion::functions_aggregate::all_default_aggregate_functions()
+        .iter()
+        .any(|function| function.name() == name || function.aliases().iter().any(|alias| alias == name))
+}

@@ -1,0 +1,290 @@
+//! What a monitor is, said in words: for EXPLAIN MONITOR.
+
+use std::fmt::Write;
+
+use arrow::datatypes::SchemaRef;
+use pyflare_dataflows::plan::{WINDOW_END, WINDOW_START};
+use pyflare_dataflows::{Aggregate, AggregateFunction, Expr, MonitorDefinition, NamedExpr, Plan};
+use pyflare_operators::fields::type_name;
+
+use crate::error::SqlError;
+use crate::lower::not_planned;
+use crate::options::spoken;
+
+/// A monitor explained.
+#[derive(Debug, Clone)]
+pub struct Explained {
+    /// DataFusion's optimized plan.
+    pub logical: String,
+    /// Our plan, one node a line.
+    pub plan: String,
+    /// What runs, from the stream to the view.
+    pub operators: Vec<String>,
+    /// How much is kept.
+    pub state_bound: String,
+    /// The columns that identify a row; none: the whole row does.
+    pub key: Vec<String>,
+    /// The view's columns.
+    pub schema: SchemaRef,
+    /// Equal for monitors that compute the same.
+    pub fingerprint: String,
+    pub definition: MonitorDefinition,
+}
+
+impl Explained {
+    pub(crate) fn of(definition: MonitorDefinition, logical: String) -> Result<Explained, SqlError> {
+        let schema = definition.plan.schema().map_err(not_planned)?;
+        Ok(Explained {
+            logical,
+            plan: plan_text(&definition.plan),
+            operators: operators(&definition),
+            state_bound: state_bound(&definition),
+            key: key_columns(&definition.plan),
+            schema,
+            fingerprint: definition.fingerprint(),
+            definition,
+        })
+    }
+
+    /// Everything as `(topic, text)` lines, the way a table shows it.
+    pub fn lines(&self) -> Vec<(&'static str, String)> {
+        let mut lines = Vec::new();
+        lines.extend(self.plan.lines().map(|line| ("plan", line.to_string())));
+        lines.extend(self.operators.iter().map(|line| ("operators", line.clone())));
+        lines.push(("state", self.state_bound.clone()));
+        let key = if self.key.is_empty() {
+            "the whole row".to_string()
+        } else {
+            self.key.join(", ")
+        };
+        lines.push(("key", key));
+        for field in self.schema.fields() {
+            lines.push((
+                "column",
+                format!("{} {}", field.name(), type_name(field.data_type())),
+            ));
+        }
+        lines.push(("fingerprint", self.fingerprint.clone()));
+        lines.extend(self.logical.lines().map(|line| ("logical", line.to_string())));
+        lines
+    }
+}
+
+fn plan_text(plan: &Plan) -> String {
+    let mut text = String::new();
+    write_node(plan, 0, &mut text);
+    text
+}
+
+fn write_node(plan: &Plan, depth: usize, text: &mut String) {
+    let (line, input) = match plan {
+        Plan::Source { stream } => (format!("Source: {stream}"), None),
+        Plan::Filter { input, predicate } => (format!("Filter: {predicate}"), Some(input)),
+        Plan::Project { input, columns } => (format!("Project: {}", named(columns)), Some(input)),
+        Plan::Tumble { input, time, size_us } => {
+            (format!("Tumble: {time} every {}", spoken(*size_us)), Some(input))
+        }
+        Plan::Aggregate {
+            input,
+            keys,
+            aggregates,
+        } => {
+            let made: Vec<String> = aggregates.iter().map(aggregate_text).collect();
+            (
+                format!("Aggregate: by {}; {}", named(keys), made.join(", ")),
+                Some(input),
+            )
+        }
+    };
+    let line = line.trim_end_matches(['\u{20}', ';']);
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "{:indent$}{line}", "", indent = depth * 2);
+    if let Some(input) = input {
+        write_node(input, depth + 1, text);
+    }
+}
+
+fn named(columns: &[NamedExpr]) -> String {
+    let texts: Vec<String> = columns
+        .iter()
+        .map(|column| match &column.expr {
+            Expr::Column(name) if *name == column.name => name.clone(),
+            expr => format!("{expr} AS {}", column.name),
+        })
+        .collect();
+    texts.join(", ")
+}
+
+fn aggregate_text(aggregate: &Aggregate) -> String {
+    let argument = aggregate
+        .argument
+        .as_ref()
+        .map_or("*".to_string(), ToString::to_string);
+    let call = match aggregate.function {
+        AggregateFunction::Count => format!("count({argument})"),
+        AggregateFunction::Sum => format!("sum({argument})"),
+        AggregateFunction::Avg => format!("avg({argument})"),
+        AggregateFunction::Min => format!("min({argument})"),
+        AggregateFunction::Max => format!("max({argument})"),
+        AggregateFunction::Quantile { q } => format!("quantile({argument}, {q})"),
+    };
+    let filter = aggregate
+        .filter
+        .as_ref()
+        .map_or(String::new(), |filter| format!(" FILTER (WHERE {filter})"));
+    format!("{call}{filter} AS {}", aggregate.name)
+}
+
+/// The aggregate of a plan, with what lies above it, outermost first.
+fn split(plan: &Plan) -> (Vec<&Plan>, Option<&Plan>) {
+    let mut above = Vec::new();
+    let mut node = plan;
+    loop {
+        match node {
+            Plan::Aggregate { .. } => return (above, Some(node)),
+            Plan::Source { .. } => return (above, None),
+            Plan::Filter { input, .. } | Plan::Project { input, .. } | Plan::Tumble { input, .. } => {
+                above.push(node);
+                node = input;
+            }
+        }
+    }
+}
+
+/// The columns that show the groups' keys, if all of them are shown.
+pub(crate) fn key_columns(plan: &Plan) -> Vec<String> {
+    let (above, Some(Plan::Aggregate { keys, .. })) = split(plan) else {
+        return Vec::new();
+    };
+    let mut shown = Vec::with_capacity(keys.len());
+    for key in keys {
+        let mut name = key.name.clone();
+        for node in above.iter().rev() {
+            if let Plan::Project { columns, .. } = node {
+                match columns
+                    .iter()
+                    .find(|column| column.expr == Expr::Column(name.clone()))
+                {
+                    Some(column) => name.clone_from(&column.name),
+                    None => return Vec::new(),
+                }
+            }
+        }
+        shown.push(name);
+    }
+    shown
+}
+
+fn window_us(plan: &Plan) -> Option<i64> {
+    match plan {
+        Plan::Tumble { size_us, .. } => Some(*size_us),
+        Plan::Source { .. } => None,
+        Plan::Filter { input, .. } | Plan::Project { input, .. } | Plan::Aggregate { input, .. } => {
+            window_us(input)
+        }
+    }
+}
+
+fn shows_window(plan: &Plan) -> bool {
+    let (_, Some(Plan::Aggregate { keys, .. })) = split(plan) else {
+        return false;
+    };
+    keys.iter()
+        .any(|key| matches!(&key.expr, Expr::Column(name) if name == WINDOW_START || name == WINDOW_END))
+}
+
+fn state_bound(definition: &MonitorDefinition) -> String {
+    let retention = definition.retention_us();
+    let plan = &definition.plan;
+    let (_, aggregate) = split(plan);
+    match (aggregate, window_us(plan)) {
+        (Some(_), Some(size)) if shows_window(plan) => {
+            let panes = retention / size + 1;
+            format!(
+                "one row per group and window; windows of {} stay {} after their end: at most {panes} windows at a time",
+                spoken(size),
+                spoken(retention)
+            )
+        }
+        (Some(_), window) => {
+            let pane = window.unwrap_or_else(|| (retention / 100).max(1_000_000));
+            format!(
+                "one row per group and pane of {}; panes stay {} and are summed by group",
+                spoken(pane),
+                spoken(retention)
+            )
+        }
+        (None, _) => format!(
+            "every row that passes the filters, for {}: shorten retention or aggregate if these are many",
+            spoken(retention)
+        ),
+    }
+}
+
+fn operators(definition: &MonitorDefinition) -> Vec<String> {
+    let (above, aggregate) = split(&definition.plan);
+    let mut lines = Vec::new();
+    let below = match aggregate {
+        Some(Plan::Aggregate { input, .. }) => input,
+        _ => &definition.plan,
+    };
+    let mut nodes = Vec::new();
+    let mut node = below;
+    loop {
+        nodes.push(node);
+        match node {
+            Plan::Source { .. } => break,
+            Plan::Filter { input, .. }
+            | Plan::Project { input, .. }
+            | Plan::Tumble { input, .. }
+            | Plan::Aggregate { input, .. } => node = input,
+        }
+    }
+    for node in nodes.iter().rev() {
+        lines.push(match node {
+            Plan::Source { stream } => {
+                format!(
+                    "read {stream} from the log; late is what the watermark (mark − {}) has left behind",
+                    spoken(definition.lateness_us())
+                )
+            }
+            Plan::Filter { .. } => "filter Arrow batches".to_string(),
+            Plan::Project { .. } => "compute columns on Arrow batches".to_string(),
+            Plan::Tumble { size_us, .. } => format!("assign windows of {}", spoken(*size_us)),
+            Plan::Aggregate { .. } => "aggregate".to_string(),
+        });
+    }
+    match aggregate {
+        Some(Plan::Aggregate { keys, aggregates, .. }) => {
+            let cells = if aggregates.is_empty() {
+                "presence".to_string()
+            } else {
+                format!("{} aggregates", aggregates.len())
+            };
+            lines.push(format!(
+                "combine each tick's rows by {} keys into {cells}",
+                keys.len()
+            ));
+            lines.push("exchange between workers by key".to_string());
+            lines.push(if shows_window(&definition.plan) {
+                "arrange by window and key".to_string()
+            } else {
+                "arrange by pane and key, then sum the panes alive by key".to_string()
+            });
+        }
+        _ => lines.push("arrange whole rows with their multiplicity".to_string()),
+    }
+    if aggregate.is_some() {
+        for node in above.iter().rev() {
+            lines.push(match node {
+                Plan::Filter { .. } => "filter changed groups (HAVING)".to_string(),
+                _ => "compute columns of changed groups".to_string(),
+            });
+        }
+    }
+    lines.push(format!(
+        "take panes back {} after their end",
+        spoken(definition.retention_us())
+    ));
+    lines
+}

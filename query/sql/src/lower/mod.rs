@@ -1,0 +1,539 @@
+//! From DataFusion's logical plan to our [`Plan`].
+//!
+//! The shape there is: one stream, filters and computed columns, at most one window, at most one aggregate, filters
+//! and computed columns above it. Everything else is refused with the clause it came from.
+//!
+//! A column is followed by its place: for every node the list of our names stands beside DataFusion's schema, so a
+//! projection that only picks, orders or renames columns needs no node of ours. The filter by project is put in
+//! here, directly above the stream, where no expression of the monitor has seen a row yet.
+
+mod expression;
+mod output;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use arrow::datatypes::DataType;
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::expr::AggregateFunction as LogicalAggregate;
+use datafusion::logical_expr::{self as df, Expr as Logical, ExprSchemable, LogicalPlan};
+use pyflare_dataflows::plan::{Literal, WINDOW_END, WINDOW_START};
+use pyflare_dataflows::{Aggregate, AggregateFunction, Expr, NamedExpr, Plan, PlanError};
+
+use self::expression::Scope;
+use crate::catalog::StreamSource;
+use crate::error::{SqlError, SqlErrorKind};
+use crate::statement::check_name;
+use crate::window::Tumble;
+
+/// Lowers an optimized plan; `aliases` are the names that the SELECT list gives with AS.
+pub(crate) fn lower(
+    logical: &LogicalPlan,
+    project: Option<&str>,
+    aliases: &BTreeSet<String>,
+) -> Result<Plan, SqlError> {
+    let relation = Lowering { project }.node(logical)?;
+    let given: Vec<(String, bool)> = logical
+        .schema()
+        .fields()
+        .iter()
+        .map(|field| {
+            let name = field.name().clone();
+            let named = aliases.contains(&name) || is_identifier(&name);
+            (name, named)
+        })
+        .collect();
+    let names = output::column_names(&given)?;
+    let schema = relation.plan.schema().map_err(not_planned)?;
+    let mut columns = Vec::with_capacity(names.len());
+    for (name, source) in names.into_iter().zip(&relation.names) {
+        let field = schema.field_with_name(source).map_err(|_| lost(source))?;
+        let column = Expr::column(source);
+        let expr = match output::view_type(&name, field.data_type())? {
+            Some(data_type) => cast(column, &data_type),
+            None => column,
+        };
+        columns.push(NamedExpr { name, expr });
+    }
+    let plan = put_names(relation.plan, columns);
+    plan.schema().map_err(not_planned)?;
+    Ok(plan)
+}
+
+fn is_identifier(name: &str) -> bool {
+    name.bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+/// What the engine's plan does not accept.
+pub(crate) fn not_planned(error: PlanError) -> SqlError {
+    let kind = match error {
+        PlanError::Unsupported { .. } => SqlErrorKind::Aggregate,
+        PlanError::Expression { .. } => SqlErrorKind::Meaning,
+        PlanError::UnknownColumn { .. } | PlanError::UnknownStream { .. } => SqlErrorKind::Internal,
+    };
+    SqlError::new(kind, error.to_string())
+}
+
+fn lost(name: &str) -> SqlError {
+    SqlError::new(
+        SqlErrorKind::Internal,
+        format!("the column {name} was lost while planning"),
+    )
+}
+
+fn cast(expr: Expr, data_type: &DataType) -> Expr {
+    Expr::Cast {
+        expr: Box::new(expr),
+        data_type: data_type.to_string(),
+        try_: false,
+    }
+}
+
+/// A lowered node: its plan, and our name for each column of DataFusion's schema.
+struct Relation {
+    plan: Plan,
+    names: Vec<String>,
+    windowed: bool,
+    aggregated: bool,
+}
+
+struct Lowering<'a> {
+    project: Option<&'a str>,
+}
+
+impl Lowering<'_> {
+    fn node(&self, plan: &LogicalPlan) -> Result<Relation, SqlError> {
+        match plan {
+            LogicalPlan::TableScan(scan) => self.source(scan),
+            LogicalPlan::SubqueryAlias(alias) => self.node(&alias.input),
+            LogicalPlan::Filter(filter) => {
+                let mut relation = self.node(&filter.input)?;
+                let scope = Scope {
+                    schema: filter.input.schema(),
+                    names: &relation.names,
+                };
+                let predicate = scope.lower(&filter.predicate)?;
+                relation.plan = Plan::Filter {
+                    input: Box::new(relation.plan),
+                    predicate,
+                };
+                Ok(relation)
+            }
+            LogicalPlan::Projection(projection) => self.projection(projection),
+            LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
+            LogicalPlan::Extension(extension) => match extension.node.as_any().downcast_ref::<Tumble>() {
+                Some(tumble) => self.tumble(tumble),
+                None => Err(refused(extension.node.name())),
+            },
+            LogicalPlan::EmptyRelation(_) => Err(SqlError::new(
+                SqlErrorKind::Clause,
+                "no row can fulfil the conditions, so the view would stay empty",
+            )
+            .hint("look for a condition in WHERE or HAVING that is false for all rows")),
+            other => Err(refused(clause_of(other))),
+        }
+    }
+
+    fn source(&self, scan: &df::TableScan) -> Result<Relation, SqlError> {
+        let Some(source) = scan.source.downcast_ref::<StreamSource>() else {
+            return Err(refused("this relation"));
+        };
+        let mut plan = Plan::Source {
+            stream: source.stream.to_string(),
+        };
+        if let Some(project) = self.project {
+            let predicate = Expr::column("project").equals(Expr::text(project));
+            plan = Plan::Filter {
+                input: Box::new(plan),
+                predicate,
+            };
+        }
+        let names = scan
+            .projected_schema
+            .fields()
+            .iter()
+            .map(|field| field.name().clone())
+            .collect();
+        Ok(Relation {
+            plan,
+            names,
+            windowed: false,
+            aggregated: false,
+        })
+    }
+
+    fn projection(&self, projection: &df::Projection) -> Result<Relation, SqlError> {
+        let relation = self.node(&projection.input)?;
+        let scope = Scope {
+            schema: projection.input.schema(),
+            names: &relation.names,
+        };
+        let lowered = projection
+            .expr
+            .iter()
+            .map(|expr| scope.lower(expr))
+            .collect::<Result<Vec<_>, _>>()?;
+        let bare: Option<Vec<String>> = lowered
+            .iter()
+            .map(|expr| match expr {
+                Expr::Column(name) => Some(name.clone()),
+                _ => None,
+            })
+            .collect();
+        if let Some(names) = bare {
+            return Ok(Relation { names, ..relation });
+        }
+        let mut taken = BTreeSet::new();
+        let mut columns = Vec::with_capacity(lowered.len());
+        for (index, (expr, field)) in lowered.into_iter().zip(projection.schema.fields()).enumerate() {
+            let wished = if check_name(field.name()).is_ok() {
+                field.name().clone()
+            } else {
+                format!("column_{}", index + 1)
+            };
+            columns.push(NamedExpr {
+                name: unique(wished, &mut taken),
+                expr,
+            });
+        }
+        let names = columns.iter().map(|column| column.name.clone()).collect();
+        Ok(Relation {
+            plan: Plan::Project {
+                input: Box::new(relation.plan),
+                columns,
+            },
+            names,
+            ..relation
+        })
+    }
+
+    fn tumble(&self, tumble: &Tumble) -> Result<Relation, SqlError> {
+        let relation = self.node(&tumble.input)?;
+        if relation.aggregated || relation.windowed {
+            let what = if relation.aggregated {
+                "what is already aggregated"
+            } else {
+                "what is already windowed"
+            };
+            return Err(SqlError::new(
+                SqlErrorKind::Window,
+                format!("TUMBLE over {what} is not maintained yet"),
+            )
+            .hint("put TUMBLE directly around the stream and aggregate once"));
+        }
+        let schema = relation.plan.schema().map_err(not_planned)?;
+        if [WINDOW_START, WINDOW_END]
+            .iter()
+            .any(|name| schema.index_of(name).is_ok())
+        {
+            return Err(SqlError::new(
+                SqlErrorKind::Window,
+                "the relation under TUMBLE has a column of that name already",
+            )
+            .hint("give it another name than window_start or window_end"));
+        }
+        let scope = Scope {
+            schema: tumble.input.schema(),
+            names: &relation.names,
+        };
+        let Expr::Column(time) = scope.lower(&Logical::Column(tumble.time.clone()))? else {
+            return Err(lost(&tumble.time.name));
+        };
+        let mut names = relation.names;
+        names.extend([WINDOW_START.to_string(), WINDOW_END.to_string()]);
+        let plan = Plan::Tumble {
+            input: Box::new(relation.plan),
+            time,
+            size_us: tumble.size_us,
+        };
+        Ok(Relation {
+            plan,
+            names,
+            windowed: true,
+            aggregated: false,
+        })
+    }
+
+    fn aggregate(&self, aggregate: &df::Aggregate) -> Result<Relation, SqlError> {
+        let relation = self.node(&aggregate.input)?;
+        if relation.aggregated {
+            let what = if aggregate.aggr_expr.is_empty() {
+                "DISTINCT"
+            } else {
+                "an aggregate"
+            };
+            return Err(SqlError::new(
+                SqlErrorKind::Grouping,
+                format!("{what} over what is already aggregated is not maintained yet"),
+            )
+            .hint("aggregate once, over the stream; combine the groups when you read the view"));
+        }
+        if aggregate.group_expr.is_empty() {
+            return Err(SqlError::new(
+                SqlErrorKind::Grouping,
+                "an aggregate without GROUP BY is not maintained",
+            )
+            .hint(
+                "group by at least one column; for totals per minute: SELECT window_start, count(*) FROM \
+                     TUMBLE(spans, event_time, INTERVAL '1 minute') GROUP BY window_start",
+            ));
+        }
+        let schema = aggregate.input.schema();
+        let scope = Scope {
+            schema,
+            names: &relation.names,
+        };
+        let mut taken = BTreeSet::new();
+        let mut keys = Vec::with_capacity(aggregate.group_expr.len());
+        for (index, key) in aggregate.group_expr.iter().enumerate() {
+            let data_type = key.get_type(schema).map_err(|error| SqlError::planning(&error))?;
+            let lowered = scope.lower(key)?;
+            let wished = match &lowered {
+                Expr::Column(name) => name.clone(),
+                _ => format!("key_{}", index + 1),
+            };
+            let spoken = aggregate.schema.field(index).name();
+            let expr = match output::view_type(spoken, &data_type)? {
+                Some(view_type) => cast(lowered, &view_type),
+                None => lowered,
+            };
+            keys.push(NamedExpr {
+                name: unique(wished, &mut taken),
+                expr,
+            });
+        }
+        if keys.iter().all(|key| key.expr.columns().is_empty()) {
+            return Err(
+                SqlError::new(SqlErrorKind::Grouping, "GROUP BY names only constants")
+                    .hint("group by at least one column"),
+            );
+        }
+        let mut aggregates = Vec::with_capacity(aggregate.aggr_expr.len());
+        for (index, expr) in aggregate.aggr_expr.iter().enumerate() {
+            let name = unique(format!("aggregate_{}", index + 1), &mut taken);
+            aggregates.push(aggregate_column(name, expr, &scope)?);
+        }
+        let names = keys
+            .iter()
+            .map(|key| &key.name)
+            .chain(aggregates.iter().map(|a| &a.name))
+            .cloned()
+            .collect();
+        let plan = Plan::Aggregate {
+            input: Box::new(relation.plan),
+            keys,
+            aggregates,
+        };
+        Ok(Relation {
+            plan,
+            names,
+            windowed: relation.windowed,
+            aggregated: true,
+        })
+    }
+}
+
+fn unique(wished: String, taken: &mut BTreeSet<String>) -> String {
+    let name = std::iter::once(wished.clone())
+        .chain((2..).map(|number| format!("{wished}_{number}")))
+        .find(|name| !taken.contains(name))
+        .expect("invariant: there are more numbers than columns");
+    taken.insert(name.clone());
+    name
+}
+
+fn refused(what: &str) -> SqlError {
+    SqlError::new(SqlErrorKind::Clause, format!("{what} cannot be maintained yet"))
+        .hint("a monitor filters, computes columns and aggregates over one stream")
+}
+
+/// The words of SQL for a node that is not lowered.
+fn clause_of(plan: &LogicalPlan) -> &'static str {
+    match plan {
+        LogicalPlan::Join(_) => "a join or a subquery outside FROM",
+        LogicalPlan::Union(_) => "UNION",
+        LogicalPlan::Window(_) => "a window function",
+        LogicalPlan::Sort(_) => "ORDER BY",
+        LogicalPlan::Limit(_) => "LIMIT",
+        LogicalPlan::Unnest(_) => "unnest",
+        LogicalPlan::Values(_) => "VALUES",
+        LogicalPlan::Subquery(_) => "a subquery in an expression",
+        LogicalPlan::RecursiveQuery(_) => "WITH RECURSIVE",
+        LogicalPlan::Distinct(_) => "DISTINCT ON",
+        _ => "this statement",
+    }
+}
+
+fn aggregate_column(name: String, expr: &Logical, scope: &Scope<'_>) -> Result<Aggregate, SqlError> {
+    let LogicalAggregate { func, params } = match expr {
+        Logical::Alias(alias) => return aggregate_column(name, &alias.expr, scope),
+        Logical::AggregateFunction(function) => function,
+        other => {
+            return Err(SqlError::new(
+                SqlErrorKind::Aggregate,
+                format!("{other} is not an aggregate"),
+            ));
+        }
+    };
+    let refused = |message: String| SqlError::new(SqlErrorKind::Aggregate, message);
+    // min(DISTINCT x) is min(x); the other forms were refused where they were written.
+    if params.distinct && !matches!(func.name(), "min" | "max") {
+        return Err(refused(format!(
+            "{}(DISTINCT …) is not maintained yet",
+            func.name()
+        )));
+    }
+    let argument = params
+        .args
+        .first()
+        .map(|argument| scope.lower(argument))
+        .transpose()?;
+    let filter = params
+        .filter
+        .as_deref()
+        .map(|filter| scope.lower(filter))
+        .transpose()?;
+    let descending = params.order_by.first().is_some_and(|order| !order.asc);
+    let function = match func.name() {
+        "count" => AggregateFunction::Count,
+        "sum" => AggregateFunction::Sum,
+        "avg" => AggregateFunction::Avg,
+        "min" => AggregateFunction::Min,
+        "max" => AggregateFunction::Max,
+        "median" | "approx_median" => AggregateFunction::Quantile { q: 0.5 },
+        "quantile" | "approx_percentile_cont" => {
+            let q = constant_quantile(params.args.get(1)).ok_or_else(|| {
+                refused(format!(
+                    "the quantile of {} is a constant between 0 and 1",
+                    func.name()
+                ))
+            })?;
+            AggregateFunction::Quantile {
+                q: if descending { 1.0 - q } else { q },
+            }
+        }
+        other => return Err(refused(format!("the aggregate {other} is not maintained yet"))),
+    };
+    let argument = match (function, argument) {
+        (AggregateFunction::Count, None) => None,
+        (AggregateFunction::Count, Some(Expr::Literal(literal))) if !matches!(literal, Literal::Null(_)) => {
+            None
+        }
+        (_, Some(argument)) => Some(argument),
+        (_, None) => return Err(refused(format!("{} needs an argument", func.name()))),
+    };
+    Ok(Aggregate {
+        name,
+        function,
+        argument,
+        filter,
+    })
+}
+
+fn constant_quantile(argument: Option<&Logical>) -> Option<f64> {
+    match argument? {
+        Logical::Literal(value, _) => match value.cast_to(&DataType::Float64).ok()? {
+            ScalarValue::Float64(Some(q)) if (0.0..=1.0).contains(&q) => Some(q),
+            _ => None,
+        },
+        Logical::Cast(cast) => constant_quantile(Some(&cast.expr)),
+        _ => None,
+    }
+}
+
+/// Gives the columns of `plan` their final names, in the nodes there are where that is possible.
+fn put_names(plan: Plan, columns: Vec<NamedExpr>) -> Plan {
+    let plan = match plan {
+        // The topmost projection and the naming are one.
+        Plan::Project {
+            input,
+            columns: computed,
+        } => {
+            let by_name: BTreeMap<String, Expr> = computed.into_iter().map(|c| (c.name, c.expr)).collect();
+            let columns = columns
+                .into_iter()
+                .map(|column| NamedExpr {
+                    name: column.name,
+                    expr: column.expr.substitute(&|name| by_name.get(name).cloned()),
+                })
+                .collect();
+            Plan::Project { input, columns }
+        }
+        other => Plan::Project {
+            input: Box::new(other),
+            columns,
+        },
+    };
+    name_aggregates(plan)
+}
+
+/// Moves names from a projection into the aggregate below it; a projection that is left without work goes.
+fn name_aggregates(plan: Plan) -> Plan {
+    let Plan::Project {
+        mut input,
+        mut columns,
+    } = plan
+    else {
+        return plan;
+    };
+    let mut renamed: BTreeMap<String, String> = BTreeMap::new();
+    for column in &columns {
+        if let Expr::Column(source) = &column.expr {
+            renamed
+                .entry(source.clone())
+                .or_insert_with(|| column.name.clone());
+        }
+    }
+    if rename(&mut input, &renamed) {
+        let new_name = |name: &str| renamed.get(name).map(Expr::column);
+        for column in &mut columns {
+            column.expr = column.expr.substitute(&new_name);
+        }
+        if let Plan::Aggregate { keys, aggregates, .. } = input.as_ref() {
+            let made = keys
+                .iter()
+                .map(|key| &key.name)
+                .chain(aggregates.iter().map(|a| &a.name));
+            let wanted = columns.iter().map(|column| match &column.expr {
+                Expr::Column(source) if *source == column.name => Some(source),
+                _ => None,
+            });
+            if made.map(Some).eq(wanted) {
+                return *input;
+            }
+        }
+    }
+    Plan::Project { input, columns }
+}
+
+/// Renames the outputs of the aggregate under filters; says whether there was one and no name clashed.
+fn rename(plan: &mut Plan, renamed: &BTreeMap<String, String>) -> bool {
+    match plan {
+        Plan::Filter { input, predicate } => {
+            let done = rename(input, renamed);
+            if done {
+                *predicate = predicate.substitute(&|name| renamed.get(name).map(Expr::column));
+            }
+            done
+        }
+        Plan::Aggregate { keys, aggregates, .. } => {
+            let new_name = |name: &String| renamed.get(name).unwrap_or(name).clone();
+            let mut all = BTreeSet::new();
+            let names = keys
+                .iter()
+                .map(|key| &key.name)
+                .chain(aggregates.iter().map(|a| &a.name));
+            if !names.map(new_name).all(|name| all.insert(name)) {
+                return false;
+            }
+            for key in keys {
+                key.name = new_name(&key.name);
+            }
+            for aggregate in aggregates {
+                aggregate.name = new_name(&aggregate.name);
+            }
+            true
+        }
+        Plan::Source { .. } | Plan::Project { .. } | Plan::Tumble { .. } => false,
+    }
+}

@@ -1,0 +1,186 @@
+//! A monitor's SELECT, run by DataFusion as a batch over given rows: what the view must show.
+//!
+//! It shares the SQL text, the scalar functions and the aggregate functions with the engine, but neither the
+//! lowering nor the dataflow: `TUMBLE(relation, time, size)` is rewritten to a subquery with `date_bin`, and the
+//! whole of DataFusion's optimizer and executor does the rest. What a monitor adds to SQL is left to the caller:
+//! which rows count (late ones do not) and which panes have expired.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::compute::{cast, concat_batches, filter_record_batch};
+use arrow::datatypes::DataType;
+use datafusion::datasource::MemTable;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::sql::parser::Statement as DataFusionStatement;
+use datafusion::sql::sqlparser::ast::{Expr, Query, Statement, TableFactor, VisitMut, VisitorMut};
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::parser::Parser;
+use pyflare_dataflows::MonitorDefinition;
+use pyflare_operators::fields;
+
+use crate::aggregates::aggregate_functions;
+use crate::statement::{self, Parsed};
+use crate::window::{expression, function_name};
+use crate::{hidden, lower};
+
+/// The rows that `definition` shows over `batches` of its stream (in the types of `stream_schema`), in any order.
+///
+/// Columns have the names and types of the view. Runs on a thread of its own, so it may be called from anywhere.
+pub fn batch(definition: &MonitorDefinition, batches: &[RecordBatch]) -> Result<RecordBatch> {
+    std::thread::scope(|scope| {
+        let run = || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            runtime.block_on(run(definition, batches))
+        };
+        let thread = std::thread::Builder::new()
+            .stack_size(32 * 1024 * 1024)
+            .spawn_scoped(scope, run)?;
+        thread.join().map_err(|_| failed("the batch query panicked"))?
+    })
+}
+
+fn failed(message: impl ToString) -> DataFusionError {
+    DataFusionError::Execution(message.to_string())
+}
+
+async fn run(definition: &MonitorDefinition, batches: &[RecordBatch]) -> Result<RecordBatch> {
+    let stream = definition.plan.stream().to_string();
+    let schema = fields::stream_schema(&stream).ok_or_else(|| failed("no such stream"))?;
+    let mut kept = Vec::with_capacity(batches.len());
+    for batch in batches {
+        kept.push(match &definition.project {
+            Some(project) => of_project(batch, project)?,
+            None => batch.clone(),
+        });
+    }
+    let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(2));
+    for function in aggregate_functions() {
+        session.register_udaf(function.as_ref().clone());
+    }
+    session.register_table(stream.as_str(), Arc::new(MemTable::try_new(schema, vec![kept])?))?;
+    let Parsed::Create(create) = statement::parse(&definition.sql)? else {
+        return Err(failed("the definition is not a CREATE MONITOR"));
+    };
+    let mut query = create.query;
+    hidden::hide(&mut query);
+    rewrite_windows(&mut query)?;
+    let statement = DataFusionStatement::Statement(Box::new(Statement::Query(query)));
+    let plan = session.state().statement_to_plan(statement).await?;
+    let frame = session.execute_logical_plan(plan).await?;
+    let found_schema = Arc::new(frame.schema().as_arrow().clone());
+    let found = concat_batches(&found_schema, &frame.collect().await?)?;
+    let view = definition.plan.schema().map_err(lower::not_planned)?;
+    let columns = found
+        .columns()
+        .iter()
+        .zip(view.fields())
+        .map(|(column, field)| cast(column, field.data_type()));
+    let columns = columns.collect::<Result<Vec<_>, _>>()?;
+    let nullable = view
+        .fields()
+        .iter()
+        .map(|field| field.as_ref().clone().with_nullable(true))
+        .collect::<Vec<_>>();
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(found.num_rows()));
+    Ok(RecordBatch::try_new_with_options(
+        Arc::new(arrow::datatypes::Schema::new(nullable)),
+        columns,
+        &options,
+    )?)
+}
+
+fn of_project(batch: &RecordBatch, project: &str) -> Result<RecordBatch> {
+    let column = batch
+        .column_by_name("project")
+        .ok_or_else(|| failed("the rows have no project"))?;
+    let text = cast(column, &DataType::Utf8)?;
+    let text = datafusion::common::cast::as_string_array(&text)?;
+    let mask: BooleanArray = text.iter().map(|value| Some(value == Some(project))).collect();
+    Ok(filter_record_batch(batch, &mask)?)
+}
+
+fn rewrite_windows(query: &mut Query) -> Result<()> {
+    let mut visitor = Windows { error: None };
+    let _: ControlFlow<()> = query.visit(&mut visitor);
+    visitor.error.map_or(Ok(()), Err)
+}
+
+struct Windows {
+    error: Option<DataFusionError>,
+}
+
+impl VisitorMut for Windows {
+    type Break = ();
+
+    fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        let TableFactor::Table {
+            name,
+            alias,
+            args: Some(arguments),
+            ..
+        } = factor
+        else {
+            return ControlFlow::Continue(());
+        };
+        if function_name(name).as_deref() != Some("tumble") {
+            return ControlFlow::Continue(());
+        }
+        let arguments: Vec<Expr> = arguments.args.iter().filter_map(expression).cloned().collect();
+        let [relation, time, size] = arguments.as_slice() else {
+            return ControlFlow::Continue(());
+        };
+        let from = match relation {
+            Expr::Subquery(_) => format!("{relation} AS windowed"),
+            _ => relation.to_string(),
+        };
+        let alias = alias
+            .as_ref()
+            .map_or_else(|| last_word(relation), |alias| alias.name.value.clone());
+        let start = format!("date_bin({size}, {time}, TIMESTAMP '1970-01-01T00:00:00Z')");
+        let sql = format!(
+            "SELECT * FROM (SELECT *, {start} AS window_start, {start} + {size} AS window_end FROM {from} \
+             WHERE {time} IS NOT NULL) AS \"{alias}\""
+        );
+        match derived(&sql) {
+            Ok(subquery) => {
+                *factor = subquery;
+                ControlFlow::Continue(())
+            }
+            Err(error) => {
+                self.error = Some(error);
+                ControlFlow::Break(())
+            }
+        }
+    }
+}
+
+fn last_word(relation: &Expr) -> String {
+    match relation {
+        Expr::Identifier(identifier) => identifier.value.clone(),
+        Expr::CompoundIdentifier(parts) => parts.last().map_or(String::new(), |part| part.value.clone()),
+        _ => "windowed".to_string(),
+    }
+}
+
+/// The relation in FROM of `sql`.
+fn derived(sql: &str) -> Result<TableFactor> {
+    let dialect = GenericDialect {};
+    let query = Parser::new(&dialect)
+        .try_with_sql(sql)
+        .and_then(|mut parser| parser.parse_query())
+        .map_err(failed)?;
+    let select = query
+        .body
+        .as_select()
+        .ok_or_else(|| failed("the rewritten window is not a SELECT"))?;
+    let from = select
+        .from
+        .first()
+        .ok_or_else(|| failed("the rewritten window has no FROM"))?;
+    Ok(from.relation.clone())
+}

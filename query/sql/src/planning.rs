@@ -1,0 +1,106 @@
+//! From a parsed SELECT to an optimized logical plan, with DataFusion.
+//!
+//! The list of rules is pinned: no rule that hides what the lowering must see (common subexpressions, leaf
+//! projections), none that pushes limits or filters into scans. Everything here is synchronous and touches
+//! neither a clock nor a catalogue that changes, so the same text gives the same plan.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use datafusion::common::alias::AliasGenerator;
+use datafusion::common::config::ConfigOptions;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::planner::ContextProvider;
+use datafusion::optimizer::analyzer::Analyzer;
+use datafusion::optimizer::decorrelate_lateral_join::DecorrelateLateralJoin;
+use datafusion::optimizer::decorrelate_predicate_subquery::DecorrelatePredicateSubquery;
+use datafusion::optimizer::eliminate_cross_join::EliminateCrossJoin;
+use datafusion::optimizer::eliminate_duplicated_expr::EliminateDuplicatedExpr;
+use datafusion::optimizer::eliminate_filter::EliminateFilter;
+use datafusion::optimizer::eliminate_group_by_constant::EliminateGroupByConstant;
+use datafusion::optimizer::eliminate_join::EliminateJoin;
+use datafusion::optimizer::eliminate_limit::EliminateLimit;
+use datafusion::optimizer::eliminate_outer_join::EliminateOuterJoin;
+use datafusion::optimizer::extract_equijoin_predicate::ExtractEquijoinPredicate;
+use datafusion::optimizer::optimize_projections::OptimizeProjections;
+use datafusion::optimizer::optimize_unions::OptimizeUnions;
+use datafusion::optimizer::propagate_empty_relation::PropagateEmptyRelation;
+use datafusion::optimizer::push_down_filter::PushDownFilter;
+use datafusion::optimizer::replace_distinct_aggregate::ReplaceDistinctWithAggregate;
+use datafusion::optimizer::rewrite_set_comparison::RewriteSetComparison;
+use datafusion::optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
+use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
+use datafusion::optimizer::{Optimizer, OptimizerConfig, OptimizerRule};
+use datafusion::sql::planner::{ParserOptions, SqlToRel};
+use datafusion::sql::sqlparser::ast::{Query, Statement};
+
+use crate::budget;
+use crate::catalog::Catalog;
+use crate::error::SqlError;
+
+/// Plans a SELECT; the result is analysed and optimized.
+pub(crate) fn plan(query: Query) -> Result<LogicalPlan, SqlError> {
+    let catalog = Catalog::shared();
+    let options = catalog.options();
+    let mut parser_options = ParserOptions::from(&options.sql_parser);
+    parser_options.collect_spans = true;
+    let planned = SqlToRel::new_with_options(catalog, parser_options)
+        .sql_statement_to_plan(Statement::Query(Box::new(query)))
+        .map_err(|error| SqlError::planning(&error))?;
+    budget::check(&planned)?;
+    let analysed = Analyzer::new()
+        .execute_and_check(planned, options, |_, _| {})
+        .map_err(|error| SqlError::planning(&error))?;
+    let context = PlanningContext {
+        aliases: Arc::new(AliasGenerator::new()),
+        options: Arc::new(options.clone()),
+    };
+    Optimizer::with_rules(rules())
+        .optimize(analysed, &context, |_, _| {})
+        .map_err(|error| SqlError::planning(&error))
+}
+
+/// The pinned rules, in their order.
+fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    vec![
+        Arc::new(RewriteSetComparison::new()),
+        Arc::new(OptimizeUnions::new()),
+        Arc::new(SimplifyExpressions::new()),
+        Arc::new(ReplaceDistinctWithAggregate::new()),
+        Arc::new(EliminateJoin::new()),
+        Arc::new(DecorrelatePredicateSubquery::new()),
+        Arc::new(ScalarSubqueryToJoin::new()),
+        Arc::new(DecorrelateLateralJoin::new()),
+        Arc::new(ExtractEquijoinPredicate::new()),
+        Arc::new(EliminateDuplicatedExpr::new()),
+        Arc::new(EliminateFilter::new()),
+        Arc::new(EliminateCrossJoin::new()),
+        Arc::new(EliminateLimit::new()),
+        Arc::new(PropagateEmptyRelation::new()),
+        Arc::new(EliminateOuterJoin::new()),
+        Arc::new(PushDownFilter::new()),
+        Arc::new(EliminateGroupByConstant::new()),
+        Arc::new(OptimizeProjections::new()),
+    ]
+}
+
+/// The optimizer's surroundings: fresh aliases for every plan, no clock, no session.
+#[derive(Debug)]
+struct PlanningContext {
+    aliases: Arc<AliasGenerator>,
+    options: Arc<ConfigOptions>,
+}
+
+impl OptimizerConfig for PlanningContext {
+    fn query_execution_start_time(&self) -> Option<DateTime<Utc>> {
+        None
+    }
+
+    fn alias_generator(&self) -> &Arc<AliasGenerator> {
+        &self.aliases
+    }
+
+    fn options(&self) -> Arc<ConfigOptions> {
+        Arc::clone(&self.options)
+    }
+}
