@@ -28,7 +28,7 @@ export default defineConfig(
       globals: {
         process: 'readonly', console: 'readonly', URL: 'readonly', Buffer: 'readonly', setTimeout: 'readonly', clearTimeout: 'readonly',
         setInterval: 'readonly', clearInterval: 'readonly', setImmediate: 'readonly', fetch: 'readonly', performance: 'readonly',
-        document: 'readonly', localStorage: 'readonly', window: 'readonly', requestAnimationFrame: 'readonly', getComputedStyle: 'readonly',
+        document: 'readonly', navigator: 'readonly', localStorage: 'readonly', window: 'readonly', requestAnimationFrame: 'readonly', getComputedStyle: 'readonly',
       },
     },
   },

@@ -12,7 +12,8 @@ import { MockLive, MockView } from './mock-live.mjs';
 
 const dist = fileURLToPath(new URL('../dist/', import.meta.url));
 const contentTypes = { '.html': 'text/html; charset=utf-8', '.js': 'text/javascript', '.css': 'text/css', '.svg': 'image/svg+xml', '.woff2': 'font/woff2', '.md': 'text/markdown', '.txt': 'text/plain' };
-const policy = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; connect-src 'self' ws: wss:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'";
+// The policy that the real server sends.
+const policy = "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self'; connect-src 'self'; worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'none'; frame-ancestors 'none'";
 
 const text = 'Utf8';
 const time = 'Timestamp(µs, UTC)';
@@ -53,11 +54,11 @@ export async function startMock(options = {}) {
   const addMonitor = (name, sql, viewColumns, more = {}) => {
     const view = new MockView(name, viewColumns);
     live.views.set(name, view);
-    monitors.set(name, { name, sql, description: null, builtin: false, state: 'live', start: Date.now(), ...more, view, columns: viewColumns });
+    monitors.set(name, { name, sql, description: null, builtin: false, state: 'live', start: new Date().toISOString(), retention: '24 hours', lateness: '10 seconds', late_rows: 0, errors: 0, project: more.builtin ? null : 'default', ...more, view, columns: viewColumns });
     return view;
   };
   for (const [name, viewColumns] of Object.entries(builtin)) {
-    addMonitor(name, `CREATE MONITOR ${name} AS\nSELECT project, service_name, model, window_start, window_end, …\nFROM TUMBLE(spans, event_time, INTERVAL '1 minute')\nGROUP BY project, service_name, model, window_start, window_end`, viewColumns, { builtin: true, description: `${name} by project, service, model and minute`, start: 0 });
+    addMonitor(name, `CREATE MONITOR ${name} AS\nSELECT project, service_name, model, window_start, window_end, …\nFROM TUMBLE(spans, event_time, INTERVAL '1 minute')\nGROUP BY project, service_name, model, window_start, window_end`, viewColumns, { builtin: true, description: `${name} by project, service, model and minute`, start: iso(0) });
   }
 
   const shown = new Map();
@@ -66,8 +67,8 @@ export async function startMock(options = {}) {
     const key = `${start}/${index}`;
     const before = shown.get(key);
     for (const name of Object.keys(builtin)) {
-      if (before?.[name]) live.views.get(name).change(before[name], -1);
-      if (now?.[name]) live.views.get(name).change(now[name], 1);
+      if (before?.[name]) monitors.get(name).view.change(before[name], -1);
+      if (now?.[name]) monitors.get(name).view.change(now[name], 1);
     }
     shown.set(key, now);
   };
@@ -102,9 +103,10 @@ export async function startMock(options = {}) {
     if (spans > 0) traces.splice(5, 0, hugeTrace(spans, started - 61_000));
   }
 
+  let idle = false;
   const tick = () => {
     const now = Date.now();
-    if (!empty) {
+    if (!empty && !idle) {
       const opened = Math.floor(now / minute) * minute;
       for (const index of groups.keys()) if (traffic.add(now, index, tickMillis / minute)) refresh(opened, index);
       const userView = live.views.get('tokens_by_user');
@@ -122,12 +124,12 @@ export async function startMock(options = {}) {
         if (traces.length > 600) traces.pop();
       }
     }
-    for (const view of live.views.values()) live.publish(view, now);
+    for (const { view } of monitors.values()) live.publish(view, now);
   };
   tick();
-  const timer = setInterval(tick, tickMillis);
+  let timer = setInterval(tick, tickMillis);
 
-  const describe = ({ name, sql, description, builtin, state, start, columns: of, view }) => ({ name, sql, description, builtin, state, start, columns: of, rows: view.rows.size });
+  const describe = (monitor) => Object.fromEntries(Object.entries({ ...monitor, rows: monitor.view.rows.size }).filter(([field]) => field !== 'view' && field !== 'grow'));
 
   const createMonitor = (sql) => {
     const found = /^\s*CREATE\s+(?:OR\s+REPLACE\s+)?MONITOR\s+(?:IF\s+NOT\s+EXISTS\s+)?"?([\w.-]+)"?/i.exec(sql);
@@ -150,14 +152,21 @@ export async function startMock(options = {}) {
     return describe(monitors.get(found[1]));
   };
 
+  const explain = (sql) => {
+    const order = /\bORDER\s+BY\b/i.exec(sql);
+    if (order) throw new Refusal(400, 'PF-4012', 'ORDER BY cannot be maintained in a monitor.', { hint: 'Leave it out: whoever reads the view sorts it.', position: positionOf(sql, order.index) });
+    return {
+      columns: columns(['window_start', time, true], ['model', text, true], ['requests', 'Int64']),
+      plan: 'Aggregate tumbling 1 minute by model\n  Filter span_class = llm\n    Source spans',
+      logical: 'Aggregate: groupBy=[[window_start, model]], aggr=[[count(*)]]\n  TableScan: spans',
+      operators: ['read spans', 'keep rows where span_class = llm', 'one accumulator per model and minute', 'the view'],
+      state: 'at most one row per model and minute, for 24 hours', fingerprint: '5f3a',
+    };
+  };
+
   const runSql = ({ query, limit = 1000 }) => {
     const began = performance.now();
     const answer = (names, all) => ({ columns: names.map(([name, type]) => ({ name, type })), rows: all.slice(0, limit), row_count: Math.min(all.length, limit), truncated: all.length > limit, as_of: Date.now(), elapsed_ms: Math.round((performance.now() - began) * 1000) / 1000 });
-    if (/^\s*EXPLAIN/i.test(query)) {
-      const order = /\bORDER\s+BY\b/i.exec(query);
-      if (order) throw new Refusal(400, 'PF-4012', 'ORDER BY cannot be maintained in a monitor.', { hint: 'Leave it out: whoever reads the view sorts it.', position: positionOf(query, order.index) });
-      return answer([['plan', text]], [['Aggregate tumbling 1 minute'], ['  keys: model, window_start, window_end'], ['  count(*) → requests'], ["  Filter span_class = 'llm'"], ['    Source spans'], ['state: at most 1 row per key and pane, kept 24 hours'], ['shares: base arrangement spans/llm/1m with requests']]);
-    }
     if (!/^\s*(SELECT|SHOW|WITH)\b/i.test(query)) throw new Refusal(400, 'PF-4002', 'Expected a statement, such as SELECT.', { position: positionOf(query, query.search(/\S|$/)) });
     const missing = /\bFROM\s+(?:live\.|history\.)?(\w+)/i.exec(query);
     const view = live.views.get(missing?.[1] ?? '');
@@ -187,6 +196,7 @@ export async function startMock(options = {}) {
     const [, resource, name] = /^\/api\/v1\/([^/]+)(?:\/(.+))?$/.exec(path) ?? [];
     if (!control.ready) throw new Refusal(503, 'PF-5041', 'PyFlare is recovering its log: 41 % read.', { hint: 'It answers as soon as it has caught up.' });
     if (resource === 'monitors' && name === undefined && method === 'GET') return { items: [...monitors.values()].map(describe), next_cursor: null };
+    if (resource === 'monitors' && name === 'explain' && method === 'POST') return explain(String(body.sql ?? ''));
     if (resource === 'monitors' && name === undefined && method === 'POST') return createMonitor(String(body.sql ?? ''));
     const monitor = monitors.get(decodeURIComponent(name ?? ''));
     if (resource === 'monitors' && monitor && method === 'GET') return describe(monitor);
@@ -199,7 +209,7 @@ export async function startMock(options = {}) {
     if (resource === 'sql' && method === 'POST') return runSql(body);
     if (resource === 'traces' && name === undefined) return listTraces(query);
     const trace = resource === 'traces' ? traces.find(({ trace_id }) => trace_id === name) : undefined;
-    if (trace) return trace;
+    if (trace) return { ...trace, truncated: false };
     throw new Refusal(404, 'PF-5004', `There is no ${resource === 'traces' ? 'trace' : 'resource'} ${name ?? path}.`, { hint: resource === 'traces' ? 'It may be older than the retention, or not have arrived yet.' : undefined });
   };
 
@@ -220,7 +230,7 @@ export async function startMock(options = {}) {
       setTimeout(() => {
         try {
           const answer = api(request.method, url.pathname, url.searchParams, received === '' ? {} : JSON.parse(received));
-          response.writeHead(answer === null ? 204 : request.method === 'POST' && url.pathname.endsWith('monitors') ? 201 : 200, { 'content-type': 'application/json' });
+          response.writeHead(answer === null ? 204 : request.method === 'POST' && url.pathname.endsWith('/monitors') ? 201 : 200, { 'content-type': 'application/json' });
           response.end(answer === null ? undefined : JSON.stringify(answer));
         } catch (cause) {
           const status = cause.status ?? 500;
@@ -242,6 +252,16 @@ export async function startMock(options = {}) {
       traces.unshift(agentTrace(1, Date.now() - 3000));
       const opened = Math.floor(Date.now() / minute) * minute;
       if (traffic.add(Date.now(), 0, 0.1)) refresh(opened, 0);
+    },
+    /** Ticks stop. */
+    pause() {
+      clearInterval(timer);
+    },
+    /** Ticks go on; `idle` ones bring no rows. */
+    resume(mode) {
+      idle = mode === 'idle';
+      clearInterval(timer);
+      timer = setInterval(tick, tickMillis);
     },
     async close() {
       clearInterval(timer);

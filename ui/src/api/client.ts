@@ -1,7 +1,7 @@
 /** Requests to `/api/v1`. Every failure is a `Problem`; int64 values arrive as strings. */
-import { currentProject, defaultProject } from '../project.ts';
+import { currentProject } from '../project.ts';
 import { parseProblem, unreachable } from './problem.ts';
-import type { Monitor, SqlAnswer, Trace, TraceItem } from './types.ts';
+import type { Explanation, Monitor, SqlAnswer, Trace, TraceItem } from './types.ts';
 
 export interface Page<Item> {
   readonly items: readonly Item[];
@@ -20,7 +20,8 @@ function address(path: string, query: Query = {}): string {
 async function request(method: string, url: string, options: { body?: unknown; signal?: AbortSignal | undefined } = {}): Promise<unknown> {
   const headers: Record<string, string> = { accept: 'application/json' };
   const project = currentProject();
-  if (project !== defaultProject) headers['x-pyflare-project'] = project;
+  // A header holds visible ASCII only; without it the server answers for every project.
+  if (/^[\x21-\x7e]+$/.test(project)) headers['x-pyflare-project'] = project;
   const init: RequestInit = { method, headers };
   if (options.signal) init.signal = options.signal;
   if (options.body !== undefined) {
@@ -58,6 +59,11 @@ export async function listMonitors(signal?: AbortSignal): Promise<Monitor[]> {
 
 export function createMonitor(sql: string): Promise<Partial<Monitor>> {
   return request('POST', address('monitors'), { body: { sql } }) as Promise<Partial<Monitor>>;
+}
+
+/** Plans a monitor without creating it. */
+export function explainMonitor(sql: string): Promise<Explanation> {
+  return request('POST', address('monitors/explain'), { body: { sql } }) as Promise<Explanation>;
 }
 
 export async function dropMonitor(name: string): Promise<void> {

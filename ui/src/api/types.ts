@@ -16,6 +16,21 @@ export interface Monitor {
   readonly state?: string;
   readonly rows?: number | string | null;
   readonly start?: number | string | null;
+  /** Rows that came too late to be counted. */
+  readonly late_rows?: number | string;
+  /** Rows left out because an expression failed on them. */
+  readonly errors?: number | string;
+  readonly retention?: string;
+  readonly lateness?: string;
+}
+
+export interface Explanation {
+  readonly columns?: readonly MonitorColumn[];
+  /** One node a line. */
+  readonly plan?: string;
+  readonly logical?: string;
+  readonly operators?: readonly string[];
+  readonly state?: string;
 }
 
 export interface SqlAnswer {
@@ -49,4 +64,6 @@ export type Span = Readonly<Record<string, unknown>>;
 export interface Trace {
   readonly trace_id: string;
   readonly spans: readonly Span[];
+  /** There were more spans than these. */
+  readonly truncated?: boolean;
 }

@@ -3,7 +3,7 @@ import type { ReactNode } from 'react';
 import { listMonitors } from '../api/client.ts';
 import type { Monitor } from '../api/types.ts';
 import { useRequest } from '../api/use-request.ts';
-import { ago, integer, line, nothing } from '../format.ts';
+import { ago, integer, line, nothing, toNumber } from '../format.ts';
 import { Icon } from '../parts/icons.tsx';
 import { Loading } from '../parts/loading.tsx';
 import { ProblemBox } from '../parts/problem-box.tsx';
@@ -59,7 +59,9 @@ export default function MonitorsPage(): ReactNode {
 /** `start` is a tick (milliseconds), whether as a number, digits or a time. */
 export function startMillis(start: Monitor['start']): number {
   if (start === null || start === undefined || start === 0 || start === '0') return NaN;
-  return typeof start === 'number' || /^\d+$/.test(start) ? Number(start) : Date.parse(start);
+  const millis = typeof start === 'number' || /^\d+$/.test(start) ? Number(start) : Date.parse(start);
+  // Tick 0: from the very beginning.
+  return millis > 0 ? millis : NaN;
 }
 
 function MonitorTable({ monitors, now, onDropped }: { readonly monitors: readonly Monitor[]; readonly now: number; readonly onDropped?: () => void }): ReactNode {
@@ -86,7 +88,7 @@ function MonitorTable({ monitors, now, onDropped }: { readonly monitors: readonl
               <tr key={monitor.name}>
                 <th scope="row"><a href={href(['monitors', monitor.name])}>{line(monitor.name)}</a></th>
                 <td className="wide">{monitor.description != null && monitor.description !== '' ? line(monitor.description) : <span className="muted mono">{columns}</span>}</td>
-                <td className="numeric">{integer(monitor.rows)}</td>
+                <td className="numeric">{integer(monitor.rows)}{toNumber(monitor.errors ?? 0) > 0 ? <span className="bad" title="Rows left out because an expression failed on them"> {integer(monitor.errors)} failed</span> : null}</td>
                 <td><StateChip state={monitor.state} /></td>
                 <td className="muted">{Number.isNaN(start) ? nothing : ago(now - start)}</td>
                 {onDropped ? <td className="numeric"><DropButton name={monitor.name} onDropped={onDropped} quiet /></td> : null}

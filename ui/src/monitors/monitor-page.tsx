@@ -30,7 +30,11 @@ export default function MonitorPage({ name }: { readonly name: string }): ReactN
         <details className="definition">
           <summary>
             Definition
-            {Number.isNaN(start) ? null : <span className="muted"> · every row admitted after {moment(start)} is in it</span>}
+            <span className="muted">
+              {Number.isNaN(start) ? '' : ` · every row admitted after ${moment(start)} is in it`}
+              {value.retention === undefined ? '' : ` · kept for ${value.retention}`}
+              {value.lateness === undefined ? '' : ` · rows may be ${value.lateness} late`}
+            </span>
           </summary>
           <div className="code-block">
             <pre>{value.sql}</pre>

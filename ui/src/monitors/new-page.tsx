@@ -1,8 +1,8 @@
 /** Write a monitor, see how it will be kept, create it and watch it, all on one page. */
 import { useState, type ReactNode } from 'react';
-import { createMonitor, runSql } from '../api/client.ts';
+import { createMonitor, explainMonitor } from '../api/client.ts';
 import type { Problem } from '../api/problem.ts';
-import type { SqlAnswer } from '../api/types.ts';
+import type { Explanation } from '../api/types.ts';
 import { asProblem } from '../api/use-request.ts';
 import { line } from '../format.ts';
 import { Icon } from '../parts/icons.tsx';
@@ -11,7 +11,7 @@ import { href, useRoute } from '../route.ts';
 import { SqlEditor } from '../sql/editor.tsx';
 import { LiveTable } from '../table/live-table.tsx';
 import { examples, spanColumns } from './examples.ts';
-import { explained, monitorName, withoutPrefix } from './statement.ts';
+import { monitorName } from './statement.ts';
 
 const draftName = 'pyflare.monitor-draft';
 
@@ -26,8 +26,8 @@ function draft(): string {
 type Outcome =
   | { readonly kind: 'none' }
   | { readonly kind: 'busy'; readonly what: string }
-  | { readonly kind: 'refused'; readonly problem: Problem; readonly explain: boolean }
-  | { readonly kind: 'plan'; readonly plan: SqlAnswer };
+  | { readonly kind: 'refused'; readonly problem: Problem }
+  | { readonly kind: 'plan'; readonly plan: Explanation };
 
 export default function NewMonitorPage(): ReactNode {
   const route = useRoute();
@@ -48,9 +48,9 @@ export default function NewMonitorPage(): ReactNode {
   const explain = async (): Promise<void> => {
     setOutcome({ kind: 'busy', what: 'Planning…' });
     try {
-      setOutcome({ kind: 'plan', plan: await runSql(explained(sql), 500) });
+      setOutcome({ kind: 'plan', plan: await explainMonitor(sql) });
     } catch (cause) {
-      setOutcome({ kind: 'refused', problem: asProblem(cause), explain: true });
+      setOutcome({ kind: 'refused', problem: asProblem(cause) });
     }
   };
   const create = async (): Promise<void> => {
@@ -60,12 +60,12 @@ export default function NewMonitorPage(): ReactNode {
       setOutcome({ kind: 'none' });
       setWatched((old) => ({ name: made.name ?? name ?? '', round: (old?.round ?? 0) + 1 }));
     } catch (cause) {
-      setOutcome({ kind: 'refused', problem: asProblem(cause), explain: false });
+      setOutcome({ kind: 'refused', problem: asProblem(cause) });
     }
   };
 
   const refused = outcome.kind === 'refused' ? outcome.problem : null;
-  const position = outcome.kind === 'refused' ? (outcome.explain ? withoutPrefix(outcome.problem.position) : outcome.problem.position) : null;
+  const position = refused?.position ?? null;
   return (
     <div className="page">
       <header className="page-head">
@@ -87,10 +87,7 @@ export default function NewMonitorPage(): ReactNode {
           </section>
           {refused === null ? null : <ProblemBox problem={refused} {...(position === null ? {} : { title: `Line ${position.line}, column ${position.column}:` })} />}
           {outcome.kind === 'plan' ? (
-            <section className="card" aria-label="Plan">
-              <header className="card-head"><h2>How it will be kept</h2></header>
-              <pre className="plan">{planText(outcome.plan)}</pre>
-            </section>
+            <Plan plan={outcome.plan} />
           ) : null}
           {watched === null ? null : (
             <section className="watched" aria-label={`Result of ${watched.name}`}>
@@ -132,6 +129,21 @@ export default function NewMonitorPage(): ReactNode {
   );
 }
 
-function planText(plan: SqlAnswer): string {
-  return plan.rows.map((row) => row.map((cell) => (typeof cell === 'string' ? cell : JSON.stringify(cell))).join('  ')).join('\n');
+function Plan({ plan }: { readonly plan: Explanation }): ReactNode {
+  return (
+    <section className="card plan" aria-label="Plan">
+      <header className="card-head"><h2>How it will be kept</h2></header>
+      {plan.state === undefined ? null : <p>{plan.state}</p>}
+      {plan.operators === undefined ? null : <ol>{plan.operators.map((operator, index) => <li key={index}>{operator}</li>)}</ol>}
+      {plan.columns === undefined ? null : (
+        <p className="plan-columns">
+          {plan.columns.map((column) => (
+            <span key={column.name}><code>{line(column.name)}</code> <span className="muted">{column.type}{column.key === true ? ', key' : ''}</span></span>
+          ))}
+        </p>
+      )}
+      {plan.plan === undefined ? null : <details><summary>Plan</summary><pre>{plan.plan}</pre></details>}
+      {plan.logical === undefined ? null : <details><summary>Logical plan</summary><pre>{plan.logical}</pre></details>}
+    </section>
+  );
 }

@@ -29,7 +29,7 @@ function useIndexedView(view: string): { view: LiveView | null; index: MinuteInd
     attempt,
   );
   // While the server recovers a built-in view may not be there yet.
-  const failed = opened?.error ?? null;
+  const failed = opened?.error ?? opened?.ended ?? null;
   useEffect(() => {
     if (failed === null) return;
     const timer = setTimeout(() => setAttempt((value) => value + 1), 3000);

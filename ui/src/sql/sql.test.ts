@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { explained, monitorName, quoted, withoutPrefix } from '../monitors/statement.ts';
+import { monitorName, quoted } from '../monitors/statement.ts';
 import { csv } from './csv.ts';
 import { tokens } from './tokens.ts';
 
@@ -20,11 +20,6 @@ describe('tokens', () => {
 describe('statements', () => {
   it('finds the name of a monitor', () => {
     expect(['create monitor Slow_Ones as', 'CREATE OR REPLACE MONITOR IF NOT EXISTS "Odd ""one""" AS', '-- note\n/* more */ CREATE MONITOR x', 'SELECT 1', ''].map(monitorName)).toEqual(['slow_ones', 'Odd "one"', 'x', null, null]);
-  });
-
-  it('moves positions of the explained statement back', () => {
-    expect(explained('CREATE')).toBe('EXPLAIN CREATE');
-    expect([withoutPrefix({ line: 1, column: 9 }), withoutPrefix({ line: 2, column: 9 }), withoutPrefix({ line: 1, column: 2 }), withoutPrefix(null)]).toEqual([{ line: 1, column: 1 }, { line: 2, column: 9 }, { line: 1, column: 1 }, null]);
   });
 
   it('quotes names that need it', () => expect(['requests', 'Odd "one"', '1st'].map(quoted)).toEqual(['requests', '"Odd ""one"""', '"1st"']));

@@ -1,6 +1,7 @@
 /** The filters of the trace list, as they stand in the address and as the API takes them. */
 
-export const ranges = { '15m': 15, '1h': 60, '24h': 1440, '7d': 10_080 } as const;
+/** Without a range the server looks an hour back. */
+export const ranges = { '15m': 15, '6h': 360, '24h': 1440, '7d': 10_080, '31d': 44_640 } as const;
 export type RangeName = keyof typeof ranges;
 
 const passed = ['service', 'model', 'user', 'session', 'status', 'min_duration_ms', 'max_duration_ms', 'q'] as const;

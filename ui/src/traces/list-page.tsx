@@ -72,7 +72,10 @@ export default function TracesPage(): ReactNode {
             <p><button type="button" className="button" onClick={() => replace('#/traces')}>Clear the filters</button></p>
           </div>
         ) : (
-          <FirstData what="No traces yet" />
+          <>
+            <FirstData what="No traces in the last hour" />
+            <p className="empty"><button type="button" className="button" onClick={() => replace('#/traces?range=31d')}>Look 31 days back</button></p>
+          </>
         )
       ) : (
         <section className="card" aria-label="Traces">
@@ -181,11 +184,12 @@ function Filters(): ReactNode {
       <label className="filter">
         <span>Time</span>
         <select className="field" value={value('range')} onChange={(event) => set({ range: event.target.value, from: '', to: '' })}>
-          <option value="">any</option>
+          <option value="">last hour</option>
           <option value="15m">last 15 min</option>
-          <option value="1h">last hour</option>
+          <option value="6h">last 6 hours</option>
           <option value="24h">last 24 hours</option>
           <option value="7d">last 7 days</option>
+          <option value="31d">last 31 days</option>
         </select>
       </label>
       <button type="button" className="button" aria-expanded={open} onClick={() => setOpen(!open)}>{open ? 'Fewer' : 'More'}</button>

@@ -104,11 +104,8 @@ function ContentBlock({ title, value }: { readonly title: string; readonly value
   const raw = typeof value === 'string' ? value : JSON.stringify(value);
   return (
     <details open>
-      <summary>
-        {title}
-        <span className="spring" />
-        <CopyButton text={raw} label={`Copy the ${title.toLowerCase()}`} quiet />
-      </summary>
+      <summary>{title}</summary>
+      <div className="copy-corner"><CopyButton text={raw} label={`Copy the ${title.toLowerCase()}`} quiet /></div>
       {content.kind === 'messages' ? (
         content.messages.slice(0, 200).map((message, index) => (
           <div key={index} className={`message ${message.role === 'user' || message.role === 'assistant' ? message.role : ''}`}>

@@ -25,10 +25,10 @@ export default function TracePage({ traceId }: { readonly traceId: string }): Re
     );
   }
   if (value === null) return <div className="page"><Loading what="Reading the trace…" slow="Large traces take a moment." /></div>;
-  return <TraceView spans={value.spans} traceId={value.trace_id} onReload={reload} />;
+  return <TraceView spans={value.spans} cut={value.truncated === true} traceId={value.trace_id} onReload={reload} />;
 }
 
-function TraceView({ spans, traceId, onReload }: { readonly spans: readonly Readonly<Record<string, unknown>>[]; readonly traceId: string; readonly onReload: () => void }): ReactNode {
+function TraceView({ spans, cut, traceId, onReload }: { readonly cut: boolean; readonly spans: readonly Readonly<Record<string, unknown>>[]; readonly traceId: string; readonly onReload: () => void }): ReactNode {
   const route = useRoute();
   const tree = useMemo(() => buildTree(spans), [spans]);
   const [collapsed, setCollapsed] = useState<ReadonlySet<number>>(() => new Set<number>());
@@ -102,7 +102,7 @@ function TraceView({ spans, traceId, onReload }: { readonly spans: readonly Read
       </header>
       <dl className="trace-facts">
         <div><dt>Duration</dt><dd>{duration(tree.total)}</dd></div>
-        <div><dt>Spans</dt><dd>{integer(tree.nodes.length)}</dd></div>
+        <div><dt>Spans</dt><dd>{integer(tree.nodes.length)}{cut ? <span className="chip bad cut">the trace has more</span> : null}</dd></div>
         <div><dt>Started</dt><dd>{day(tree.start)} {clock(tree.start, 'millis')}</dd></div>
         {tokens.input + tokens.output > 0 ? <div><dt>Tokens</dt><dd>{compact(tokens.input)} in · {compact(tokens.output)} out</dd></div> : null}
         <div className="classes">

@@ -47,7 +47,7 @@ describe('buildTree', () => {
   });
 
   it('takes spans without times, with negative durations and with nothing at all', () => {
-    const tree = buildTree([{}, { span_id: 'a', start_time: '2026-11-24T05:00:00Z', end_time: '2026-11-24T05:00:01Z' }, span('b', null, 0, -5), { span_id: 7, name: null, status: 3 } as unknown as Span]);
+    const tree = buildTree([{}, { span_id: 'a', start_time: '2026-11-24T05:00:00Z', end_time: '2026-11-24T05:00:01Z' }, span('b', null, 0, -5), { span_id: 7, name: null, status: 3 }]);
     expect(visibleRows(tree, new Set())).toHaveLength(4);
     expect(tree.nodes[2]?.duration).toBe(-5);
     expect(tree.nodes.every((node) => Number.isFinite(node.offset) && Number.isFinite(node.duration))).toBe(true);
