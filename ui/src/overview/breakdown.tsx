@@ -78,7 +78,7 @@ export function Breakdown(props: {
                     </button>
                   </th>
                   <td className="mono">{model === null ? <i className="muted">no model</i> : line(model)}</td>
-                  <td><Sparkline values={entry.perMinute} color="var(--requests)" /></td>
+                  <td>{/* Without the minute that is still filling, which would look like a fall. */}<Sparkline values={entry.perMinute.slice(0, -1)} color="var(--requests)" /></td>
                   <td className="numeric">{integer(entry.requests)}</td>
                   <td className="numeric muted">{total > 0 ? percent(entry.requests / total) : ''}</td>
                   <td className={`numeric ${rate >= 0.05 ? 'bad' : ''}`}>{entry.errors > 0 ? `${integer(entry.errors)} · ${percent(rate)}` : '0'}</td>

@@ -84,7 +84,7 @@ export function Minimap(props: { readonly tree: TraceTree; readonly order: reado
 /** The times above the bars. */
 export function Ruler({ window: shown, width }: { readonly window: TimeWindow; readonly width: number }): ReactNode {
   const length = shown.to - shown.from;
-  const ticks = durationTicks(length, Math.max(2, Math.floor(width / 110)));
+  const ticks = durationTicks(length, Math.max(2, Math.floor(width / 84)));
   return (
     <div className="ruler" aria-hidden="true">
       {ticks.map((tick) => (
