@@ -1,5 +1,7 @@
 /** The overview: the four built-in views of the chosen project, live. */
 import { useEffect, useMemo, useState, type ReactNode } from 'react';
+import { listMonitors } from '../api/client.ts';
+import { useRequest } from '../api/use-request.ts';
 import { TimeChart, type Series } from '../charts/time-chart.tsx';
 import { clock, compact, duration, integer, nothing, percent, plural } from '../format.ts';
 import type { LiveView } from '../live/live-view.ts';
@@ -103,7 +105,7 @@ export function OverviewPage(): ReactNode {
       ))}
 
       {waiting ? (
-        <Loading what="Waiting for the first tick…" slow="PyFlare is starting, recovering its log, or not running. The page connects by itself as soon as it answers." />
+        <Waiting />
       ) : !rowsOfProject && asOf !== null ? (
         <>
           <FirstData what={known.length > 1 ? `No requests in project “${project}” in the last 6 hours` : 'No requests yet'} />
@@ -155,6 +157,17 @@ export function OverviewPage(): ReactNode {
         </>
       )}
     </div>
+  );
+}
+
+/** Why there is no tick yet: the server's own words where it answers at all. */
+function Waiting(): ReactNode {
+  const { problem } = useRequest('why', (signal) => listMonitors(signal), { every: 2000 });
+  return (
+    <>
+      <Loading what="Waiting for the first tick…" slow="PyFlare is starting, recovering its log, or not running. The page connects by itself as soon as it answers." />
+      {problem === null ? null : <ProblemBox problem={problem} />}
+    </>
   );
 }
 

@@ -98,6 +98,7 @@ describe('overview', () => {
     on('#/', async (page, mock) => {
       await page.getByText('Waiting for the first tick').waitFor();
       await page.getByText('The page connects by itself').waitFor();
+      await page.getByRole('alert').getByText('recovering its log: 41 %').waitFor();
       await page.getByText('Disconnected').or(page.getByText('Reconnecting…')).first().waitFor();
       mock.control.ready = true;
       await page.locator('tbody tr').first().waitFor({ timeout: 15_000 });
