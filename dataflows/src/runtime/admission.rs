@@ -63,6 +63,11 @@ impl Admission {
         self.partitions.iter().any(|p| self.log.end_offset(p.signal, p.partition) > p.next_offset)
     }
 
+    /// Records in the log that are not admitted yet.
+    pub fn backlog_records(&self) -> u64 {
+        self.partitions.iter().map(|p| self.log.end_offset(p.signal, p.partition).saturating_sub(p.next_offset)).sum()
+    }
+
     /// Takes records up to about `max_bytes` in all, a fair share from each partition that has any.
     pub fn take(&mut self, tick: Tick, max_bytes: usize) -> Result<Taken, LogError> {
         self.seen.forget_before(tick);

@@ -58,6 +58,8 @@ pub(crate) struct Gauges {
     pub lag_ms: AtomicU64,
     pub tick_micros: AtomicU64,
     pub admitted_bytes: AtomicU64,
+    /// Records in the log beyond what is admitted.
+    pub backlog_records: AtomicU64,
     pub failure: Mutex<Option<String>>,
     pub marks: [AtomicI64; 3],
 }
@@ -388,6 +390,7 @@ impl Coordinator {
             ((now_us - since) / 1_000).max(1) as u64
         });
         self.gauges.lag_ms.store(lag_ms, Ordering::Relaxed);
+        self.gauges.backlog_records.store(self.admission.backlog_records(), Ordering::Relaxed);
         if bytes >= self.budget as u64 / 2 {
             let per_second = bytes as f64 / elapsed.as_secs_f64().max(1e-4);
             let measured = (per_second * self.pace.period.as_secs_f64()) as usize;

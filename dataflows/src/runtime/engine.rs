@@ -374,6 +374,11 @@ impl Engine {
         self.shared.holds.take(&self.shared.complete)
     }
 
+    /// The view of exactly that name.
+    pub fn view_named(&self, name: &ViewName) -> Option<Arc<ViewDescription>> {
+        self.shared.views.get(name).map(|view| Arc::new(view.describe()))
+    }
+
     /// A view's content at the hold's tick; `project` narrows built-in views.
     pub async fn peek(
         &self,
@@ -381,9 +386,14 @@ impl Engine {
         hold: &ReadHold,
         project: Option<&str>,
     ) -> Result<PeekResult, EngineError> {
+        self.peek_at(name, hold.tick(), project).await
+    }
+
+    /// As [`Engine::peek`], for a caller that keeps the hold of `tick` elsewhere.
+    pub async fn peek_at(&self, name: &ViewName, tick: Tick, project: Option<&str>) -> Result<PeekResult, EngineError> {
         let unknown = || EngineError::Unknown { name: name.to_string() };
         let view = self.shared.views.get(name).ok_or_else(unknown)?;
-        let (id, tick) = (view.id, hold.tick());
+        let id = view.id;
         let workers = Arc::clone(&self.shared.workers);
         let shares = tokio::task::spawn_blocking(move || {
             let (reply, shares) = crossbeam_channel::bounded(workers.len());
@@ -425,15 +435,15 @@ impl Engine {
         Ok(Subscription { view, receiver })
     }
 
-    /// Rows of a stream that are not yet in the store, up to the hold's tick.
-    pub fn tail(&self, stream: &str, hold: &ReadHold) -> Tail {
-        stream_of(stream).map_or_else(Tail::default, |signal| self.shared.tail.stream(signal, hold.tick()))
+    /// Rows of a stream that are not yet in the store, up to `tick`.
+    pub fn tail(&self, stream: &str, tick: Tick) -> Tail {
+        stream_of(stream).map_or_else(Tail::default, |signal| self.shared.tail.stream(signal, tick))
     }
 
-    /// Changes of a view that are not yet in the store, up to the hold's tick.
-    pub fn changes_tail(&self, name: &ViewName, hold: &ReadHold) -> Tail {
+    /// Changes of a view that are not yet in the store, up to `tick`.
+    pub fn changes_tail(&self, name: &ViewName, tick: Tick) -> Tail {
         match self.shared.views.get(name) {
-            Some(view) => self.shared.tail.changes(view.id, hold.tick()),
+            Some(view) => self.shared.tail.changes(view.id, tick),
             None => Tail::default(),
         }
     }
@@ -488,6 +498,13 @@ impl Engine {
                 .and_then(|state| state.failure.lock().clone()),
             views: self.shared.views.all().len(),
         }
+    }
+
+    /// Requests in the log that are not admitted yet, in bytes, estimated from the mean of those admitted.
+    pub fn backlog_bytes(&self) -> u64 {
+        let gauges = &self.shared.gauges;
+        let requests = gauges.requests.load(Ordering::Relaxed).max(1);
+        gauges.backlog_records.load(Ordering::Relaxed) * (gauges.admitted_bytes.load(Ordering::Relaxed) / requests)
     }
 
     /// The newest complete tick, as it changes.

@@ -1,1 +1,33 @@
-//! REST API, OpenAPI and the embedded UI.
+//! The REST API, its OpenAPI document, the metrics page and the embedded UI, on one address.
+//!
+//! - `state`: what the binary gives us: the engine behind the trait [`Engine`], the query service, the live service;
+//! - `router`: every route once, with the document generated from the handlers;
+//! - `guard`: who may ask, what is counted, which headers every answer carries;
+//! - `health`, `views`, `monitors`, `sql`, `traces`, `fields`, `live`: the handlers;
+//! - `answer`: a query's result as JSON, CSV or Arrow; `problem`: every refusal; `extract`: requests, read strictly;
+//! - `metrics`: Prometheus text; `ui`: the embedded pages.
+//!
+//! Invariants: every refusal under `/api` is `application/problem+json` with a stable code; nothing of another project
+//! is in any answer; no request, however large or strange, takes more memory than the limits say.
+
+mod answer;
+mod extract;
+mod fields;
+mod guard;
+mod health;
+mod live;
+mod metrics;
+mod monitors;
+mod paging;
+mod problem;
+mod router;
+mod sql;
+mod state;
+mod traces;
+mod ui;
+mod views;
+
+pub use metrics::{Family, MetricKind, MetricsSource, Sample};
+pub use problem::Problem;
+pub use router::{openapi, router};
+pub use state::{Api, ApiLimits, Created, Engine, Explanation, Readiness, Statement, Status};

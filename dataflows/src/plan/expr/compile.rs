@@ -243,3 +243,180 @@ fn operator(op: BinaryOp) -> Operator {
         BinaryOp::ContainedBy => Operator::ArrowAt,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use arrow::array::{Array, AsArray, Float64Array, Int64Array, RecordBatch, StringArray, StringViewArray};
+    use arrow::array::{MapBuilder, StringBuilder};
+    use arrow::datatypes::{Field, Int64Type, SchemaRef};
+    use datafusion::physical_expr::expressions::Literal as PhysicalLiteral;
+
+    use super::*;
+    use crate::plan::Literal;
+
+    fn rows() -> RecordBatch {
+        let mut map = MapBuilder::new(None, StringBuilder::new(), StringBuilder::new());
+        for value in ["7", "8"] {
+            map.keys().append_value("k");
+            map.values().append_value(value);
+            map.append(true).unwrap();
+        }
+        let map = map.finish();
+        let columns: [(&str, Arc<dyn Array>); 5] = [
+            ("n", Arc::new(Int64Array::from(vec![Some(1), Some(i64::MAX)]))),
+            ("d", Arc::new(Int64Array::from(vec![Some(0), Some(2)]))),
+            ("view", Arc::new(StringViewArray::from(vec![Some("a"), None]))),
+            ("text", Arc::new(StringArray::from(vec!["a", "b"]))),
+            ("attributes", Arc::new(map)),
+        ];
+        RecordBatch::try_from_iter(columns).unwrap()
+    }
+
+    fn evaluate(expr: &Expr) -> DataFusionResult<Arc<dyn Array>> {
+        let rows = rows();
+        compile(expr, &rows.schema())
+            .unwrap()
+            .evaluate(&rows)?
+            .into_array(rows.num_rows())
+    }
+
+    fn schema() -> SchemaRef {
+        rows().schema()
+    }
+
+    #[test]
+    fn integer_overflow_and_division_by_zero_are_errors() {
+        let n = || Expr::column("n");
+        assert!(evaluate(&n().binary(BinaryOp::Plus, Expr::int64(1))).is_err());
+        assert!(evaluate(&n().binary(BinaryOp::Multiply, Expr::int64(2))).is_err());
+        assert!(evaluate(&Expr::int64(-2).binary(BinaryOp::Minus, n())).is_err());
+        assert!(evaluate(&n().binary(BinaryOp::Divide, Expr::column("d"))).is_err());
+        let negated = Expr::Negate(Box::new(n().binary(BinaryOp::Minus, Expr::int64(1))));
+        assert_eq!(
+            evaluate(&negated).unwrap().as_primitive::<Int64Type>().values(),
+            &[0, 1 - i64::MAX]
+        );
+        let smallest = Expr::Negate(Box::new(
+            Expr::Negate(Box::new(n())).binary(BinaryOp::Minus, Expr::int64(1)),
+        ));
+        assert!(evaluate(&smallest).is_err());
+    }
+
+    #[test]
+    fn one_kind_of_text_constant_meets_both_kinds_of_text_column() {
+        for column in ["view", "text"] {
+            let equal = evaluate(&Expr::column(column).equals(Expr::text("a"))).unwrap();
+            assert!(equal.as_boolean().value(0), "{column}");
+            let list = Expr::InList {
+                expr: Box::new(Expr::column(column)),
+                list: vec![Expr::text("a"), Expr::text("c")],
+                negated: false,
+            };
+            assert!(evaluate(&list).unwrap().as_boolean().value(0), "{column}");
+            let filled = Expr::call("coalesce", vec![Expr::column(column), Expr::text("")]);
+            assert_eq!(evaluate(&filled).unwrap().null_count(), 0, "{column}");
+        }
+        assert!(
+            evaluate(&Expr::column("view").equals(Expr::column("text")))
+                .unwrap()
+                .as_boolean()
+                .value(0)
+        );
+    }
+
+    #[test]
+    fn maps_are_read_by_key() {
+        let value = |key: &str| Expr::call("get_field", vec![Expr::column("attributes"), Expr::text(key)]);
+        let cast = Expr::Cast {
+            expr: Box::new(value("k")),
+            data_type: "Int64".into(),
+            try_: false,
+        };
+        assert_eq!(
+            evaluate(&cast).unwrap().as_primitive::<Int64Type>().values(),
+            &[7, 8]
+        );
+        assert_eq!(evaluate(&value("missing")).unwrap().null_count(), 2);
+        assert_eq!(value("k").to_string(), "attributes['k']");
+    }
+
+    #[test]
+    fn constants_are_cast_once() {
+        let physical = compile(&Expr::column("view").equals(Expr::text("a")), &schema()).unwrap();
+        let right = physical.children()[1];
+        assert!(right.downcast_ref::<PhysicalLiteral>().is_some(), "{right}");
+    }
+
+    #[test]
+    fn what_is_unknown_or_not_deterministic_does_not_compile() {
+        let code = |expr: &Expr| compile(expr, &schema()).unwrap_err().code();
+        assert_eq!(code(&Expr::column("nosuch")), "PF-3101");
+        for name in ["now", "random", "uuid", "current_date", "nosuch"] {
+            assert_eq!(code(&Expr::call(name, Vec::new())), "PF-3103", "{name}");
+        }
+        let mistyped = Expr::Cast {
+            expr: Box::new(Expr::int64(1)),
+            data_type: "Number".into(),
+            try_: false,
+        };
+        assert_eq!(code(&mistyped), "PF-3103");
+    }
+
+    #[test]
+    fn expressions_survive_json() {
+        let constants = [
+            f64::NAN,
+            f64::INFINITY,
+            f64::NEG_INFINITY,
+            -0.0,
+            0.1,
+            f64::MIN_POSITIVE,
+            1e300,
+        ];
+        let floats = constants.map(Expr::float64).to_vec();
+        let scalars = [
+            ScalarValue::Decimal128(Some(-12_345), 38, 12),
+            ScalarValue::TimestampNanosecond(Some(1), None),
+            ScalarValue::TimestampMicrosecond(Some(-1), Some("UTC".into())),
+            ScalarValue::Date32(Some(20_000)),
+            ScalarValue::Float32(Some(0.1)),
+            ScalarValue::UInt64(Some(u64::MAX)),
+            ScalarValue::Utf8View(None),
+            ScalarValue::Null,
+            ScalarValue::new_interval_mdn(1, -2, 3),
+        ];
+        let others = scalars.iter().map(|scalar| {
+            let literal = Literal::from_scalar(scalar).unwrap();
+            let back = literal.to_scalar().unwrap();
+            assert!(back == *scalar || scalar.is_null(), "{scalar:?} became {back:?}");
+            Expr::Literal(literal)
+        });
+        let list = floats.into_iter().chain(others).collect();
+        let expr = Expr::InList {
+            expr: Box::new(Expr::column("n")),
+            list,
+            negated: true,
+        };
+        let again: Expr = serde_json::from_str(&serde_json::to_string(&expr).unwrap()).unwrap();
+        assert_eq!(again, expr);
+        assert_eq!(again.columns().into_iter().collect::<Vec<_>>(), ["n"]);
+    }
+
+    #[test]
+    fn negative_floats_keep_the_sign_of_zero() {
+        let batch = RecordBatch::try_new(
+            Arc::new(Schema::new(vec![Field::new("f", DataType::Float64, true)])),
+            vec![Arc::new(Float64Array::from(vec![0.0]))],
+        )
+        .unwrap();
+        let negated = compile(&Expr::Negate(Box::new(Expr::column("f"))), &batch.schema()).unwrap();
+        let value = negated.evaluate(&batch).unwrap().into_array(1).unwrap();
+        assert!(
+            value
+                .as_primitive::<arrow::datatypes::Float64Type>()
+                .value(0)
+                .is_sign_negative()
+        );
+    }
+}

@@ -1,0 +1,218 @@
+//! What the handlers stand on: the engine behind a trait, the query service, the live service, limits.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use pyflare_history::QueryService;
+use pyflare_live::{Access, Failure, Live, Scope, View, ViewName, Views};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::metrics::{HttpMetrics, MetricsSource};
+
+/// A statement, as far as the API must know before it acts on it.
+#[derive(Clone, Debug)]
+pub enum Statement {
+    Create {
+        name: String,
+        or_replace: bool,
+        if_not_exists: bool,
+    },
+    Drop {
+        name: String,
+        if_exists: bool,
+    },
+    Show,
+    /// `EXPLAIN MONITOR` of a statement.
+    Explain(Box<Explanation>),
+    /// `EXPLAIN MONITOR name`.
+    ExplainNamed {
+        name: String,
+    },
+    /// Anything else, for the query service.
+    Query,
+}
+
+/// A monitor in words.
+#[derive(Clone, Debug)]
+pub struct Explanation {
+    /// The view's columns and, by position, those that identify a row.
+    pub schema: SchemaRef,
+    pub key: Vec<usize>,
+    /// Our plan, one node a line.
+    pub plan: String,
+    /// The planner's logical plan.
+    pub logical: String,
+    /// What runs, from the stream to the view.
+    pub operators: Vec<String>,
+    /// How much is kept.
+    pub state: String,
+    /// Equal for monitors that compute the same.
+    pub fingerprint: String,
+    /// All of it as `(topic, text)` lines, the way a table shows it.
+    pub lines: Vec<(String, String)>,
+}
+
+/// What a CREATE MONITOR did.
+#[derive(Clone, Debug)]
+pub enum Created {
+    New(Arc<View>),
+    /// `OR REPLACE` took the place of an older one.
+    Replaced(Arc<View>),
+    /// `IF NOT EXISTS`: it was there and is untouched.
+    Existing(Arc<View>),
+}
+
+impl Created {
+    pub fn view(&self) -> &Arc<View> {
+        match self {
+            Created::New(view) | Created::Replaced(view) | Created::Existing(view) => view,
+        }
+    }
+
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Created::New(_) => "created",
+            Created::Replaced(_) => "replaced",
+            Created::Existing(_) => "exists",
+        }
+    }
+}
+
+/// How the engine is doing.
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
+pub struct Status {
+    pub version: String,
+    /// The newest tick that was issued, and the newest that every worker has finished; milliseconds since 1970.
+    pub tick: u64,
+    pub complete_tick: u64,
+    pub workers: u64,
+    /// The log is being replayed after a start.
+    pub replaying: bool,
+    /// How far the complete tick is behind the clock.
+    pub lag_ms: u64,
+    /// By stream.
+    pub rows_admitted: BTreeMap<String, u64>,
+    /// Requests that were sent again and counted once.
+    pub duplicates: u64,
+    pub late_rows: u64,
+    pub decode_errors: u64,
+    pub rejected_rows: u64,
+    /// Bytes in the log that are not in a view yet.
+    pub log_backlog_bytes: u64,
+    /// Everything up to this tick is in the store.
+    pub flushed_cut: Option<u64>,
+}
+
+/// Whether requests should be sent here.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness {
+    /// Why not, one sentence each; empty: ready.
+    pub reasons: Vec<String>,
+}
+
+/// The engine, as the REST API uses it: monitors and its state. Views are read through [`Views`].
+#[async_trait]
+pub trait Engine: Send + Sync + 'static {
+    /// Reads a statement without acting on it. Plans, so it may take milliseconds: never called on an async thread.
+    fn read(&self, scope: &Scope, sql: &str) -> Result<Statement, Failure>;
+
+    /// Carries out a CREATE MONITOR for the scope's owner.
+    async fn create(&self, scope: &Scope, sql: &str) -> Result<Created, Failure>;
+
+    /// Drops a monitor: `PF-3002` unknown, `PF-3003` built in.
+    async fn drop_monitor(&self, name: &ViewName) -> Result<(), Failure>;
+
+    /// Explains an installed monitor. Plans: never called on an async thread.
+    fn explain(&self, name: &ViewName) -> Result<Explanation, Failure>;
+
+    fn status(&self) -> Status;
+
+    fn readiness(&self) -> Readiness;
+}
+
+/// Bounds of the API; those of queries are the query service's.
+#[derive(Clone, Debug)]
+pub struct ApiLimits {
+    /// Largest request body.
+    pub body_bytes: usize,
+    /// Longest `timeout_ms` a query may ask for is the query service's; this one bounds everything else.
+    pub request_timeout: Duration,
+}
+
+impl Default for ApiLimits {
+    fn default() -> ApiLimits {
+        ApiLimits {
+            body_bytes: 1 << 20,
+            request_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Everything the handlers need; cheap to clone.
+#[derive(Clone)]
+pub struct Api {
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) views: Arc<dyn Views>,
+    pub(crate) queries: Arc<QueryService>,
+    pub(crate) live: Live,
+    pub(crate) access: Arc<Access>,
+    pub(crate) metrics: Arc<dyn MetricsSource>,
+    pub(crate) http: Arc<HttpMetrics>,
+    pub(crate) limits: Arc<ApiLimits>,
+}
+
+impl Api {
+    pub fn new(
+        engine: Arc<dyn Engine>,
+        views: Arc<dyn Views>,
+        queries: Arc<QueryService>,
+        live: Live,
+        access: Access,
+        metrics: Arc<dyn MetricsSource>,
+        limits: ApiLimits,
+    ) -> Api {
+        Api {
+            engine,
+            views,
+            queries,
+            live,
+            access: Arc::new(access),
+            metrics,
+            http: Arc::default(),
+            limits: Arc::new(limits),
+        }
+    }
+
+    /// The view of that name that the caller sees, or a refusal that names what there is.
+    pub(crate) fn view(&self, scope: &Scope, name: &str) -> Result<Arc<View>, Failure> {
+        let project = scope.project.as_deref();
+        let found = self
+            .views
+            .view(project, name)
+            .filter(|view| view.visible_to(project) && !view.temporary);
+        found.ok_or_else(|| {
+            let all = self.visible(scope);
+            let same = all.iter().filter(|view| view.name.name == name).count();
+            let unknown = Failure::unknown_view(name, all.iter().map(|view| view.name.name.as_str()));
+            if same > 1 {
+                return unknown
+                    .with_hint("several projects have one: say which in the header x-pyflare-project");
+            }
+            unknown
+        })
+    }
+
+    /// All views that the caller sees, by name and project.
+    pub(crate) fn visible(&self, scope: &Scope) -> Vec<Arc<View>> {
+        let mut views = self.views.views();
+        views.retain(|view| view.visible_to(scope.project.as_deref()) && !view.temporary);
+        views.sort_by(|left, right| {
+            (&left.name.name, &left.name.project).cmp(&(&right.name.name, &right.name.project))
+        });
+        views
+    }
+}

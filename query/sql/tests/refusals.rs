@@ -1,0 +1,559 @@
+//! What is refused: with which code, at which place, and with a way out.
+#![allow(clippy::unwrap_used)]
+
+use pyflare_sql::{PlanScope, Position, SqlError, parse};
+
+fn refusal(sql: &str) -> SqlError {
+    match parse(
+        sql,
+        &PlanScope {
+            project: Some("shop".into()),
+        },
+    ) {
+        Err(error) => error,
+        Ok(statement) => panic!("accepted: {sql}\n{statement:?}"),
+    }
+}
+
+/// `(SELECT, code, word of the message, place of that text)`; an empty place means that none is known.
+fn check(cases: &[(&str, &str, &str, &str)]) {
+    const PREFIX: &str = "CREATE MONITOR m AS\n";
+    for (select, code, word, place) in cases {
+        let error = refusal(&format!("{PREFIX}{select}"));
+        assert_eq!(error.code(), *code, "{select}\n{error}");
+        assert!(error.message.contains(word), "{select}\n{error}");
+        assert!(
+            error.hint.is_some() || ["PF-4001", "PF-4002", "PF-4005", "PF-4009"].contains(code),
+            "{select}\n{error}"
+        );
+        if place.is_empty() {
+            continue;
+        }
+        let column = select
+            .find(place)
+            .unwrap_or_else(|| panic!("{place} is not in {select}")) as u64
+            + 1;
+        assert_eq!(
+            error.position,
+            Some(Position { line: 2, column }),
+            "{select}\n{error}"
+        );
+    }
+}
+
+#[test]
+fn clauses_that_cannot_be_maintained() {
+    check(&[
+        (
+            "SELECT name FROM spans ORDER BY name",
+            "PF-4006",
+            "ORDER BY",
+            "name",
+        ),
+        ("SELECT name FROM spans LIMIT 3", "PF-4006", "LIMIT", "3"),
+        (
+            "SELECT name FROM spans FETCH FIRST 3 ROWS ONLY",
+            "PF-4006",
+            "FETCH",
+            "",
+        ),
+        (
+            "SELECT a.name FROM spans a JOIN logs b ON a.trace_id = b.trace_id",
+            "PF-4006",
+            "JOIN",
+            "",
+        ),
+        ("SELECT a.name FROM spans a, logs b", "PF-4006", "join", "logs b"),
+        (
+            "SELECT a.name FROM (spans a CROSS JOIN logs b)",
+            "PF-4006",
+            "JOIN",
+            "",
+        ),
+        (
+            "SELECT name FROM spans UNION ALL SELECT name FROM spans",
+            "PF-4006",
+            "UNION",
+            "",
+        ),
+        (
+            "SELECT name FROM spans EXCEPT SELECT name FROM spans",
+            "PF-4006",
+            "EXCEPT",
+            "",
+        ),
+        (
+            "SELECT name FROM spans INTERSECT SELECT name FROM spans",
+            "PF-4006",
+            "INTERSECT",
+            "",
+        ),
+        (
+            "SELECT name, row_number() OVER (PARTITION BY model) AS r FROM spans",
+            "PF-4006",
+            "window function",
+            "row_number",
+        ),
+        (
+            "SELECT name, sum(duration_ns) OVER () AS r FROM spans",
+            "PF-4006",
+            "window function",
+            "sum",
+        ),
+        (
+            "SELECT name FROM spans WHERE trace_id IN (SELECT trace_id FROM logs)",
+            "PF-4006",
+            "IN (SELECT",
+            "",
+        ),
+        (
+            "SELECT name FROM spans WHERE EXISTS (SELECT 1 FROM logs)",
+            "PF-4006",
+            "EXISTS",
+            "",
+        ),
+        (
+            "SELECT name FROM spans WHERE duration_ns > (SELECT 1 FROM logs)",
+            "PF-4006",
+            "scalar subquery",
+            "",
+        ),
+        (
+            "SELECT name FROM spans WHERE duration_ns > ALL (SELECT 1 FROM logs)",
+            "PF-4006",
+            "ALL",
+            "",
+        ),
+        (
+            "SELECT DISTINCT ON (model) name FROM spans",
+            "PF-4006",
+            "DISTINCT ON",
+            "SELECT",
+        ),
+        (
+            "SELECT model, count(*) AS n FROM spans GROUP BY ROLLUP (model)",
+            "PF-4006",
+            "ROLLUP",
+            "",
+        ),
+        (
+            "SELECT model, count(*) AS n FROM spans GROUP BY CUBE (model)",
+            "PF-4006",
+            "CUBE",
+            "",
+        ),
+        (
+            "SELECT model, count(*) AS n FROM spans GROUP BY GROUPING SETS ((model))",
+            "PF-4006",
+            "GROUPING SETS",
+            "",
+        ),
+        (
+            "SELECT count(*) AS n FROM HOP(spans, event_time, INTERVAL '1 minute', INTERVAL '5 minutes')",
+            "PF-4006",
+            "HOP",
+            "HOP",
+        ),
+        (
+            "SELECT count(*) AS n FROM SESSION(spans, event_time, INTERVAL '1 minute')",
+            "PF-4006",
+            "SESSION",
+            "SESSION",
+        ),
+        (
+            "SELECT name FROM spans, UNNEST(finish_reason)",
+            "PF-4006",
+            "join",
+            "",
+        ),
+        (
+            "SELECT name FROM generate_series(1, 10)",
+            "PF-4006",
+            "generate_series",
+            "",
+        ),
+        (
+            "SELECT name FROM spans TABLESAMPLE SYSTEM (10)",
+            "PF-4006",
+            "TABLESAMPLE",
+            "",
+        ),
+        ("SELECT 1 AS one", "PF-4006", "FROM", "SELECT"),
+        (
+            "SELECT name FROM spans WHERE name SIMILAR TO 'a%'",
+            "PF-4006",
+            "SIMILAR TO",
+            "",
+        ),
+        ("SELECT name FROM live.requests", "PF-4006", "views", ""),
+        ("SELECT name FROM history.spans", "PF-4006", "history", ""),
+        ("SELECT name FROM spans WHERE false", "PF-4006", "empty", ""),
+        (
+            "WITH RECURSIVE a AS (SELECT name FROM spans) SELECT name FROM a",
+            "PF-4006",
+            "RECURSIVE",
+            "",
+        ),
+        ("SELECT name FROM spans QUALIFY true", "PF-4006", "QUALIFY", ""),
+        (
+            "SELECT name FROM spans EMIT FINAL",
+            "PF-4006",
+            "EMIT FINAL",
+            "EMIT",
+        ),
+        ("SELECT name INTO other FROM spans", "PF-4006", "INTO", ""),
+    ]);
+}
+
+#[test]
+fn what_is_not_decided_by_the_row() {
+    check(&[
+        (
+            "SELECT name FROM spans WHERE event_time > now() - INTERVAL '5 minutes'",
+            "PF-4008",
+            "now",
+            "now",
+        ),
+        (
+            "SELECT name FROM spans WHERE event_time > CURRENT_TIMESTAMP",
+            "PF-4008",
+            "current_timestamp",
+            "CURRENT_TIMESTAMP",
+        ),
+        (
+            "SELECT name, current_date AS d FROM spans",
+            "PF-4008",
+            "current_date",
+            "current_date",
+        ),
+        (
+            "SELECT name FROM spans WHERE random() < 0.1",
+            "PF-4008",
+            "random",
+            "random",
+        ),
+        ("SELECT uuid() AS id FROM spans", "PF-4008", "uuid", "uuid"),
+    ]);
+}
+
+#[test]
+fn aggregates_and_groups() {
+    check(&[
+        ("SELECT count(*) AS n FROM spans", "PF-4010", "GROUP BY", ""),
+        (
+            "SELECT 1 AS one FROM spans HAVING count(*) > 1",
+            "PF-4010",
+            "GROUP BY",
+            "",
+        ),
+        (
+            "SELECT count(*) AS n FROM spans GROUP BY 'x'",
+            "PF-4010",
+            "constants",
+            "",
+        ),
+        (
+            "SELECT n, count(*) AS c FROM (SELECT model, count(*) AS n FROM spans GROUP BY model) GROUP BY n",
+            "PF-4010",
+            "already aggregated",
+            "",
+        ),
+        (
+            "SELECT DISTINCT n FROM (SELECT model, count(*) AS n FROM spans GROUP BY model)",
+            "PF-4010",
+            "DISTINCT",
+            "",
+        ),
+        (
+            "SELECT model, stddev(duration_ns) AS s FROM spans GROUP BY model",
+            "PF-4009",
+            "stddev",
+            "stddev",
+        ),
+        (
+            "SELECT model, array_agg(name) AS s FROM spans GROUP BY model",
+            "PF-4009",
+            "array_agg",
+            "array_agg",
+        ),
+        (
+            "SELECT model, percentile_cont(0.5) WITHIN GROUP (ORDER BY duration_ns) AS p FROM spans GROUP BY model",
+            "PF-4009",
+            "percentile_cont",
+            "percentile_cont",
+        ),
+        (
+            "SELECT model, count(DISTINCT name) AS n FROM spans GROUP BY model",
+            "PF-4009",
+            "DISTINCT",
+            "count",
+        ),
+        (
+            "SELECT model, approx_distinct(name) AS n FROM spans GROUP BY model",
+            "PF-4009",
+            "approx_distinct",
+            "approx_distinct",
+        ),
+        (
+            "SELECT model, sum(name) AS n FROM spans GROUP BY model",
+            "PF-4009",
+            "numbers",
+            "",
+        ),
+        (
+            "SELECT model, quantile(duration_ns, 1.5) AS n FROM spans GROUP BY model",
+            "PF-4009",
+            "between 0 and 1",
+            "",
+        ),
+        (
+            "SELECT model, quantile(duration_ns, temperature) AS n FROM spans GROUP BY model",
+            "PF-4009",
+            "between 0 and 1",
+            "",
+        ),
+        (
+            "SELECT model, quantile(duration_ns) AS n FROM spans GROUP BY model",
+            "PF-4009",
+            "two arguments",
+            "",
+        ),
+        (
+            "SELECT model, name FROM spans GROUP BY model",
+            "PF-4005",
+            "name",
+            "name",
+        ),
+        ("SELECT name FROM spans WHERE count(*) > 1", "PF-4005", "", ""),
+    ]);
+}
+
+#[test]
+fn windows_that_are_none() {
+    let cases = [
+        "TUMBLE(spans, event_time)",
+        "TUMBLE(spans, event_time, INTERVAL '1 month')",
+        "TUMBLE(spans, event_time, INTERVAL '0 seconds')",
+        "TUMBLE(spans, event_time, INTERVAL '-1 minute')",
+        "TUMBLE(spans, event_time, INTERVAL '10 milliseconds')",
+        "TUMBLE(spans, event_time, INTERVAL '1000 days')",
+        "TUMBLE(spans, event_time, '1 minute')",
+        "TUMBLE(spans, event_time, 60)",
+        "TUMBLE(spans, name, INTERVAL '1 minute')",
+        "TUMBLE(spans, event_time + INTERVAL '1 hour', INTERVAL '1 minute')",
+        "TUMBLE('spans', event_time, INTERVAL '1 minute')",
+        "TUMBLE((SELECT event_time, 1 AS window_end FROM spans), event_time, INTERVAL '1 minute')",
+    ];
+    for relation in cases {
+        let error = refusal(&format!(
+            "CREATE MONITOR m AS SELECT window_start, count(*) AS n FROM {relation} GROUP BY 1"
+        ));
+        assert_eq!(error.code(), "PF-4007", "{relation}\n{error}");
+        assert!(error.hint.is_some(), "{error}");
+    }
+    let nested = "CREATE MONITOR m AS WITH a AS (SELECT name, event_time FROM TUMBLE(spans, event_time, INTERVAL '1 minute')) \
+                  SELECT window_start, count(*) AS n FROM TUMBLE(a, event_time, INTERVAL '1 hour') GROUP BY 1";
+    assert_eq!(refusal(nested).code(), "PF-4007");
+}
+
+#[test]
+fn names_types_and_meaning() {
+    check(&[
+        ("SELECT modle FROM spans", "PF-4005", "modle", "modle"),
+        ("SELECT name FROM spnas", "PF-4005", "spnas", ""),
+        ("SELECT nosuch(name) FROM spans", "PF-4005", "nosuch", "nosuch"),
+        (
+            "SELECT name + duration_ns FROM spans WHERE name = 1 + true",
+            "PF-4005",
+            "",
+            "",
+        ),
+        ("SELECT name FROM spans WHERE duration_ns", "PF-4005", "", ""),
+        ("SELECT name AS a, model AS a FROM spans", "PF-4005", "a", ""),
+        (
+            "SELECT name AS \"Total Cost\" FROM spans",
+            "PF-4011",
+            "Total Cost",
+            "",
+        ),
+        ("SELECT _tick FROM spans", "PF-4011", "_tick", ""),
+        ("SELECT name AS _diff FROM spans", "PF-4011", "_diff", ""),
+        ("SELECT NULL AS nothing FROM spans", "PF-4011", "NULL", ""),
+        (
+            "SELECT end_time - start_time AS took FROM spans",
+            "PF-4011",
+            "took",
+            "",
+        ),
+        ("SELECT sha256(name) AS hash FROM spans", "PF-4011", "Binary", ""),
+    ]);
+}
+
+#[test]
+fn the_wrapper() {
+    let cases = [
+        ("CREATE MONITOR a$b AS SELECT name FROM spans", "PF-4003"),
+        ("CREATE MONITOR \"Über\" AS SELECT name FROM spans", "PF-4003"),
+        ("CREATE MONITOR 1a AS SELECT name FROM spans", "PF-4001"),
+        ("CREATE MONITOR a.b AS SELECT name FROM spans", "PF-4003"),
+        ("CREATE MONITOR AS SELECT name FROM spans", "PF-4001"),
+        ("CREATE MONITOR a SELECT name FROM spans", "PF-4001"),
+        ("CREATE MONITOR a AS", "PF-4001"),
+        ("CREATE MONITOR a AS INSERT INTO spans VALUES (1)", "PF-4001"),
+        ("CREATE MONITOR a AS SELECT name FROM", "PF-4001"),
+        ("CREATE MONITOR a AS SELECT name, FROM WHERE", "PF-4001"),
+        ("CREATE MONITOR a AS SELECT 'open FROM spans", "PF-4001"),
+        (
+            "CREATE MONITOR a AS SELECT name FROM spans; DROP MONITOR a",
+            "PF-4001",
+        ),
+        (
+            "CREATE MONITOR a AS SELECT name FROM spans EMIT SOMETIMES",
+            "PF-4001",
+        ),
+        (
+            "CREATE OR REPLACE MONITOR IF NOT EXISTS a AS SELECT name FROM spans",
+            "PF-4001",
+        ),
+        (
+            "CREATE MONITOR a WITH (retention = '3 fortnights') AS SELECT name FROM spans",
+            "PF-4004",
+        ),
+        (
+            "CREATE MONITOR a WITH (retention = 48) AS SELECT name FROM spans",
+            "PF-4004",
+        ),
+        (
+            "CREATE MONITOR a WITH (retention = '0 seconds') AS SELECT name FROM spans",
+            "PF-4004",
+        ),
+        (
+            "CREATE MONITOR a WITH (lateness = '400 days') AS SELECT name FROM spans",
+            "PF-4004",
+        ),
+        (
+            "CREATE MONITOR a WITH (colour = 'red') AS SELECT name FROM spans",
+            "PF-4004",
+        ),
+        (
+            "CREATE MONITOR a WITH (lateness = '1 s', lateness = '2 s') AS SELECT name FROM spans",
+            "PF-4004",
+        ),
+        ("DROP MONITOR", "PF-4001"),
+        ("DROP MONITOR a, b", "PF-4001"),
+        ("DROP MONITOR a CASCADE", "PF-4006"),
+        ("SHOW MONITORS LIKE 'a'", "PF-4001"),
+    ];
+    for (sql, code) in cases {
+        let error = refusal(sql);
+        assert_eq!(error.code(), code, "{sql}\n{error}");
+    }
+    let long = format!("CREATE MONITOR {} AS SELECT name FROM spans", "a".repeat(64));
+    assert_eq!(refusal(&long).code(), "PF-4003");
+}
+
+#[test]
+fn syntax_errors_know_their_place() {
+    let error = refusal("CREATE MONITOR a AS\nSELECT name,\n  FROM spans WHERE )");
+    assert_eq!(error.code(), "PF-4001");
+    assert!(
+        error.position.is_some_and(|position| position.line == 3),
+        "{error}"
+    );
+    let error = refusal("CREATE MONITOR a AS SELECT 'open FROM spans");
+    assert!(error.position.is_some(), "{error}");
+}
+
+/// Hostile statements end, soon, with a limit or an error, never with a panic.
+#[test]
+fn hostile_statements() {
+    let deep_parentheses = format!(
+        "CREATE MONITOR a AS SELECT {}1{} AS x FROM spans",
+        "(".repeat(5_000),
+        ")".repeat(5_000)
+    );
+    let deep_not = format!(
+        "CREATE MONITOR a AS SELECT name FROM spans WHERE {} true",
+        "NOT ".repeat(3_000)
+    );
+    let deep_minus = format!(
+        "CREATE MONITOR a AS SELECT {} 1 AS x FROM spans",
+        "- ".repeat(3_000)
+    );
+    let deep_case = format!(
+        "CREATE MONITOR a AS SELECT {} 1 {} AS x FROM spans",
+        "CASE WHEN true THEN ".repeat(400),
+        "END ".repeat(400)
+    );
+    let long_sum = format!(
+        "CREATE MONITOR a AS SELECT {} AS x FROM spans",
+        vec!["duration_ns"; 1_900].join(" + ")
+    );
+    let deep_subqueries = format!(
+        "CREATE MONITOR a AS {} spans {}",
+        "SELECT * FROM (".repeat(300),
+        ")".repeat(300)
+    );
+    let long_text = format!(
+        "CREATE MONITOR a AS SELECT '{}' AS x FROM spans",
+        "x".repeat(5_000)
+    );
+    let long_statement = format!(
+        "CREATE MONITOR a AS SELECT name FROM spans -- {}",
+        "x".repeat(70_000)
+    );
+    let many_tokens = format!(
+        "CREATE MONITOR a AS SELECT name FROM spans WHERE {}",
+        vec!["name = 'a'"; 2_000].join(" OR ")
+    );
+    let mut doubling = "SELECT name || name AS name FROM spans".to_string();
+    for _ in 0..25 {
+        doubling = format!("SELECT name || name || name AS name FROM ({doubling})");
+    }
+    let doubling = format!("CREATE MONITOR a AS {doubling}");
+    let mut folding = format!("SELECT '{}' AS x FROM spans", "y".repeat(4_000));
+    for _ in 0..6 {
+        folding = format!("SELECT {} AS x FROM ({folding})", vec!["x"; 200].join(" || "));
+    }
+    let folding = format!("CREATE MONITOR a AS {folding}");
+    let cases = [
+        deep_parentheses.as_str(),
+        &deep_not,
+        &deep_minus,
+        &deep_case,
+        &long_sum,
+        &deep_subqueries,
+        &long_text,
+        &long_statement,
+        &many_tokens,
+        &doubling,
+        &folding,
+        "CREATE MONITOR a AS SELECT repeat('x', 500000000) AS x FROM spans",
+        "CREATE MONITOR a AS SELECT repeat(repeat('x', 1000), 1000) AS x FROM spans",
+        "CREATE MONITOR a AS SELECT repeat(name, duration_ns) AS x FROM spans",
+        "CREATE MONITOR a AS SELECT lpad('x', 2000000000) AS x FROM spans",
+        "CREATE MONITOR a AS SELECT array_to_string(range(1, 1000000000), ',') AS x FROM spans",
+        "CREATE MONITOR a AS SELECT name ~ '((a{1000}){1000}){1000}' AS x, name ~ '(' AS y, repeat('a', 999999999) AS z FROM spans",
+    ];
+    for sql in cases {
+        let started = std::time::Instant::now();
+        let error = refusal(sql);
+        let shown = &sql[..sql.len().min(120)];
+        assert!(
+            ["PF-4001", "PF-4002", "PF-4005"].contains(&error.code()),
+            "{shown}\n{error}"
+        );
+        assert!(started.elapsed().as_secs() < 10, "{shown}");
+    }
+}
+
+/// A chain of a thousand conditions is legitimate: AND and OR become balanced trees.
+#[test]
+fn long_chains_of_conditions_are_fine() {
+    let many = (0..900)
+        .map(|number| format!("name = 'n{number}'"))
+        .collect::<Vec<_>>()
+        .join(" OR ");
+    let sql = format!("CREATE MONITOR a AS SELECT name FROM spans WHERE {many}");
+    assert!(parse(&sql, &PlanScope::default()).is_ok());
+}

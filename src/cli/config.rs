@@ -1,0 +1,293 @@
+//! The configuration: one table of settings yields flags, environment variables, TOML keys, defaults and help.
+//!
+//! Precedence: flag > `PYFLARE_*` > TOML > default. The same words everywhere: `listen.api` is `--listen-api`,
+//! `PYFLARE_LISTEN_API` and `api` in the TOML section `[listen]`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+struct Setting {
+    key: &'static str,
+    default: &'static str,
+    help: &'static str,
+    switch: bool,
+}
+
+const fn setting(key: &'static str, default: &'static str, help: &'static str) -> Setting {
+    Setting { key, default, help, switch: false }
+}
+
+const SETTINGS: &[Setting] = &[
+    setting("data_dir", "./pyflare-data", "Where everything is kept"),
+    setting("workers", "0", "Dataflow worker threads; 0: one less than the cores, at least one"),
+    setting("listen.otlp_grpc", "127.0.0.1:4317", "OTLP over gRPC; port 0 picks a free one"),
+    setting("listen.otlp_http", "127.0.0.1:4318", "OTLP over HTTP, protobuf and JSON"),
+    setting("listen.api", "127.0.0.1:4319", "REST, WebSocket and the web UI"),
+    setting(
+        "listen.cors_origins",
+        "http://localhost:*,http://127.0.0.1:*",
+        "Web pages that may send OTLP, separated by commas",
+    ),
+    setting("listen.allowed_hosts", "", "Host names under which a proxy on this machine publishes the API"),
+    setting("auth.keys", "", "Keys and their projects, 'pf_…=project' separated by commas; none: open mode, loopback only"),
+    Setting {
+        key: "auth.insecure_open",
+        default: "false",
+        help: "Accept everybody who can reach the ports, without keys",
+        switch: true,
+    },
+    setting("log.url", "embedded", "The log: 'embedded'"),
+    setting("store.url", "delta", "History: 'delta' (tables in the data directory) or 'none'"),
+    setting("store.flush_seconds", "10", "Rows reach the store at least this often"),
+    setting("limits.request_mb", "64", "Largest request body, decompressed"),
+    setting("limits.log_gb", "64", "The log refuses new data beyond this"),
+    setting("limits.min_free_gb", "2", "The log refuses new data when the disk has less free"),
+    setting("limits.query_seconds", "30", "Time limit of a query that names none"),
+    setting("limits.query_memory_mb", "512", "Memory of one query"),
+    setting("limits.live_connections", "256", "WebSocket connections at once"),
+    setting("retention.streams_days", "30", "Stored spans, logs and metrics older than this may be deleted"),
+    setting("logging.format", "text", "The server's own log on standard error: 'text' or 'json'"),
+    setting("logging.level", "info", "Which of it: error, warn, info, debug"),
+];
+
+impl Setting {
+    fn flag(&self) -> String {
+        // The two switches that people type are shorter than their section.
+        match self.key {
+            "auth.insecure_open" => "insecure-open".into(),
+            key => key.replace(['.', '_'], "-"),
+        }
+    }
+
+    fn variable(&self) -> String {
+        format!("PYFLARE_{}", self.key.replace('.', "_").to_uppercase())
+    }
+}
+
+/// The `serve` command with a flag per setting.
+pub fn serve_command() -> Command {
+    let mut command = Command::new("serve")
+        .about("Start receivers, engine, store, API and UI in one process")
+        .after_help(
+            "Every flag is also an environment variable and a key of the TOML file: --listen-api is \
+             PYFLARE_LISTEN_API and, in the section [listen], api = \"…\". Flags win over the environment, \
+             the environment over the file.",
+        )
+        .arg(
+            Arg::new("config")
+                .long("config")
+                .value_name("FILE")
+                .env("PYFLARE_CONFIG")
+                .hide_env_values(true)
+                .help("A TOML file with any of the settings below"),
+        );
+    for setting in SETTINGS {
+        let help = match setting.default {
+            "" => format!("{} [env: {}]", setting.help, setting.variable()),
+            default => format!("{} [default: {default}] [env: {}]", setting.help, setting.variable()),
+        };
+        let argument = Arg::new(setting.key).long(setting.flag()).help(help);
+        command = command.arg(match setting.switch {
+            true => argument.action(ArgAction::SetTrue),
+            false => argument.value_name("VALUE"),
+        });
+    }
+    command
+}
+
+/// What `serve` runs with.
+#[derive(Debug, Clone)]
+pub struct Configuration {
+    pub data_dir: PathBuf,
+    pub workers: usize,
+    pub otlp_grpc: SocketAddr,
+    pub otlp_http: SocketAddr,
+    pub api: SocketAddr,
+    pub cors_origins: Vec<String>,
+    pub allowed_hosts: Vec<String>,
+    pub keys: Vec<(String, String)>,
+    pub insecure_open: bool,
+    pub store: bool,
+    pub flush_every: Duration,
+    pub request_bytes: usize,
+    pub log_bytes: u64,
+    pub min_free_bytes: u64,
+    pub query_timeout: Duration,
+    pub query_memory: usize,
+    pub live_connections: usize,
+    pub stream_retention: Duration,
+    pub json_logs: bool,
+    pub log_level: String,
+}
+
+impl Configuration {
+    pub fn read(matches: &ArgMatches) -> anyhow::Result<Configuration> {
+        let file = match matches.get_one::<String>("config") {
+            Some(path) => read_file(path)?,
+            None => BTreeMap::new(),
+        };
+        let value = |key: &str| -> anyhow::Result<String> {
+            let setting = SETTINGS.iter().find(|setting| setting.key == key).expect("invariant: the key is in the table");
+            if setting.switch && matches.get_flag(key) {
+                return Ok("true".into());
+            }
+            if !setting.switch && let Some(given) = matches.get_one::<String>(key) {
+                return Ok(given.clone());
+            }
+            match std::env::var(setting.variable()) {
+                Ok(given) => Ok(given),
+                Err(std::env::VarError::NotPresent) => {
+                    Ok(file.get(key).cloned().unwrap_or_else(|| setting.default.into()))
+                }
+                Err(error) => bail!("PF-6001: {} cannot be read: {error}", setting.variable()),
+            }
+        };
+        let number = |key: &str| -> anyhow::Result<u64> {
+            let text = value(key)?;
+            text.trim().parse().map_err(|_| anyhow!("PF-6002: {key} must be a whole number, not {text:?}"))
+        };
+        let address = |key: &str| -> anyhow::Result<SocketAddr> {
+            let text = value(key)?;
+            let resolved = text.replace("localhost", "127.0.0.1");
+            resolved.parse().map_err(|_| anyhow!("PF-6003: {key} must be an address like 127.0.0.1:4319, not {text:?}"))
+        };
+        let list = |key: &str| -> anyhow::Result<Vec<String>> {
+            Ok(value(key)?.split(',').map(str::trim).filter(|item| !item.is_empty()).map(String::from).collect())
+        };
+        let mut keys = Vec::new();
+        for pair in list("auth.keys")? {
+            // The key itself never appears in a message.
+            let (key, project) = pair
+                .split_once('=')
+                .ok_or_else(|| anyhow!("PF-6004: auth.keys needs entries like pf_…=project"))?;
+            keys.push((key.to_string(), project.to_string()));
+        }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers = match number("workers")? {
+            0 => cores.saturating_sub(1).max(1),
+            given if given <= 256 => given as usize,
+            given => bail!("PF-6002: workers must be at most 256, not {given}"),
+        };
+        match value("log.url")?.as_str() {
+            "embedded" => {}
+            other => bail!("PF-6005: log.url {other:?} is not known to this build; it has 'embedded'"),
+        }
+        let store = match value("store.url")?.as_str() {
+            "delta" => true,
+            "none" => false,
+            other => bail!("PF-6005: store.url {other:?} is not known to this build; it has 'delta' and 'none'"),
+        };
+        let json_logs = match value("logging.format")?.as_str() {
+            "json" => true,
+            "text" => false,
+            other => bail!("PF-6005: logging.format must be 'text' or 'json', not {other:?}"),
+        };
+        let insecure_open = match value("auth.insecure_open")?.as_str() {
+            "true" | "1" => true,
+            "false" | "0" | "" => false,
+            other => bail!("PF-6005: auth.insecure_open must be true or false, not {other:?}"),
+        };
+        let scaled = |key: &str, shift: u32| -> anyhow::Result<u64> {
+            number(key)?.checked_shl(shift).filter(|scaled| scaled >> shift != 0 || *scaled == 0).ok_or_else(|| anyhow!("PF-6002: {key} is too large"))
+        };
+        Ok(Configuration {
+            data_dir: PathBuf::from(value("data_dir")?),
+            workers,
+            otlp_grpc: address("listen.otlp_grpc")?,
+            otlp_http: address("listen.otlp_http")?,
+            api: address("listen.api")?,
+            cors_origins: list("listen.cors_origins")?,
+            allowed_hosts: list("listen.allowed_hosts")?,
+            keys,
+            insecure_open,
+            store,
+            flush_every: Duration::from_secs(number("store.flush_seconds")?.max(1)),
+            request_bytes: usize::try_from(scaled("limits.request_mb", 20)?)?,
+            log_bytes: scaled("limits.log_gb", 30)?,
+            min_free_bytes: scaled("limits.min_free_gb", 30)?,
+            query_timeout: Duration::from_secs(number("limits.query_seconds")?.max(1)),
+            query_memory: usize::try_from(scaled("limits.query_memory_mb", 20)?)?,
+            live_connections: usize::try_from(number("limits.live_connections")?)?,
+            stream_retention: Duration::from_secs(number("retention.streams_days")?.saturating_mul(86_400)),
+            json_logs,
+            log_level: value("logging.level")?,
+        })
+    }
+}
+
+/// A TOML file as `section.key` → text; an unknown key is refused with the known ones of its section.
+fn read_file(path: &str) -> anyhow::Result<BTreeMap<String, String>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("PF-6006: the configuration file {path} cannot be read"))?;
+    let table: toml::Table = text.parse().with_context(|| format!("PF-6007: {path} is not valid TOML"))?;
+    let mut values = BTreeMap::new();
+    flatten("", &table, &mut values);
+    for key in values.keys() {
+        if !SETTINGS.iter().any(|setting| setting.key == key) {
+            let known: Vec<&str> = SETTINGS.iter().map(|setting| setting.key).collect();
+            bail!("PF-6008: {path} sets {key:?}, which is no setting; there are: {}", known.join(", "));
+        }
+    }
+    Ok(values)
+}
+
+fn flatten(prefix: &str, table: &toml::Table, values: &mut BTreeMap<String, String>) {
+    for (name, value) in table {
+        let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        match value {
+            toml::Value::Table(inner) => flatten(&key, inner, values),
+            toml::Value::String(text) => {
+                values.insert(key, text.clone());
+            }
+            toml::Value::Array(items) => {
+                let texts: Vec<String> =
+                    items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), String::from)).collect();
+                values.insert(key, texts.join(","));
+            }
+            other => {
+                values.insert(key, other.to_string());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn read(arguments: &[&str]) -> anyhow::Result<Configuration> {
+        let all = std::iter::once("serve").chain(arguments.iter().copied());
+        Configuration::read(&serve_command().try_get_matches_from(all)?)
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pyflare.toml");
+        std::fs::write(&path, "data_dir = \"from-file\"\n[listen]\napi = \"127.0.0.1:1\"\n[auth]\nkeys = [\"pf_abc=a\"]\n")
+            .unwrap();
+        let read = read(&["--config", path.to_str().unwrap(), "--listen-api", "127.0.0.1:2"]).unwrap();
+        assert_eq!(read.api.port(), 2);
+        assert_eq!(read.data_dir, PathBuf::from("from-file"));
+        assert_eq!(read.keys, vec![("pf_abc".to_string(), "a".to_string())]);
+        assert_eq!(read.otlp_grpc.port(), 4317);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        assert!(read(&["--workers", "many"]).unwrap_err().to_string().contains("PF-6002"));
+        assert!(read(&["--listen-api", "nowhere"]).unwrap_err().to_string().contains("PF-6003"));
+        assert!(read(&["--store-url", "oracle"]).unwrap_err().to_string().contains("PF-6005"));
+        let message = read(&["--auth-keys", "pf_secret"]).unwrap_err().to_string();
+        assert!(message.contains("PF-6004") && !message.contains("pf_secret"));
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pyflare.toml");
+        std::fs::write(&path, "[listen]\nport = 1\n").unwrap();
+        assert!(read(&["--config", path.to_str().unwrap()]).unwrap_err().to_string().contains("PF-6008"));
+    }
+}

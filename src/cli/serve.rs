@@ -1,0 +1,247 @@
+//! `pyflare serve`: everything in one process, started in order and stopped in the reverse one.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use pyflare_connectors::{Log, Store};
+use pyflare_dataflows::plan::builtin;
+use pyflare_dataflows::{Engine, EngineOptions, ViewName};
+use pyflare_delta::DeltaStore;
+use pyflare_history::{QueryOptions, QueryService};
+use pyflare_live::{Access, Failure, FailureKind, Live, LiveLimits, Scope};
+use pyflare_log::{DataDirectory, EmbeddedLog, FileCatalog, FileTickLog, LogOptions};
+use pyflare_otlp::{AuthRequest, Busy, IngestKeys, OpenMode, ReceiverOptions, Receivers};
+use pyflare_rest::{Api, ApiLimits};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::adapters::{DeltaTables, EngineApi, EngineSource, EngineViews};
+use super::config::Configuration;
+use super::metrics::ServerMetrics;
+
+pub fn run(configuration: Configuration) -> anyhow::Result<()> {
+    start_logging(&configuration)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("pyflare-io").build()?;
+    runtime.block_on(serve(configuration))
+}
+
+fn start_logging(configuration: &Configuration) -> anyhow::Result<()> {
+    let filter = format!(
+        "{level},h2=warn,hyper=warn,datafusion=warn,delta_kernel=warn,deltalake=warn,deltalake_core=warn",
+        level = configuration.log_level
+    );
+    let filter = tracing_subscriber::EnvFilter::try_new(filter)
+        .with_context(|| format!("PF-6009: logging.level {:?} is not a level", configuration.log_level))?;
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match configuration.json_logs {
+        true => subscriber.json().init(),
+        false => subscriber.with_target(false).compact().init(),
+    }
+    Ok(())
+}
+
+async fn serve(configuration: Configuration) -> anyhow::Result<()> {
+    let keys = IngestKeys::new(configuration.keys.clone(), configuration.insecure_open)?;
+    let loopback = configuration.api.ip().to_canonical().is_loopback();
+    if keys.open_mode() == OpenMode::Loopback && !loopback {
+        bail!(
+            "PF-6020: listen.api is {}, which others can reach, and no keys are configured; \
+             set auth.keys, or give --insecure-open if everybody may read and write",
+            configuration.api
+        );
+    }
+    let directory = DataDirectory::open(&configuration.data_dir)?;
+    // Ports first: a server that cannot listen should say so before it replays anything.
+    let api_listener = TcpListener::bind(configuration.api).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => anyhow::anyhow!(
+            "PF-6021: the API's address {} is in use; stop what listens there or choose another with --listen-api",
+            configuration.api
+        ),
+        _ => anyhow::anyhow!("PF-6022: the API cannot listen on {}: {error}", configuration.api),
+    })?;
+    let log = EmbeddedLog::open(LogOptions {
+        directory: directory.log(),
+        cap_bytes: configuration.log_bytes,
+        min_free_bytes: configuration.min_free_bytes,
+        ..LogOptions::default()
+    })?;
+    let store = match configuration.store {
+        true => Some(DeltaStore::open(directory.tables())?),
+        false => None,
+    };
+    let engine = start_engine(&configuration, &directory, Arc::clone(&log), store.clone()).await?;
+    install_builtin_views(&engine).await?;
+
+    let admission = engine.clone();
+    let receivers = Receivers::bind(
+        ReceiverOptions {
+            grpc: configuration.otlp_grpc,
+            http: configuration.otlp_http,
+            open_mode: keys.open_mode(),
+            max_body_bytes: configuration.request_bytes,
+            max_in_flight_bytes: configuration.request_bytes.saturating_mul(4),
+            cors_origins: configuration.cors_origins.clone(),
+            ..ReceiverOptions::default()
+        },
+        log.clone(),
+        keys.clone().into_authenticate(),
+        Arc::new(move |signal| {
+            admission.admission(signal).map_err(|busy| Busy { retry_after_ms: busy.retry_after_ms, reason: busy.reason })
+        }),
+    )
+    .await?;
+    let receiver_handle = receivers.handle();
+
+    let views = Arc::new(EngineViews { engine: engine.clone() });
+    let limits = LiveLimits { connections: configuration.live_connections, ..LiveLimits::default() };
+    let live = Live::new(views.clone(), limits);
+    let queries = QueryService::new(
+        QueryOptions {
+            default_timeout: configuration.query_timeout,
+            memory: configuration.query_memory,
+            ..QueryOptions::default()
+        },
+        Arc::new(EngineSource { engine: engine.clone(), stored: store.is_some() }),
+        Arc::new(DeltaTables { engine: engine.clone(), store }),
+    )?;
+    let metrics = ServerMetrics { engine: engine.clone(), receivers: receiver_handle.clone(), log: log.clone() };
+    let api = Api::new(
+        Arc::new(EngineApi { engine: engine.clone() }),
+        views,
+        Arc::clone(&queries),
+        live.clone(),
+        access(&keys, &configuration),
+        Arc::new(metrics),
+        ApiLimits::default(),
+    );
+    let api_address = api_listener.local_addr()?;
+    announce(&configuration, &directory, receiver_handle.grpc_address(), receiver_handle.http_address(), api_address)?;
+
+    let (stop, stopping) = watch::channel(false);
+    let receiving = tokio::spawn(receivers.run(until(stopping.clone())));
+    let service = pyflare_rest::router(api).into_make_service_with_connect_info::<SocketAddr>();
+    let serving = tokio::spawn(async move {
+        axum::serve(api_listener, service).with_graceful_shutdown(until(stopping)).await
+    });
+    wait_for_signal().await?;
+    tracing::info!("shutting down: draining requests, flushing the store");
+    stop.send_replace(true);
+    let _ = receiving.await;
+    live.shutdown(Duration::from_secs(2)).await;
+    let _ = tokio::time::timeout(Duration::from_secs(5), serving).await;
+    let stopping_engine = engine.clone();
+    tokio::task::spawn_blocking(move || stopping_engine.shutdown()).await?;
+    log.close();
+    let _ = std::fs::remove_file(directory.endpoints_file());
+    match engine.status().failure {
+        Some(failure) => bail!("the engine had stopped: {failure}"),
+        None => {
+            tracing::info!("stopped; everything acknowledged is durable");
+            Ok(())
+        }
+    }
+}
+
+async fn start_engine(
+    configuration: &Configuration,
+    directory: &DataDirectory,
+    log: Arc<EmbeddedLog>,
+    store: Option<Arc<DeltaStore>>,
+) -> anyhow::Result<Engine> {
+    let tick_log = FileTickLog::open(directory.ticks())?;
+    let catalog = FileCatalog::open(directory.catalog())?;
+    let store = store.map(|store| store as Arc<dyn Store>);
+    let mut options =
+        EngineOptions::new(log as Arc<dyn Log>, tick_log, catalog, store, tokio::runtime::Handle::current());
+    options.workers = configuration.workers;
+    options.flush_every = configuration.flush_every;
+    let retention_us = i64::try_from(configuration.stream_retention.as_micros())?;
+    options.stream_retention_us = (retention_us > 0).then_some(retention_us);
+    // Recovery replays on this thread and waits for workers: not on one that serves.
+    Ok(tokio::task::spawn_blocking(move || Engine::start(options)).await??)
+}
+
+/// Makes the built-in views what the files of `dataflows/views` say: new ones are installed, changed ones replaced,
+/// those without a file dropped.
+async fn install_builtin_views(engine: &Engine) -> anyhow::Result<()> {
+    for (name, sql) in builtin::FILES {
+        let definition = pyflare_sql::builtin_view(name, sql).map_err(|error| anyhow::anyhow!("{error}"))?;
+        let installed = engine.view_named(&ViewName::builtin(*name));
+        if installed.is_none_or(|view| view.definition.fingerprint() != definition.fingerprint()) {
+            engine.install(definition, true).await?;
+        }
+    }
+    for view in engine.views() {
+        let file = builtin::FILES.iter().any(|(name, _)| *name == view.name.name);
+        // A subscription's monitor does not outlive the process that held the subscription.
+        let orphaned = view.name.name.starts_with('$');
+        if (view.name.project.is_none() && !file) || orphaned {
+            engine.remove(&view.name).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Who may use the API: without keys this machine, with keys their projects.
+fn access(keys: &IngestKeys, configuration: &Configuration) -> Access {
+    let mut access = Access::open();
+    access.allowed_hosts.clone_from(&configuration.allowed_hosts);
+    match keys.open_mode() {
+        OpenMode::Loopback => {}
+        OpenMode::Anywhere => access.open = false,
+        OpenMode::Never => {
+            let keys = keys.clone();
+            access.open = false;
+            access.authorize = Arc::new(move |headers, peer| {
+                let peer = peer.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
+                let project = keys.authenticate(&AuthRequest { headers, peer });
+                let project = project.map_err(|error| Failure::from_error(FailureKind::Unauthorized, &error))?;
+                Ok(Scope { project: Some(project.to_string()) })
+            });
+        }
+    }
+    access
+}
+
+fn announce(
+    configuration: &Configuration,
+    directory: &DataDirectory,
+    grpc: SocketAddr,
+    http: SocketAddr,
+    api: SocketAddr,
+) -> anyhow::Result<()> {
+    let endpoints = serde_json::json!({
+        "pid": std::process::id(),
+        "version": env!("CARGO_PKG_VERSION"),
+        "otlp_grpc": grpc.to_string(),
+        "otlp_http": http.to_string(),
+        "api": api.to_string(),
+    });
+    directory.write_atomically("endpoints.json", endpoints.to_string().as_bytes())?;
+    if configuration.keys.is_empty() && configuration.insecure_open {
+        eprintln!("*** --insecure-open: everybody who can reach these ports may read and write everything ***");
+    }
+    println!("PyFlare {} is ready (data in {})", env!("CARGO_PKG_VERSION"), configuration.data_dir.display());
+    println!("  UI and API   http://{api}/");
+    println!("  OTLP/HTTP    http://{http}     OTEL_EXPORTER_OTLP_ENDPOINT=http://{http}");
+    println!("  OTLP/gRPC    http://{grpc}");
+    println!("Ctrl-C stops it; everything acknowledged stays.");
+    Ok(())
+}
+
+async fn until(mut stopping: watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+async fn wait_for_signal() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}
