@@ -118,13 +118,13 @@ fn fsum(values: &[f64]) -> f64 {
             break;
         }
     }
-    if let Some(next) = partials.last() {
-        if (low < 0.0 && *next < 0.0) || (low > 0.0 && *next > 0.0) {
-            let twice = low * 2.0;
-            let up = high + twice;
-            if twice == up - high {
-                high = up;
-            }
+    if let Some(next) = partials.last()
+        && ((low < 0.0 && *next < 0.0) || (low > 0.0 && *next > 0.0))
+    {
+        let twice = low * 2.0;
+        let up = high + twice;
+        if twice == up - high {
+            high = up;
         }
     }
     high
