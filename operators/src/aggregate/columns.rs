@@ -394,3 +394,33 @@ fn primitive<T: arrow::array::ArrowPrimitiveType>(
     }
     Ok(cast(input, wanted)?.as_primitive::<T>().clone())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::pending::LIMIT;
+    use super::*;
+    use std::sync::Arc;
+
+    /// Rows may come without end between two drains; what waits to be counted does not grow with them.
+    #[test]
+    fn what_waits_is_bounded() {
+        let input: ArrayRef = Arc::new(Int64Array::from_iter_values((0..100_000).map(|row| row % 97)));
+        let groups = vec![0; input.len()];
+        let selection = Selection {
+            groups: &groups,
+            rows: None,
+        };
+        for kind in [CellKind::Quantiles, CellKind::Extremes] {
+            let mut column = Column::new(kind);
+            for diff in (0..25).map(|round| 1 + round % 7) {
+                assert!(column.update(Some(&input), selection, 1, diff).is_ok());
+                let waiting = match &column {
+                    Column::Quantiles { pending, .. } => pending.waiting(),
+                    Column::Extremes(column) => column.numbers.waiting(),
+                    _ => 0,
+                };
+                assert!((1..=LIMIT).contains(&waiting), "{waiting} values wait");
+            }
+        }
+    }
+}

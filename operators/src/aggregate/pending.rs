@@ -7,7 +7,7 @@
 use super::buckets::Bucket;
 
 /// The most values that wait.
-const LIMIT: usize = 1 << 20;
+pub(super) const LIMIT: usize = 1 << 20;
 /// The most different multiplicities that wait; a batch has +1 or −1.
 const DIFFS: usize = 4;
 
@@ -85,9 +85,14 @@ impl<V> Default for Pending<V> {
 }
 
 impl<V: Countable> Pending<V> {
+    /// The number of values that wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.runs.iter().map(|run| run.values.len()).sum()
+    }
+
     /// Whether `settle` is due before `additional` more rows of this multiplicity are appended.
     pub(super) fn is_full(&self, diff: i64, additional: usize) -> bool {
-        let waiting: usize = self.runs.iter().map(|run| run.values.len()).sum();
+        let waiting = self.waiting();
         let new_diff = self.runs.iter().all(|run| run.diff != diff);
         (waiting > 0 && waiting + additional > LIMIT) || (new_diff && self.runs.len() >= DIFFS)
     }
