@@ -1,0 +1,50 @@
+# PyFlare: the commands a person would guess. `make help` lists them.
+
+SHELL := /bin/bash
+BINARY = $(shell cargo metadata --format-version 1 --no-deps --offline 2>/dev/null | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/release/pyflare
+
+.PHONY: help setup ui build run test test-rust test-ui test-e2e lint fmt bench docs
+
+help:  ## list the targets
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+setup:  ## install missing system packages, or say which
+	@tools/setup.sh
+
+ui/dist/index.html: $(shell find ui/src ui/public ui/index.html ui/package-lock.json -type f 2>/dev/null)
+	cd ui && npm ci --no-audit --no-fund && npm run build
+	@touch ui/dist/index.html
+
+ui: ui/dist/index.html  ## build the web UI
+
+build: setup ui  ## build everything (the first time takes 20 to 40 minutes on two cores)
+	cargo build --release --workspace --bin pyflare
+
+run: build  ## build, start on embedded defaults with demo traffic, print the addresses
+	@tools/run.sh "$(BINARY)"
+
+test: build test-rust test-ui test-e2e  ## all tests
+
+test-rust:
+	cargo test --release --workspace
+
+test-ui: ui
+	cd ui && npm test
+
+test-e2e: build
+	tests/run-all.sh "$(BINARY)"
+
+lint: setup ui  ## formatting, clippy, arrows between crates, UI and Python linters
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	tools/check-arrows.sh
+	cd ui && npm run typecheck && npm run lint
+
+fmt:  ## format the code
+	cargo fmt --all
+
+bench: build  ## measure this machine against the targets
+	"$(BINARY)" bench
+
+docs:  ## build the book (needs mdbook)
+	mdbook build docs

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Everything that needs the built server: real clients, the DuckDB oracle, kills, the UI in Chromium.
+set -euo pipefail
+binary=$1
+here=$(cd "$(dirname "$0")" && pwd)
+"$here/../tools/setup.sh" tests
+"$here/clients/install.sh" --quiet
+"$here/support/python" "$here/oracle/planted_faults.py"
+"$here/support/python" "$here/e2e/run.py" --binary "$binary"
+"$here/support/python" "$here/crash/kill.py" --binary "$binary" --kills "${PYFLARE_KILLS:-8}" --seconds "${PYFLARE_KILL_SECONDS:-40}"
