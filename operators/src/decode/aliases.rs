@@ -5,6 +5,8 @@
 //! tell `gen_ai.usage.output_tokens` from its neighbours).
 use std::sync::LazyLock;
 
+use smallvec::SmallVec;
+
 use super::dialects::{Class, Dialect};
 use crate::fields::{Field, FieldType, LOGS, METRICS, SPANS};
 
@@ -57,7 +59,7 @@ pub(crate) struct Member {
 /// One attribute key with everything it may fill.
 pub(crate) struct Entry {
     pub key: &'static str,
-    pub readings: Vec<Reading>,
+    pub readings: SmallVec<[Reading; 3]>,
     pub members: Vec<Member>,
 }
 
@@ -190,7 +192,7 @@ impl AliasTable {
             None => {
                 self.entries.push(Entry {
                     key,
-                    readings: Vec::new(),
+                    readings: SmallVec::new(),
                     members: Vec::new(),
                 });
                 self.entries.len() - 1

@@ -32,6 +32,11 @@ mod value;
 mod verify;
 mod wire;
 
+/// Writing the wire format, for made-up traffic.
+pub(crate) mod encode {
+    pub(crate) use super::wire::{put_bytes, put_varint};
+}
+
 use std::borrow::Cow;
 
 use arrow::array::RecordBatch;

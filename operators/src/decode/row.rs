@@ -65,7 +65,7 @@ pub(crate) struct RowBuilder {
     pub documents: Vec<(u16, Part)>,
     /// Attributes that belong to a flattened list, by list.
     pub flattened: Vec<(u8, Part)>,
-    words: [Word; 3],
+    words: [[Word; 8]; 3],
     class_word: (u128, Option<Kind>, Option<Class>),
 }
 
@@ -88,7 +88,7 @@ impl RowBuilder {
             instant: None,
             documents: Vec::new(),
             flattened: Vec::new(),
-            words: [Word::default(); 3],
+            words: [[Word::default(); 8]; 3],
             class_word: (0, None, None),
         }
     }
@@ -111,7 +111,7 @@ impl RowBuilder {
 
     /// Forgets what pointed into the batch that has been taken.
     pub(crate) fn forget(&mut self) {
-        self.words = [Word::default(); 3];
+        self.words = [[Word::default(); 8]; 3];
     }
 
     /// Whether the row has a value in this column.
@@ -193,6 +193,13 @@ impl RowBuilder {
                 Meaning::Alias(number) => {
                     if let Some(scalar) = Scalar::read(value) {
                         self.scalar(body, pair, number, scalar);
+                        return Ok(());
+                    }
+                    if let Some(text) = otlp::list_of_one_text(value)
+                        && let [reading] = self.table.entries[usize::from(number)].readings.as_slice()
+                        && reading.kind == Kind::FinishReason
+                    {
+                        self.read_first_reason(body, *reading, text);
                         return Ok(());
                     }
                 }
@@ -427,7 +434,8 @@ impl RowBuilder {
         }
         let repaired = self.text.repaired;
         let raw = self.text.view(body, text);
-        let known = self.words[kind];
+        let slot = ((raw >> 32) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 61;
+        let known = self.words[kind][slot as usize];
         let view = if is_inline(raw) && known.raw == raw {
             known.normal
         } else {
@@ -439,7 +447,7 @@ impl RowBuilder {
                 }
                 None => raw,
             };
-            self.words[kind] = Word { raw, normal: view };
+            self.words[kind][slot as usize] = Word { raw, normal: view };
             view
         };
         self.columns.set_wide(usize::from(reading.column), view);
