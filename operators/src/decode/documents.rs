@@ -9,7 +9,7 @@ use super::error::WireError;
 use super::numbers;
 use super::row::RowBuilder;
 use super::text::Body;
-use super::value::{KeyValue, Value, each_field, separate, write_text};
+use super::value::{KeyValue, Value, separate, write_text};
 
 impl RowBuilder {
     /// Reads the row's documents, in wire order.
@@ -258,14 +258,4 @@ fn family<T: Copy>(
         .filter_map(|(_, value)| read(value));
     let first = values.next()?;
     values.try_fold(first, add)
-}
-
-/// The attributes of a message whose attribute field has this tag.
-pub(crate) fn attributes_of<'a>(pieces: &[&'a [u8]], tag: u32) -> Result<Vec<&'a [u8]>, WireError> {
-    let mut attributes = Vec::new();
-    each_field(pieces, tag, |pair| {
-        attributes.push(pair);
-        Ok(())
-    })?;
-    Ok(attributes)
 }

@@ -6,6 +6,8 @@ use smallvec::SmallVec;
 
 use super::OtlpSignal;
 use super::error::WireError;
+use super::logs::LogRows;
+use super::metrics::MetricRows;
 use super::request::Rows;
 use super::row::RowBuilder;
 use super::select::{Entries, count_entry, entry};
@@ -15,34 +17,42 @@ use super::value::{KeyValue, Value};
 use super::wire;
 
 /// Reads the leftovers of row after row of one stream.
-pub(crate) struct Leftovers {
-    signal: OtlpSignal,
-    spans: SpanRows,
+pub(crate) enum Leftovers {
+    Spans(Box<SpanRows>),
+    Logs(Box<LogRows>),
+    Metrics(Box<MetricRows>),
 }
 
 impl Leftovers {
     pub(crate) fn new(stream: &str) -> Leftovers {
-        Leftovers {
-            signal: OtlpSignal::of_stream(stream),
-            spans: SpanRows::new(),
+        match OtlpSignal::of_stream(stream) {
+            OtlpSignal::Traces => Leftovers::Spans(Box::new(SpanRows::new())),
+            OtlpSignal::Logs => Leftovers::Logs(Box::new(LogRows::new())),
+            OtlpSignal::Metrics => Leftovers::Metrics(Box::new(MetricRows::new())),
         }
     }
 
     /// Appends the entries of the row that this message became.
     pub(crate) fn read(&mut self, message: &[u8], entries: &mut Entries) -> Result<(), WireError> {
-        match self.signal {
-            OtlpSignal::Traces => {
-                self.spans.item(
-                    Body {
-                        base: message,
-                        buffer: 0,
-                    },
-                    message,
-                )?;
-                leftover_attributes(self.spans.builder(), message, 0x4a, entries)?;
+        let body = Body {
+            base: message,
+            buffer: 0,
+        };
+        match self {
+            Leftovers::Spans(rows) => {
+                rows.item(body, message)?;
+                leftover_attributes(rows.builder(), message, 0x4a, entries)?;
                 span_entries(message, entries)
             }
-            OtlpSignal::Logs | OtlpSignal::Metrics => Ok(()),
+            Leftovers::Logs(rows) => {
+                rows.item(body, message)?;
+                leftover_attributes(rows.builder(), message, 0x32, entries)?;
+                log_entries(message, entries)
+            }
+            Leftovers::Metrics(rows) => {
+                rows.read_own(message)?;
+                leftover_attributes(rows.builder(), message, 0x0a, entries)
+            }
         }
     }
 }
@@ -80,20 +90,36 @@ fn leftover_attributes(
 
 /// What a span says beside its attributes and has no column.
 fn span_entries(mut rest: &[u8], entries: &mut Entries) -> Result<(), WireError> {
+    let (mut state, mut events, mut links, mut flags): (&[u8], u64, u64, u32) = (&[], 0, 0, 0);
     while !rest.is_empty() {
         let tag = wire::tag(&mut rest)?;
         match tag {
-            0x1a => {
-                let state = wire::bytes(&mut rest)?;
-                if !state.is_empty() {
-                    entry(entries, b"otel.trace_state", &Value::Text(state))?;
-                }
-            }
-            0x60 => count_entry(entries, "otel.dropped_events_count", wire::varint(&mut rest)?),
-            0x70 => count_entry(entries, "otel.dropped_links_count", wire::varint(&mut rest)?),
-            0x85 => count_entry(entries, "otel.flags", u64::from(wire::fixed32(&mut rest)?)),
+            0x1a => state = wire::bytes(&mut rest)?,
+            0x60 => events = wire::varint(&mut rest)?,
+            0x70 => links = wire::varint(&mut rest)?,
+            0x85 => flags = wire::fixed32(&mut rest)?,
             _ => wire::skip(tag & 7, &mut rest)?,
         }
     }
+    if !state.is_empty() {
+        entry(entries, b"otel.trace_state", &Value::Text(state))?;
+    }
+    count_entry(entries, "otel.dropped_events_count", u64::from(events as u32));
+    count_entry(entries, "otel.dropped_links_count", u64::from(links as u32));
+    count_entry(entries, "otel.flags", u64::from(flags));
+    Ok(())
+}
+
+/// What a log record says beside its attributes and has no column.
+fn log_entries(mut rest: &[u8], entries: &mut Entries) -> Result<(), WireError> {
+    let mut flags = 0;
+    while !rest.is_empty() {
+        let tag = wire::tag(&mut rest)?;
+        match tag {
+            0x45 => flags = wire::fixed32(&mut rest)?,
+            _ => wire::skip(tag & 7, &mut rest)?,
+        }
+    }
+    count_entry(entries, "otel.flags", u64::from(flags));
     Ok(())
 }

@@ -19,8 +19,11 @@ mod columns;
 mod dialects;
 mod documents;
 mod error;
+mod json;
 mod leftovers;
+mod logs;
 mod memo;
+mod metrics;
 mod numbers;
 mod otlp;
 mod request;
@@ -37,8 +40,6 @@ pub(crate) mod encode {
     pub(crate) use super::wire::{put_bytes, put_varint};
 }
 
-use std::borrow::Cow;
-
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 
@@ -46,6 +47,8 @@ pub use error::{DecodeError, WireError};
 pub use select::{memory_schema, select};
 pub use verify::{Checked, check};
 
+use logs::LogRows;
+use metrics::MetricRows;
 use request::Rows;
 use spans::SpanRows;
 
@@ -67,6 +70,14 @@ impl OtlpSignal {
             OtlpSignal::Traces => "spans",
             OtlpSignal::Metrics => "metrics",
             OtlpSignal::Logs => "logs",
+        }
+    }
+
+    fn message(self) -> &'static otlp::Message {
+        match self {
+            OtlpSignal::Traces => &otlp::TRACES,
+            OtlpSignal::Metrics => &otlp::METRICS,
+            OtlpSignal::Logs => &otlp::LOGS,
         }
     }
 
@@ -127,6 +138,8 @@ pub(crate) enum Rejection {
     SpanId,
     #[error("PF-1112: a parent span id has 8 bytes, or none for a root span")]
     ParentSpanId,
+    #[error("PF-1113: a log record has a trace id of 16 bytes and a span id of 8, or none")]
+    LogIds,
 }
 
 /// Longest body a decoder takes: what a view can address.
@@ -135,16 +148,24 @@ pub const MAX_BODY: usize = i32::MAX as usize;
 /// Decodes bodies of one signal into batches. Reusable: one per worker and signal.
 pub struct Decoder {
     signal: OtlpSignal,
-    rows: SpanRows,
+    rows: SignalRows,
+}
+
+enum SignalRows {
+    Spans(Box<SpanRows>),
+    Logs(Box<LogRows>),
+    Metrics(Box<MetricRows>),
 }
 
 impl Decoder {
     /// A decoder for this signal.
     pub fn new(signal: OtlpSignal) -> Decoder {
-        Decoder {
-            signal,
-            rows: SpanRows::new(),
-        }
+        let rows = match signal {
+            OtlpSignal::Traces => SignalRows::Spans(Box::new(SpanRows::new())),
+            OtlpSignal::Logs => SignalRows::Logs(Box::new(LogRows::new())),
+            OtlpSignal::Metrics => SignalRows::Metrics(Box::new(MetricRows::new())),
+        };
+        Decoder { signal, rows }
     }
 
     /// Appends a body's rows. On an error nothing of the body is kept.
@@ -154,81 +175,92 @@ impl Decoder {
         encoding: BodyEncoding,
         body: &Bytes,
     ) -> Result<Decoded, DecodeError> {
-        let body = protobuf(self.signal, encoding, body)?;
-        let before = self.rows.builder().columns.rows();
-        if before >= columns::MAX_ROWS {
+        if self.rows() >= columns::MAX_ROWS {
             return Err(DecodeError::TooManyRows {
                 limit: columns::MAX_ROWS,
             });
         }
-        let repaired = self.rows.builder().text.repaired;
-        let tick_us = i64::try_from(origin.tick)
-            .ok()
-            .and_then(|tick| tick.checked_mul(1000))
-            .unwrap_or(i64::MAX);
-        self.rows.begin(origin.received_us, tick_us);
-        let admitted = self.rows.builder().text.admit(&body);
-        let (view, request) = admitted.body();
-        let walked = request::walk(&mut self.rows, origin, view, request);
-        let builder = self.rows.builder();
-        let rows = builder.columns.rows() - before;
-        if walked.is_err() {
-            builder.columns.truncate(before);
+        if body.len() > MAX_BODY {
+            return Err(DecodeError::TooLarge {
+                bytes: body.len(),
+                limit: MAX_BODY,
+            });
         }
-        builder.text.release(admitted, walked.is_ok() && rows > 0);
-        walked.map_err(|cause| DecodeError::Malformed {
+        let transcoded = match encoding {
+            BodyEncoding::Protobuf => None,
+            BodyEncoding::Json => Some(Bytes::from(json::transcode(self.signal.message(), body)?)),
+        };
+        let body = transcoded.as_ref().unwrap_or(body);
+        if body.len() > MAX_BODY {
+            return Err(DecodeError::TooLarge {
+                bytes: body.len(),
+                limit: MAX_BODY,
+            });
+        }
+        let decoded = match &mut self.rows {
+            SignalRows::Spans(rows) => append(rows.as_mut(), origin, body),
+            SignalRows::Logs(rows) => append(rows.as_mut(), origin, body),
+            SignalRows::Metrics(rows) => append(rows.as_mut(), origin, body),
+        };
+        decoded.map_err(|cause| DecodeError::Malformed {
             message: self.signal.request(),
             cause,
-        })?;
-        let outcome = self.rows.outcome;
-        Ok(Decoded {
-            rows: rows as u32,
-            rejected: outcome.rejected,
-            repaired: (self.rows.builder().text.repaired - repaired) as u32,
-            max_event_time_us: outcome.max_event_time_us,
         })
     }
 
     /// Rows appended since the last batch.
     pub fn rows(&self) -> usize {
-        self.rows.built().columns.rows()
+        match &self.rows {
+            SignalRows::Spans(rows) => rows.built().columns.rows(),
+            SignalRows::Logs(rows) => rows.built().columns.rows(),
+            SignalRows::Metrics(rows) => rows.built().columns.rows(),
+        }
     }
 
     /// Finishes the appended rows into one batch of the memory layout.
     pub fn finish(&mut self) -> Result<RecordBatch, DecodeError> {
         let schema = memory_schema(self.signal.stream()).expect("invariant: every signal has a stream");
-        let builder = self.rows.builder();
+        let builder = match &mut self.rows {
+            SignalRows::Spans(rows) => rows.builder(),
+            SignalRows::Logs(rows) => rows.builder(),
+            SignalRows::Metrics(rows) => rows.builder(),
+        };
         let buffers = builder.text.take();
         builder.forget();
         builder.columns.finish(schema, buffers)
     }
 }
 
+/// Appends the rows of a protobuf body, all or none.
+fn append<R: Rows>(rows: &mut R, origin: &Origin<'_>, body: &Bytes) -> Result<Decoded, WireError> {
+    let before = rows.builder().columns.rows();
+    let repaired = rows.builder().text.repaired;
+    let admitted = rows.builder().text.admit(body);
+    let (view, request) = admitted.body();
+    let walked = request::walk(rows, origin, view, request);
+    let builder = rows.builder();
+    if walked.is_err() {
+        builder.columns.truncate(before);
+    }
+    let added = builder.columns.rows() - before;
+    builder.text.release(admitted, added > 0);
+    let repaired = builder.text.repaired - repaired;
+    walked?;
+    let outcome = rows.clock().outcome;
+    Ok(Decoded {
+        rows: added as u32,
+        rejected: outcome.rejected,
+        repaired: repaired as u32,
+        max_event_time_us: outcome.max_event_time_us,
+    })
+}
+
 /// Columns of a stream that stay raw bytes in memory.
 fn raw_columns(stream: &str) -> u64 {
     match stream {
         "spans" => spans::RAW,
+        "logs" => logs::RAW,
+        "metrics" => metrics::RAW,
         _ => 0,
-    }
-}
-
-/// A body as protobuf.
-fn protobuf<'a>(
-    signal: OtlpSignal,
-    encoding: BodyEncoding,
-    body: &'a Bytes,
-) -> Result<Cow<'a, Bytes>, DecodeError> {
-    if body.len() > MAX_BODY {
-        return Err(DecodeError::TooLarge {
-            bytes: body.len(),
-            limit: MAX_BODY,
-        });
-    }
-    let _ = signal;
-    match encoding {
-        BodyEncoding::Protobuf => Ok(Cow::Borrowed(body)),
-        BodyEncoding::Json => Err(DecodeError::Json {
-            detail: String::new(),
-        }),
     }
 }

@@ -503,7 +503,9 @@ impl<'a> Scalar<'a> {
 /// The text of an `AnyValue` that is a list of exactly one text, as reasons to finish usually are.
 #[inline]
 pub(crate) fn list_of_one_text(value: &[u8]) -> Option<&[u8]> {
-    let [0x2a, list_length, 0x0a, item_length, 0x0a, text_length, text @ ..] = value else { return None };
+    let [0x2a, list_length, 0x0a, item_length, 0x0a, text_length, text @ ..] = value else {
+        return None;
+    };
     let length = text.len();
     let exact = length < 0x70
         && usize::from(*text_length) == length

@@ -4,7 +4,6 @@
 //! rows are read first, and what they share is filled in when their resource is complete.
 use smallvec::SmallVec;
 
-use super::Origin;
 use super::aliases::{AliasTable, Kind, Reading};
 use super::error::WireError;
 use super::otlp;
@@ -12,6 +11,7 @@ use super::row::RowBuilder;
 use super::text::Body;
 use super::value::{KeyValue, Pieces, each_field};
 use super::wire;
+use super::{Origin, Rejection};
 use crate::fields::{Field, ordinal};
 
 /// A signal's rows: what a request's innermost messages become.
@@ -20,7 +20,76 @@ pub(crate) trait Rows {
     fn item(&mut self, body: Body<'_>, message: &[u8]) -> Result<(), WireError>;
     fn builder(&mut self) -> &mut RowBuilder;
     fn built(&self) -> &RowBuilder;
+    fn clock(&mut self) -> &mut Clock;
     fn shared(&self) -> Shared;
+}
+
+/// The times of a request, the number of its next row, and what it has come to.
+#[derive(Default)]
+pub(crate) struct Clock {
+    number: i64,
+    received_us: i64,
+    tick_us: i64,
+    pub outcome: Outcome,
+}
+
+impl Clock {
+    /// Begins a request.
+    pub(crate) fn begin(&mut self, origin: &Origin<'_>) {
+        let tick_us = i64::try_from(origin.tick)
+            .ok()
+            .and_then(|tick| tick.checked_mul(1000));
+        *self = Clock {
+            number: 0,
+            received_us: origin.received_us,
+            tick_us: tick_us.unwrap_or(i64::MAX),
+            outcome: Outcome::default(),
+        };
+    }
+
+    /// The number of the next row, whether or not it will be rejected.
+    #[inline(always)]
+    pub(crate) fn next_row(&mut self) -> i64 {
+        self.number += 1;
+        self.number - 1
+    }
+
+    /// The event time of an accepted row: the first time that says something (neither zero nor beyond 2262),
+    /// else the time received; never beyond the tick.
+    #[inline(always)]
+    pub(crate) fn event_time(&mut self, nanos: &[u64]) -> i64 {
+        let own = nanos
+            .iter()
+            .find_map(|&nanos| i64::try_from(nanos).ok().filter(|&nanos| nanos != 0));
+        let event_time = own
+            .map_or(self.received_us, |nanos| nanos / 1000)
+            .min(self.tick_us);
+        self.outcome.accept(event_time);
+        event_time
+    }
+}
+
+/// What a request came to.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Outcome {
+    pub rejected: u32,
+    pub reason: Option<Rejection>,
+    pub max_event_time_us: Option<i64>,
+}
+
+impl Outcome {
+    pub(crate) fn reject(&mut self, reason: Rejection) {
+        self.rejected += 1;
+        self.reason.get_or_insert(reason);
+    }
+
+    #[inline(always)]
+    fn accept(&mut self, event_time: i64) {
+        self.max_event_time_us = Some(
+            self.max_event_time_us
+                .map_or(event_time, |max| max.max(event_time)),
+        );
+    }
 }
 
 /// Level of a span, a log record or a metric below the request.
@@ -67,6 +136,7 @@ pub(crate) fn walk<R: Rows>(
     request: &[u8],
 ) -> Result<(), WireError> {
     let from = rows.builder().columns.rows();
+    rows.clock().begin(origin);
     let mut rest = request;
     while !rest.is_empty() {
         match wire::tag(&mut rest)? {

@@ -58,7 +58,7 @@ pub(crate) struct RowBuilder {
     class_rank: u8,
     pub hint: Option<Class>,
     hint_rank: u8,
-    pub entity_name: Option<(u128, u8)>,
+    pub entity_name: Option<u128>,
     /// A time that counts from the row's start, and its rank: nanoseconds since 1970.
     pub instant: Option<(i64, Reading)>,
     /// Attributes that are JSON documents, by entry.
@@ -309,7 +309,7 @@ impl RowBuilder {
             },
             Kind::EntityName => {
                 if !text.is_empty() && self.entity_name.is_none() {
-                    self.entity_name = Some((self.text.view(body, text), reading.rank));
+                    self.entity_name = Some(self.text.view(body, text));
                 }
             }
             Kind::ClassHint(class) => self.suggest(reading, class),
@@ -322,7 +322,9 @@ impl RowBuilder {
                     Kind::Seconds => self.own_nanos(reading, text.trim().parse().ok(), 1e9),
                     Kind::Millis => self.own_nanos(reading, text.trim().parse().ok(), 1e6),
                     Kind::Instant => {
-                        if let Some(at) = numbers::instant(unquoted(text)) {
+                        if self.instant.is_none()
+                            && let Some(at) = numbers::instant(unquoted(text))
+                        {
                             self.instant = Some((at, reading));
                         }
                     }

@@ -307,65 +307,68 @@ pub(crate) fn count_entry(entries: &mut Entries, key: &str, count: u64) {
 
 /// The resource and what the scope says beyond its name, from the context a batch kept for each scope.
 fn resource_entries(context: &[u8], entries: &mut Entries) -> Result<(), WireError> {
-    let mut rest = context;
-    while !rest.is_empty() {
-        match wire::tag(&mut rest)? {
-            0x0a => {
-                let mut resource = wire::bytes(&mut rest)?;
-                while !resource.is_empty() {
-                    let tag = wire::tag(&mut resource)?;
-                    match tag {
-                        0x0a => {
-                            let pair = KeyValue::read(wire::bytes(&mut resource)?)?;
-                            entry(entries, pair.key, &pair.value()?)?;
-                        }
-                        0x10 => {
-                            let dropped = wire::varint(&mut resource)?;
-                            count_entry(entries, "otel.resource.dropped_attributes_count", dropped);
-                        }
-                        _ => wire::skip(tag & 7, &mut resource)?,
-                    }
-                }
-            }
-            0x12 => scope_entries(wire::bytes(&mut rest)?, entries)?,
-            0x1a => entry(
-                entries,
-                b"otel.resource.schema_url",
-                &Value::Text(wire::bytes(&mut rest)?),
-            )?,
-            0x22 => entry(
-                entries,
-                b"otel.scope.schema_url",
-                &Value::Text(wire::bytes(&mut rest)?),
-            )?,
-            tag => wire::skip(tag & 7, &mut rest)?,
+    let mut dropped = 0;
+    for_each_piece(context, 0x0a, |tag, resource| {
+        match tag {
+            0x0a => pair_entry(entries, "", wire::bytes(resource)?)?,
+            0x10 => dropped = wire::varint(resource)?,
+            _ => wire::skip(tag & 7, resource)?,
         }
+        Ok(())
+    })?;
+    count_entry(
+        entries,
+        "otel.resource.dropped_attributes_count",
+        u64::from(dropped as u32),
+    );
+    let mut version = Vec::new();
+    dropped = 0;
+    for_each_piece(context, 0x12, |tag, scope| {
+        match tag {
+            0x12 => version = wire::bytes(scope)?.to_vec(),
+            0x1a => pair_entry(entries, "otel.scope.", wire::bytes(scope)?)?,
+            0x20 => dropped = wire::varint(scope)?,
+            _ => wire::skip(tag & 7, scope)?,
+        }
+        Ok(())
+    })?;
+    if !version.is_empty() {
+        entry(entries, b"otel.scope.version", &Value::Text(&version))?;
+    }
+    count_entry(
+        entries,
+        "otel.scope.dropped_attributes_count",
+        u64::from(dropped as u32),
+    );
+    for (tag, key) in [
+        (0x1a, "otel.resource.schema_url"),
+        (0x22, "otel.scope.schema_url"),
+    ] {
+        each_field(&[context], tag, |url| {
+            entry(entries, key.as_bytes(), &Value::Text(url))
+        })?;
     }
     Ok(())
 }
 
-fn scope_entries(mut scope: &[u8], entries: &mut Entries) -> Result<(), WireError> {
-    while !scope.is_empty() {
-        let tag = wire::tag(&mut scope)?;
-        match tag {
-            0x12 => {
-                let version = wire::bytes(&mut scope)?;
-                if !version.is_empty() {
-                    entry(entries, b"otel.scope.version", &Value::Text(version))?;
-                }
-            }
-            0x1a => {
-                let pair = KeyValue::read(wire::bytes(&mut scope)?)?;
-                entry(entries, &[b"otel.scope.", pair.key].concat(), &pair.value()?)?;
-            }
-            0x20 => {
-                let dropped = wire::varint(&mut scope)?;
-                count_entry(entries, "otel.scope.dropped_attributes_count", dropped);
-            }
-            _ => wire::skip(tag & 7, &mut scope)?,
+/// Calls `each` with every field of every message in one field of the context.
+fn for_each_piece(
+    context: &[u8],
+    tag: u32,
+    mut each: impl FnMut(u32, &mut &[u8]) -> Result<(), WireError>,
+) -> Result<(), WireError> {
+    each_field(&[context], tag, |mut piece| {
+        while !piece.is_empty() {
+            let tag = wire::tag(&mut piece)?;
+            each(tag, &mut piece)?;
         }
-    }
-    Ok(())
+        Ok(())
+    })
+}
+
+fn pair_entry(entries: &mut Entries, prefix: &str, pair: &[u8]) -> Result<(), WireError> {
+    let pair = KeyValue::read(pair)?;
+    entry(entries, &[prefix.as_bytes(), pair.key].concat(), &pair.value()?)
 }
 
 impl OtlpSignal {

@@ -11,7 +11,7 @@ use super::columns::Columns;
 use super::dialects::Class;
 use super::error::WireError;
 use super::otlp;
-use super::request::{ITEM_DEPTH, Rows, Shared};
+use super::request::{Clock, ITEM_DEPTH, Rows, Shared};
 use super::row::RowBuilder;
 use super::text::{Body, inline_view};
 use super::value::each_field;
@@ -59,65 +59,22 @@ const FIELDS: [u32; 16] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16
 /// Rows of the stream `spans`.
 pub(crate) struct SpanRows {
     builder: RowBuilder,
-    /// Number of the next span in its request.
-    pub number: i64,
-    received_us: i64,
-    tick_us: i64,
-    pub outcome: Outcome,
-}
-
-/// What a request came to.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Outcome {
-    pub rejected: u32,
-    pub reason: Option<Rejection>,
-    pub max_event_time_us: Option<i64>,
-}
-
-impl Outcome {
-    pub(crate) fn reject(&mut self, reason: Rejection) {
-        self.rejected += 1;
-        self.reason.get_or_insert(reason);
-    }
-
-    #[inline(always)]
-    pub(crate) fn accept(&mut self, event_time: i64) {
-        self.max_event_time_us = Some(
-            self.max_event_time_us
-                .map_or(event_time, |max| max.max(event_time)),
-        );
-    }
+    clock: Clock,
 }
 
 impl SpanRows {
     pub(crate) fn new() -> SpanRows {
         SpanRows {
             builder: RowBuilder::new(Columns::new(SPANS, RAW, OWN_BYTES), AliasTable::spans()),
-            number: 0,
-            received_us: 0,
-            tick_us: 0,
-            outcome: Outcome::default(),
+            clock: Clock::default(),
         }
-    }
-
-    /// Begins a request.
-    pub(crate) fn begin(&mut self, received_us: i64, tick_us: i64) {
-        self.number = 0;
-        self.received_us = received_us;
-        self.tick_us = tick_us;
-        self.outcome = Outcome::default();
     }
 
     fn times(&mut self, start: u64, end: u64) {
+        let event_time = self.clock.event_time(&[end]);
         let columns = &mut self.builder.columns;
-        let event_time = match i64::try_from(end) {
-            Ok(nanos) if nanos != 0 => nanos / 1000,
-            _ => self.received_us,
-        }
-        .min(self.tick_us);
         columns.set_narrow(EVENT_TIME, event_time);
         columns.set_narrow(START_NANO, saturated(start));
-        self.outcome.accept(event_time);
         if start != 0 {
             self.builder.set_int(START_TIME, saturated(start) / 1000);
         }
@@ -148,14 +105,11 @@ impl SpanRows {
             }
         });
         builder.columns.set_wide(CLASS, RowBuilder::class_view(class));
-        if let Some((name, rank)) = builder.entity_name {
-            let column = match class {
-                Class::Tool => TOOL_NAME,
-                Class::Agent => AGENT_NAME,
-                _ => usize::MAX,
-            };
-            if column != usize::MAX && rank <= builder.rank(column) {
-                builder.set_view(column, name);
+        if let Some(name) = builder.entity_name {
+            match class {
+                Class::Tool if !builder.has(TOOL_NAME) => builder.set_view(TOOL_NAME, name),
+                Class::Agent if !builder.has(AGENT_NAME) => builder.set_view(AGENT_NAME, name),
+                _ => {}
             }
         }
         if mask >> MODEL & 1 == 0 && mask >> MODEL_REQUESTED & 1 == 1 {
@@ -209,8 +163,7 @@ pub(crate) fn ids(trace: &[u8], span: &[u8], parent: &[u8]) -> Result<([u8; 16],
 impl Rows for SpanRows {
     #[inline]
     fn item(&mut self, body: Body<'_>, message: &[u8]) -> Result<(), WireError> {
-        let number = self.number;
-        self.number += 1;
+        let number = self.clock.next_row();
         self.builder.start();
         let (mut trace, mut span, mut parent): (&[u8], &[u8], &[u8]) = (&[], &[], &[]);
         let (mut name, mut status_message): (&[u8], &[u8]) = (&[], &[]);
@@ -252,7 +205,7 @@ impl Rows for SpanRows {
         let (trace, span) = match ids(trace, span, parent) {
             Ok(ids) => ids,
             Err(reason) => {
-                self.outcome.reject(reason);
+                self.clock.outcome.reject(reason);
                 self.builder.columns.drop_row();
                 return Ok(());
             }
@@ -309,6 +262,10 @@ impl Rows for SpanRows {
 
     fn built(&self) -> &RowBuilder {
         &self.builder
+    }
+
+    fn clock(&mut self) -> &mut Clock {
+        &mut self.clock
     }
 
     fn shared(&self) -> Shared {

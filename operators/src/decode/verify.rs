@@ -4,7 +4,7 @@ use super::otlp;
 use super::request::ITEM_DEPTH;
 use super::spans::ids;
 use super::wire;
-use super::{BodyEncoding, OtlpSignal, Rejection};
+use super::{BodyEncoding, MAX_BODY, OtlpSignal, Rejection, json, logs, metrics};
 
 /// What a body would come to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,7 +20,20 @@ pub struct Checked {
 /// Checks a body as decoding would: an error for a body that is not a valid message, counted rejections for
 /// rows without valid ids (OTLP's partial success).
 pub fn check(signal: OtlpSignal, encoding: BodyEncoding, body: &[u8]) -> Result<Checked, DecodeError> {
-    let _ = encoding;
+    if body.len() > MAX_BODY {
+        return Err(DecodeError::TooLarge {
+            bytes: body.len(),
+            limit: MAX_BODY,
+        });
+    }
+    let transcoded;
+    let body = match encoding {
+        BodyEncoding::Protobuf => body,
+        BodyEncoding::Json => {
+            transcoded = json::transcode(signal.message(), body)?;
+            &transcoded
+        }
+    };
     let mut tally = Tally::default();
     walk(signal, body, &mut tally).map_err(|cause| DecodeError::Malformed {
         message: signal.request(),
@@ -38,6 +51,18 @@ struct Tally {
     rows: u64,
     rejected: u64,
     reason: Option<Rejection>,
+}
+
+impl Tally {
+    fn count(&mut self, row: Result<(), Rejection>) {
+        match row {
+            Ok(()) => self.rows += 1,
+            Err(reason) => {
+                self.rejected += 1;
+                self.reason.get_or_insert(reason);
+            }
+        }
+    }
 }
 
 fn walk(signal: OtlpSignal, mut request: &[u8], tally: &mut Tally) -> Result<(), WireError> {
@@ -69,8 +94,11 @@ fn walk_scope(signal: OtlpSignal, mut rest: &[u8], tally: &mut Tally) -> Result<
                 let item = wire::bytes(&mut rest)?;
                 match signal {
                     OtlpSignal::Traces => walk_span(item, tally)?,
-                    OtlpSignal::Metrics => otlp::check(&otlp::METRIC, item, ITEM_DEPTH)?,
-                    OtlpSignal::Logs => otlp::check(&otlp::LOG_RECORD, item, ITEM_DEPTH)?,
+                    OtlpSignal::Metrics => {
+                        otlp::check(&otlp::METRIC, item, ITEM_DEPTH)?;
+                        tally.rows += metrics::points(item)?;
+                    }
+                    OtlpSignal::Logs => walk_log(item, tally)?,
                 }
             }
             0x0a => otlp::check(&otlp::SCOPE, wire::bytes(&mut rest)?, 3)?,
@@ -92,12 +120,19 @@ fn walk_span(mut rest: &[u8], tally: &mut Tally) -> Result<(), WireError> {
             other => otlp::check_field(&otlp::SPAN, other, &mut rest, ITEM_DEPTH)?,
         }
     }
-    match ids(trace, span, parent) {
-        Ok(_) => tally.rows += 1,
-        Err(reason) => {
-            tally.rejected += 1;
-            tally.reason.get_or_insert(reason);
+    tally.count(ids(trace, span, parent).map(drop));
+    Ok(())
+}
+
+fn walk_log(mut rest: &[u8], tally: &mut Tally) -> Result<(), WireError> {
+    let (mut trace, mut span): (&[u8], &[u8]) = (&[], &[]);
+    while !rest.is_empty() {
+        match wire::tag(&mut rest)? {
+            0x4a => trace = wire::bytes(&mut rest)?,
+            0x52 => span = wire::bytes(&mut rest)?,
+            other => otlp::check_field(&otlp::LOG_RECORD, other, &mut rest, ITEM_DEPTH)?,
         }
     }
+    tally.count(logs::log_ids(trace, span));
     Ok(())
 }
