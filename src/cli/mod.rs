@@ -1,8 +1,10 @@
 //! The command line: what can be typed, and who does it.
 
 mod adapters;
+mod bench;
 mod client;
 mod config;
+mod demo;
 mod metrics;
 mod serve;
 
@@ -38,6 +40,12 @@ fn command() -> Command {
         .subcommand(client::MonitorArgs::augment_args(
             Command::new("monitor").about("List, create, explain and drop monitors"),
         ))
+        .subcommand(demo::DemoArgs::augment_args(
+            Command::new("demo").about("Send realistic, labelled traffic over OTLP"),
+        ))
+        .subcommand(bench::BenchArgs::augment_args(
+            Command::new("bench").about("Measure this machine against the project's targets"),
+        ))
 }
 
 /// Reads the command line, does what it says and returns the exit code: 0 done, 1 failed, 2 misused.
@@ -54,6 +62,12 @@ pub fn run() -> ExitCode {
         Some(("monitor", matches)) => client::MonitorArgs::from_arg_matches(matches)
             .map_err(Into::into)
             .and_then(|args| block_on(client::monitor(args))),
+        Some(("demo", matches)) => demo::DemoArgs::from_arg_matches(matches)
+            .map_err(Into::into)
+            .and_then(|args| block_on(demo::run(args))),
+        Some(("bench", matches)) => {
+            bench::BenchArgs::from_arg_matches(matches).map_err(Into::into).and_then(bench::run)
+        }
         _ => unreachable!("clap demands a known subcommand"),
     };
     match result {

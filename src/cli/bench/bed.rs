@@ -1,0 +1,186 @@
+//! An engine in a temporary directory, wired as the server wires it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{anyhow, bail, ensure};
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
+use bytes::Bytes;
+use futures::stream::{FuturesUnordered, StreamExt};
+use pyflare_connectors::{ContentType, Log, LogRecord, Signal, Store};
+use pyflare_dataflows::plan::builtin;
+use pyflare_dataflows::{Engine, EngineOptions, ViewName};
+use pyflare_delta::DeltaStore;
+use pyflare_log::{EmbeddedLog, FileCatalog, FileTickLog, LogOptions};
+use pyflare_operators::corpus::Generator;
+
+/// Requests that wait for the disk at the same time while the log is filled.
+const APPENDING: usize = 64;
+pub const PROJECT: &str = "default";
+
+pub struct Bed {
+    pub log: Arc<EmbeddedLog>,
+    directory: tempfile::TempDir,
+}
+
+impl Bed {
+    /// Prepares a directory whose engine knows the built-in views and nothing else.
+    pub async fn new() -> anyhow::Result<Bed> {
+        let directory = tempfile::Builder::new().prefix("pyflare-bench-").tempdir()?;
+        let bed = Bed {
+            log: open_log(directory.path())?,
+            directory,
+        };
+        let engine = bed.start(1, None).await?;
+        for (name, sql) in builtin::FILES {
+            let definition = pyflare_sql::builtin_view(name, sql).map_err(|error| anyhow!("{error}"))?;
+            engine.install(definition, true).await?;
+        }
+        stop(engine).await?;
+        Ok(bed)
+    }
+
+    /// Closes the log and opens it again, so that nothing is read from its memory.
+    pub fn reopen_log(&mut self) -> anyhow::Result<()> {
+        self.log.close();
+        self.log = open_log(self.directory.path())?;
+        Ok(())
+    }
+
+    pub fn store(&self) -> anyhow::Result<Arc<DeltaStore>> {
+        Ok(DeltaStore::open(self.directory.path().join("tables"))?)
+    }
+
+    pub async fn start(&self, workers: usize, store: Option<Arc<DeltaStore>>) -> anyhow::Result<Engine> {
+        let tick_log = FileTickLog::open(self.directory.path().join("ticks"))?;
+        let catalog = FileCatalog::open(self.directory.path().join("catalog"))?;
+        let store = store.map(|store| store as Arc<dyn Store>);
+        let log = Arc::clone(&self.log) as Arc<dyn Log>;
+        let mut options =
+            EngineOptions::new(log, tick_log, catalog, store, tokio::runtime::Handle::current());
+        options.workers = workers;
+        Ok(tokio::task::spawn_blocking(move || Engine::start(options)).await??)
+    }
+
+    /// Appends requests durably until there are that many spans; returns their bytes.
+    pub async fn fill(
+        &self,
+        generator: &mut Generator,
+        make: fn(&mut Generator, usize) -> Vec<u8>,
+        spans: u64,
+        per_request: usize,
+    ) -> anyhow::Result<u64> {
+        let mut bytes = 0;
+        let mut appending = FuturesUnordered::new();
+        for _ in 0..spans / per_request as u64 {
+            let body = Bytes::from(make(generator, per_request));
+            bytes += body.len() as u64;
+            let record = LogRecord {
+                project: PROJECT.into(),
+                signal: Signal::Traces,
+                content_type: ContentType::Protobuf,
+                received_us: now_us(),
+                body_hash: pyflare_otlp::body_hash(PROJECT, Signal::Traces, &body),
+                body,
+            };
+            let log = Arc::clone(&self.log);
+            appending.push(async move { log.append(record).await });
+            if appending.len() >= APPENDING
+                && let Some(appended) = appending.next().await
+            {
+                appended?;
+            }
+        }
+        while let Some(appended) = appending.next().await {
+            appended?;
+        }
+        Ok(bytes)
+    }
+}
+
+fn open_log(directory: &Path) -> anyhow::Result<Arc<EmbeddedLog>> {
+    Ok(EmbeddedLog::open(LogOptions {
+        directory: directory.join("log"),
+        ..LogOptions::default()
+    })?)
+}
+
+/// Waits until so many spans are admitted and every view is complete with them.
+pub async fn caught_up(engine: &Engine, spans: u64) -> anyhow::Result<()> {
+    let (mut seen, mut moved) = (0, Instant::now());
+    loop {
+        let status = engine.status();
+        if let Some(failure) = status.failure {
+            bail!("the engine stopped: {failure}");
+        }
+        if status.rows[0] >= spans {
+            engine.wait_complete(status.tick).await;
+            return Ok(());
+        }
+        if status.rows[0] != seen {
+            (seen, moved) = (status.rows[0], Instant::now());
+        }
+        ensure!(
+            moved.elapsed() < Duration::from_secs(60),
+            "the engine has stood still at {seen} of {spans} spans for a minute"
+        );
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Sum of the requests that the view counts: every span once, or the figures are worth nothing.
+pub async fn counted(engine: &Engine) -> anyhow::Result<u64> {
+    let hold = engine.hold();
+    let content = engine.peek(&ViewName::builtin("requests"), &hold, None).await?;
+    let mut sum = 0;
+    for batch in &content.batches {
+        let counts = batch
+            .column_by_name("requests")
+            .and_then(|column| column.as_primitive_opt::<Int64Type>())
+            .ok_or_else(|| anyhow!("the view requests has no integer column requests"))?;
+        sum += counts.iter().flatten().sum::<i64>();
+    }
+    Ok(sum as u64)
+}
+
+pub async fn stop(engine: Engine) -> anyhow::Result<()> {
+    Ok(tokio::task::spawn_blocking(move || engine.shutdown()).await?)
+}
+
+pub fn now_us() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |elapsed| elapsed.as_micros() as i64)
+}
+
+/// Clock ticks per second in `/proc`; Linux fixes this for all its 64-bit machines.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// Processor time of this process so far, in seconds.
+pub fn processor_seconds() -> anyhow::Result<f64> {
+    let text = std::fs::read_to_string("/proc/self/stat")?;
+    // The second field, in parentheses, may hold anything; user and system time are the 14th and 15th.
+    let after = text.rsplit_once(')').map_or("", |(_, after)| after);
+    let ticks: Option<u64> = after
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .map(|field| field.parse::<u64>().ok())
+        .sum();
+    Ok(
+        ticks.ok_or_else(|| anyhow!("/proc/self/stat reads unlike a Linux system's"))? as f64
+            / TICKS_PER_SECOND,
+    )
+}
+
+/// Resident memory in bytes.
+pub fn resident_bytes() -> anyhow::Result<u64> {
+    let text = std::fs::read_to_string("/proc/self/status")?;
+    let kibibytes: Option<u64> = text
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .and_then(|value| value.split_whitespace().next()?.parse().ok());
+    Ok(kibibytes.ok_or_else(|| anyhow!("/proc/self/status reads unlike a Linux system's"))? << 10)
+}
