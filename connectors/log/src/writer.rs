@@ -101,30 +101,47 @@ impl Writer {
                 self.roll();
             }
         }
+        match self.allocate(bytes) {
+            // The file cannot grow, though there is room: perhaps another one can.
+            Err(LogError::Io { .. }) if self.holds_records() => {
+                self.commit();
+                self.roll();
+                self.allocate(bytes)?;
+            }
+            outcome => outcome?,
+        }
+        let Some(active) = &self.active else {
+            return Err(LogError::Closed);
+        };
+        let position = end(self, active);
+        let offset = self.partition.end() + self.group.len() as u64;
+        encode(
+            &pending.record,
+            offset,
+            active.position,
+            active.header.salt,
+            &mut self.buffer,
+        );
+        Ok(position)
+    }
+
+    fn holds_records(&self) -> bool {
+        let end = |active| Writer::buffer_start(active) + self.buffer.len() as u64;
+        self.active
+            .as_ref()
+            .is_some_and(|active| end(active) > FIRST_RECORD)
+    }
+
+    /// Makes sure that there is an active segment with room for `bytes` more.
+    fn allocate(&mut self, bytes: u64) -> Result<(), LogError> {
         if self.active.is_none() {
             self.begin_segment()?;
         }
-        let Some(mut active) = self.active.take() else {
+        let Some(active) = &mut self.active else {
             return Err(LogError::Closed);
         };
-        let position = end(self, &active);
-        let allocated = active.allocate(
-            position + bytes,
-            self.partition.segment_bytes,
-            &self.partition.budget,
-        );
-        if allocated.is_ok() {
-            let offset = self.partition.end() + self.group.len() as u64;
-            encode(
-                &pending.record,
-                offset,
-                active.position,
-                active.header.salt,
-                &mut self.buffer,
-            );
-        }
-        self.active = Some(active);
-        allocated.map(|()| position)
+        let end = Writer::buffer_start(active) + self.buffer.len() as u64 + bytes;
+        active.allocate(end, self.partition.segment_bytes, &self.partition.budget)
     }
 
     /// Ends the active segment; the next record begins another.
@@ -220,11 +237,11 @@ impl Writer {
     }
 }
 
-#[cfg(test)]
-mod tests;
-
 /// A random number for a new segment, from the hasher keys that the standard library draws from the system.
 fn fresh_salt() -> u64 {
     use std::hash::{BuildHasher, Hasher, RandomState};
     RandomState::new().build_hasher().finish()
 }
+
+#[cfg(test)]
+mod tests;

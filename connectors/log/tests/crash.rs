@@ -61,7 +61,10 @@ fn child() {
                         let mut out = std::io::stdout().lock();
                         match outcome {
                             Ok(_) => writeln!(out, "acknowledged {number}").unwrap(),
-                            Err(error) => writeln!(out, "refused {error}").unwrap(),
+                            Err(error) => {
+                                writeln!(out, "refused {error}").unwrap();
+                                return;
+                            }
                         }
                         out.flush().unwrap();
                     }

@@ -182,7 +182,7 @@ fn now_us() -> i64 {
 }
 
 /// A header's text, empty if it is missing or not text.
-pub(crate) fn header<'a>(headers: &'a HeaderMap, name: http::HeaderName) -> &'a str {
+pub(crate) fn header(headers: &HeaderMap, name: http::HeaderName) -> &str {
     headers
         .get(name)
         .and_then(|value| value.to_str().ok())
