@@ -28,8 +28,16 @@ struct Case {
 
 impl Case {
     fn new(name: &'static str, shuffled: bool, make: fn(&mut Generator, usize) -> Vec<u8>) -> Case {
-        let mut generator = Generator::new(7, Traffic { shuffled, ..Traffic::default() });
-        let bodies: Vec<Bytes> = (0..REQUESTS).map(|_| Bytes::from(make(&mut generator, SPANS))).collect();
+        let mut generator = Generator::new(
+            7,
+            Traffic {
+                shuffled,
+                ..Traffic::default()
+            },
+        );
+        let bodies: Vec<Bytes> = (0..REQUESTS)
+            .map(|_| Bytes::from(make(&mut generator, SPANS)))
+            .collect();
         let bytes = bodies.iter().map(Bytes::len).sum();
         Case { name, bodies, bytes }
     }
@@ -49,7 +57,9 @@ fn decode_all(decoder: &mut Decoder, bodies: &[Bytes]) {
         offset: 7,
     };
     for (number, body) in bodies.iter().enumerate() {
-        decoder.decode(&origin, BodyEncoding::Protobuf, body).expect("the corpus decodes");
+        decoder
+            .decode(&origin, BodyEncoding::Protobuf, body)
+            .expect("the corpus decodes");
         if (number + 1) % BATCH == 0 {
             black_box(decoder.finish().expect("a batch"));
         }
@@ -113,7 +123,9 @@ fn main() {
             let mut group = criterion.benchmark_group(case.name);
             group.throughput(Throughput::Bytes(case.bytes as u64));
             let mut decoder = Decoder::new(OtlpSignal::Traces);
-            group.bench_function("decode", |bench| bench.iter(|| decode_all(&mut decoder, &case.bodies)));
+            group.bench_function("decode", |bench| {
+                bench.iter(|| decode_all(&mut decoder, &case.bodies))
+            });
             group.bench_function("prost", |bench| bench.iter(|| prost_all(&case.bodies)));
             group.bench_function("check", |bench| bench.iter(|| check_all(&case.bodies)));
             group.finish();

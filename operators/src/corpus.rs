@@ -70,14 +70,79 @@ const MODELS: [&str; 6] = [
     "mistral-large-2512",
     "llama-3.3-70b-instruct",
 ];
-const PROVIDERS: [&str; 6] = ["openai", "openai", "anthropic", "gcp.gemini", "mistral_ai", "groq"];
+const PROVIDERS: [&str; 6] = [
+    "openai",
+    "openai",
+    "anthropic",
+    "gcp.gemini",
+    "mistral_ai",
+    "groq",
+];
 const WORDS: [&str; 64] = [
-    "the", "account", "balance", "shows", "a", "payment", "of", "last", "week", "that", "was", "not", "booked",
-    "please", "explain", "which", "documents", "are", "needed", "for", "opening", "branch", "in", "Zürich", "and",
-    "how", "long", "it", "takes", "customer", "asked", "whether", "delivery", "can", "be", "moved", "to", "Friday",
-    "because", "warehouse", "closed", "summarise", "contract", "into", "three", "points", "quote", "paragraph",
-    "numbers", "refund", "policy", "says", "within", "thirty", "days", "answer", "short", "polite", "naïve", "東京",
-    "model", "prediction", "confidence", "threshold",
+    "the",
+    "account",
+    "balance",
+    "shows",
+    "a",
+    "payment",
+    "of",
+    "last",
+    "week",
+    "that",
+    "was",
+    "not",
+    "booked",
+    "please",
+    "explain",
+    "which",
+    "documents",
+    "are",
+    "needed",
+    "for",
+    "opening",
+    "branch",
+    "in",
+    "Zürich",
+    "and",
+    "how",
+    "long",
+    "it",
+    "takes",
+    "customer",
+    "asked",
+    "whether",
+    "delivery",
+    "can",
+    "be",
+    "moved",
+    "to",
+    "Friday",
+    "because",
+    "warehouse",
+    "closed",
+    "summarise",
+    "contract",
+    "into",
+    "three",
+    "points",
+    "quote",
+    "paragraph",
+    "numbers",
+    "refund",
+    "policy",
+    "says",
+    "within",
+    "thirty",
+    "days",
+    "answer",
+    "short",
+    "polite",
+    "naïve",
+    "東京",
+    "model",
+    "prediction",
+    "confidence",
+    "threshold",
 ];
 
 impl Generator {
@@ -110,7 +175,10 @@ impl Generator {
             ("service.name", format!("shop-assistant-{service}")),
             ("service.version", format!("1.{}.{}", service % 4, service % 7)),
             ("deployment.environment.name", "production".to_owned()),
-            ("service.instance.id", format!("{:016x}-{:08x}", self.random.next(), service)),
+            (
+                "service.instance.id",
+                format!("{:016x}-{:08x}", self.random.next(), service),
+            ),
             ("telemetry.sdk.language", "python".to_owned()),
             ("telemetry.sdk.name", "opentelemetry".to_owned()),
             ("telemetry.sdk.version", "1.45.2".to_owned()),
@@ -143,7 +211,12 @@ impl Generator {
         self.model_call(model, input, output);
         let question = self.words(26);
         self.text("gen_ai.input.messages", &messages("user", &question));
-        self.write_span(span, &format!("chat {}", model_name(model)), 3, output * 12_000_000);
+        self.write_span(
+            span,
+            &format!("chat {}", model_name(model)),
+            3,
+            output * 12_000_000,
+        );
     }
 
     fn model_call(&mut self, model: u64, input: u64, output: u64) {
@@ -153,13 +226,22 @@ impl Generator {
         self.text("gen_ai.response.model", &model_name(model));
         self.int("gen_ai.usage.input_tokens", input);
         self.int("gen_ai.usage.output_tokens", output);
-        self.double("gen_ai.request.temperature", self.random.clone().below(10) as f64 / 10.0);
-        self.texts("gen_ai.response.finish_reasons", &[if output > 850 { "length" } else { "stop" }]);
+        self.double(
+            "gen_ai.request.temperature",
+            self.random.clone().below(10) as f64 / 10.0,
+        );
+        self.texts(
+            "gen_ai.response.finish_reasons",
+            &[if output > 850 { "length" } else { "stop" }],
+        );
         let id = format!("chatcmpl-{:016x}", self.random.next());
         self.text("gen_ai.response.id", &id);
         let session = format!("session-{:012x}", self.random.below(1 << 20));
         self.text("gen_ai.conversation.id", &session);
-        let user = format!("user-{:06}", self.random.below(u64::from(self.traffic.users.max(1))));
+        let user = format!(
+            "user-{:06}",
+            self.random.below(u64::from(self.traffic.users.max(1)))
+        );
         self.text("user.id", &user);
         self.text("server.address", "api.models.example.com");
     }
@@ -182,7 +264,10 @@ impl Generator {
                 self.text("input.value", &query);
                 for number in 0..6 {
                     let document = self.words(110);
-                    self.text(&format!("retrieval.documents.{number}.document.content"), &document);
+                    self.text(
+                        &format!("retrieval.documents.{number}.document.content"),
+                        &document,
+                    );
                     let score = self.random.below(1000) as f64 / 1000.0;
                     self.double(&format!("retrieval.documents.{number}.document.score"), score);
                 }
@@ -192,7 +277,10 @@ impl Generator {
                 self.text("gen_ai.operation.name", "execute_tool");
                 self.text("gen_ai.tool.name", "search_orders");
                 let arguments = self.words(12);
-                self.text("gen_ai.tool.call.arguments", &format!("{{\"query\":\"{arguments}\"}}"));
+                self.text(
+                    "gen_ai.tool.call.arguments",
+                    &format!("{{\"query\":\"{arguments}\"}}"),
+                );
                 let result = self.within_words(200, 700);
                 self.text("gen_ai.tool.call.result", &format!("{{\"orders\":\"{result}\"}}"));
                 self.write_span(span, "execute_tool search_orders", 1, 90_000_000);
@@ -233,7 +321,8 @@ impl Generator {
         }
         if self.traffic.shuffled {
             for left in (1..self.attributes.len()).rev() {
-                self.attributes.swap(left, self.random.below(left as u64 + 1) as usize);
+                self.attributes
+                    .swap(left, self.random.below(left as u64 + 1) as usize);
             }
         }
         for attribute in self.attributes.drain(..) {
@@ -311,7 +400,11 @@ impl Generator {
 
 fn model_name(model: u64) -> String {
     let name = MODELS[(model % 6) as usize];
-    if model < 6 { name.to_owned() } else { format!("{name}-{}", model / 6) }
+    if model < 6 {
+        name.to_owned()
+    } else {
+        format!("{name}-{}", model / 6)
+    }
 }
 
 fn messages(role: &str, text: &str) -> String {

@@ -174,10 +174,15 @@ impl Rows for SpanRows {
         let mut rest = message;
         while !rest.is_empty() {
             match wire::tag(&mut rest)? {
-                0x4a => {
+                0x4a => loop {
                     let pair = wire::bytes(&mut rest)?;
                     self.builder.attribute(body, pair, ITEM_DEPTH + 1)?;
-                }
+                    // Attributes stand together: no dispatch between them.
+                    match rest {
+                        [0x4a, after @ ..] => rest = after,
+                        _ => break,
+                    }
+                },
                 0x0a => trace = wire::bytes(&mut rest)?,
                 0x12 => span = wire::bytes(&mut rest)?,
                 0x1a => drop(wire::bytes(&mut rest)?),

@@ -113,7 +113,13 @@ fn walk_span(mut rest: &[u8], tally: &mut Tally) -> Result<(), WireError> {
     let (mut trace, mut span, mut parent): (&[u8], &[u8], &[u8]) = (&[], &[], &[]);
     while !rest.is_empty() {
         match wire::tag(&mut rest)? {
-            0x4a => otlp::check_key_value(wire::bytes(&mut rest)?, ITEM_DEPTH + 1)?,
+            0x4a => loop {
+                otlp::check_key_value(wire::bytes(&mut rest)?, ITEM_DEPTH + 1)?;
+                match rest {
+                    [0x4a, after @ ..] => rest = after,
+                    _ => break,
+                }
+            },
             0x0a => trace = wire::bytes(&mut rest)?,
             0x12 => span = wire::bytes(&mut rest)?,
             0x22 => parent = wire::bytes(&mut rest)?,

@@ -578,7 +578,11 @@ fn of_document(field: &Field, member: &str, value: &Any) -> Option<String> {
 fn of_json(field: &Field, value: &Json) -> Option<String> {
     let any = match value {
         Json::Number(number) if field.data_type == FieldType::Money => {
-            Any::Text(number.to_string().into_bytes())
+            // Displayed, a double has no exponent.
+            let text = number
+                .as_i64()
+                .map_or_else(|| number.as_f64().unwrap().to_string(), |int| int.to_string());
+            Any::Text(text.into_bytes())
         }
         Json::Number(number) => number
             .as_i64()
