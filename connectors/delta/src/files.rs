@@ -127,11 +127,6 @@ impl FileWriter {
         self.writer.write(batch).map_err(io::Error::other)
     }
 
-    /// Bytes written and waiting to be.
-    pub fn bytes(&self) -> usize {
-        self.writer.bytes_written() + self.writer.in_progress_size()
-    }
-
     /// Completes the file and gives it its name, replacing what an interrupted attempt may have left there.
     pub fn finish(mut self, name: &str) -> Result<WrittenFile, io::Error> {
         let finished = self.writer.finish().map_err(io::Error::other);

@@ -24,7 +24,7 @@ use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
-use datafusion::physical_optimizer::pruning::PruningPredicate;
+use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use object_store::ObjectMeta;
@@ -58,7 +58,8 @@ impl StoredTable {
         let names = DFSchema::try_from(Arc::clone(&self.schema))?;
         let predicate = session.create_physical_expr(filter, &names)?;
         // A filter that says nothing about statistics is no reason to fail: then every file is relevant.
-        let Ok(pruning) = PruningPredicate::try_new(predicate, Arc::clone(&self.schema)) else {
+        let builder = PruningPredicateBuilder::new().with_file_schema(Arc::clone(&self.schema));
+        let Ok(pruning) = builder.try_build(predicate) else {
             return Ok(files.to_vec());
         };
         let keep = pruning.prune(&FileBounds {

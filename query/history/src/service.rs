@@ -16,7 +16,7 @@ use datafusion::execution::disk_manager::DiskManagerMode;
 use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionState, SessionStateBuilder};
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement;
@@ -300,8 +300,8 @@ fn session(options: &QueryOptions) -> Result<SessionState, QueryError> {
     entries.sql_parser.collect_spans = true;
     entries.execution.parquet.pushdown_filters = true;
     entries.execution.parquet.reorder_filters = true;
-    // Constants of a query are small: nobody gains from planning that a wrong estimate sends astray.
-    entries.execution.collect_statistics = true;
+    // A trace list asks for up to 200 traces by id.
+    entries.execution.parquet.max_in_list_size = 256;
     let runtime = RuntimeEnvBuilder::new()
         .with_disk_manager_builder(
             datafusion::execution::disk_manager::DiskManagerBuilder::default()
@@ -424,12 +424,24 @@ impl Task {
         Ok(())
     }
 
+    /// One row more than is returned tells whether there are more; the planner makes use of the limit, a sort above all.
+    fn limited(&self, plan: LogicalPlan) -> Result<LogicalPlan, QueryError> {
+        match plan {
+            LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) | LogicalPlan::DescribeTable(_) => Ok(plan),
+            plan => LogicalPlanBuilder::from(plan)
+                .limit(0, Some(self.rows.saturating_add(1)))
+                .and_then(LogicalPlanBuilder::build)
+                .map_err(|error| QueryError::planning(&error)),
+        }
+    }
+
     async fn collect(
         &self,
         plan: LogicalPlan,
         as_of: u64,
         started: Instant,
     ) -> Result<QueryResult, QueryError> {
+        let plan = self.limited(plan)?;
         let plan = self
             .session
             .optimize(&plan)

@@ -16,8 +16,8 @@ use datafusion::catalog::{MemTable, TableProvider};
 use datafusion::prelude::SessionContext;
 use parking_lot::Mutex;
 use pyflare_history::{
-    Hold, InternalRelations, LiveSource, PeekRequest, QueryOptions, QueryRequest, QueryResult, QueryService, Relation,
-    Scope, SourceError, StoredTables, Tail, ViewDescription,
+    Hold, InternalRelations, LiveSource, PeekRequest, QueryOptions, QueryRequest, QueryResult, QueryService,
+    Relation, Scope, SourceError, StoredTables, Tail, ViewDescription,
 };
 use pyflare_operators::fields::stream_schema;
 use rand::rngs::StdRng;
@@ -76,7 +76,12 @@ impl LiveSource for House {
     }
 
     fn views(&self, _: &Scope) -> Vec<ViewDescription> {
-        self.content.lock().views.iter().map(|(view, _)| view.clone()).collect()
+        self.content
+            .lock()
+            .views
+            .iter()
+            .map(|(view, _)| view.clone())
+            .collect()
     }
 
     async fn peek(
@@ -103,7 +108,12 @@ impl LiveSource for House {
     async fn tail(&self, relation: &Relation, hold: &Arc<dyn Hold>, _: &Scope) -> Result<Tail, SourceError> {
         let content = self.content.lock();
         let flushed = content.flushed.get(&relation.table()).copied();
-        let Some(rows) = content.rows.get(&relation.table()) else { return Ok(Tail { flushed, batches: vec![] }) };
+        let Some(rows) = content.rows.get(&relation.table()) else {
+            return Ok(Tail {
+                flushed,
+                batches: vec![],
+            });
+        };
         let mut random = StdRng::seed_from_u64(hold.tick());
         // Some rows too many on either side: they must be left out.
         let oldest = flushed.map_or(0, |flushed| flushed.saturating_sub(3));
@@ -122,7 +132,9 @@ impl StoredTables for House {
         // A flush that came after F was read.
         let stored = with_tick(rows, |tick| tick <= flushed + 4);
         let pieces = in_pieces(&stored, &mut StdRng::seed_from_u64(*flushed));
-        Ok(Some(Arc::new(MemTable::try_new(rows.schema(), vec![pieces]).unwrap())))
+        Ok(Some(Arc::new(
+            MemTable::try_new(rows.schema(), vec![pieces]).unwrap(),
+        )))
     }
 }
 
@@ -153,12 +165,17 @@ pub fn service(house: &Arc<House>, options: QueryOptions) -> Arc<QueryService> {
 }
 
 pub fn request(query: &str) -> QueryRequest {
-    QueryRequest { query: query.to_owned(), ..QueryRequest::default() }
+    QueryRequest {
+        query: query.to_owned(),
+        ..QueryRequest::default()
+    }
 }
 
 pub fn table(result: &QueryResult) -> String {
     if result.batches.is_empty() {
-        return pretty_format_batches(&[RecordBatch::new_empty(result.schema.clone())]).unwrap().to_string();
+        return pretty_format_batches(&[RecordBatch::new_empty(result.schema.clone())])
+            .unwrap()
+            .to_string();
     }
     pretty_format_batches(&result.batches).unwrap().to_string()
 }
@@ -166,7 +183,12 @@ pub fn table(result: &QueryResult) -> String {
 /// The same query over all rows at once.
 pub async fn oracle(rows: &RecordBatch, query: &str) -> String {
     let context = SessionContext::new();
-    context.register_table("t", Arc::new(MemTable::try_new(rows.schema(), vec![vec![rows.clone()]]).unwrap())).unwrap();
+    context
+        .register_table(
+            "t",
+            Arc::new(MemTable::try_new(rows.schema(), vec![vec![rows.clone()]]).unwrap()),
+        )
+        .unwrap();
     let frame = context.sql(query).await.unwrap();
     let schema = Arc::new(frame.schema().as_arrow().clone());
     let batches = frame.collect().await.unwrap();
@@ -213,7 +235,11 @@ pub fn random_spans(seed: u64, count: usize) -> Vec<Span> {
             if random.random_bool(0.3) {
                 tick += random.random_range(1..2_000);
             }
-            let late = if random.random_bool(0.1) { random.random_range(0..1_800_000_000) } else { 5_000_000 };
+            let late = if random.random_bool(0.1) {
+                random.random_range(0..1_800_000_000)
+            } else {
+                5_000_000
+            };
             let trace = random.random_range(0..(count as u64 / 5).max(1));
             Span {
                 project: if trace % 7 == 0 { "other" } else { "default" },
@@ -224,7 +250,9 @@ pub fn random_spans(seed: u64, count: usize) -> Vec<Span> {
                 service: ["api", "agent", "rag"][random.random_range(0..3)],
                 model: [None, Some("gpt-5"), Some("claude")][random.random_range(0..3)],
                 status: ["ok", "unset", "error"][random.random_range(0..10_usize).min(2)],
-                user: random.random_bool(0.5).then(|| format!("user {}", random.random_range(0..5))),
+                user: random
+                    .random_bool(0.5)
+                    .then(|| format!("user {}", random.random_range(0..5))),
                 start_us: tick as i64 * 1000 - late,
                 duration_us: random.random_range(0..4_000_000),
                 tick,
@@ -265,9 +293,12 @@ pub fn spans(rows: &[Span]) -> RecordBatch {
             "duration_ns" => integer(&|span| Some(span.duration_us * 1000)),
             "input_tokens" => integer(&|span| span.model.map(|_| span.span as i64 % 1000)),
             "reported_cost" => Arc::new(
-                Decimal128Array::from_iter(rows.iter().map(|span| span.model.map(|_| i128::from(span.span) * 1_000_000)))
-                    .with_precision_and_scale(38, 12)
-                    .unwrap(),
+                Decimal128Array::from_iter(
+                    rows.iter()
+                        .map(|span| span.model.map(|_| i128::from(span.span) * 1_000_000)),
+                )
+                .with_precision_and_scale(38, 12)
+                .unwrap(),
             ),
             "attributes" => {
                 let mut maps = MapBuilder::new(None, StringBuilder::new(), StringBuilder::new());
@@ -317,7 +348,11 @@ pub fn house_with(rows: &[Span], seed: u64) -> Arc<House> {
         match random.random_range(0..6) {
             0 => {}
             1 => drop(content.flushed.insert("spans".to_owned(), newest)),
-            _ => drop(content.flushed.insert("spans".to_owned(), random.random_range(START - 2..newest + 2))),
+            _ => drop(
+                content
+                    .flushed
+                    .insert("spans".to_owned(), random.random_range(START - 2..newest + 2)),
+            ),
         }
     }
     Arc::new(house)
