@@ -5,7 +5,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::json::{CellFormat, RowWriter};
+use pyflare_history::encode::{Int64Mode, write_cell};
+
 use crate::protocol::{frame_head, frame_tail};
 use crate::views::Frame;
 
@@ -89,14 +90,13 @@ impl Pacer {
 }
 
 /// The message of a frame. Rows whose multiplicity is zero say nothing and are left out.
-pub(crate) fn encode(id: &str, frame: &Frame, format: CellFormat) -> String {
+pub(crate) fn encode(id: &str, frame: &Frame, int64: Int64Mode) -> String {
     use std::fmt::Write;
     let rows = frame.batch.as_ref().map_or(0, |batch| batch.num_rows());
     let width = frame.batch.as_ref().map_or(0, |batch| batch.num_columns());
     let mut out = String::with_capacity(160 + id.len() + frame.resume.len() + rows * (4 + 12 * width));
     frame_head(&mut out, id, frame.lower, frame.upper, frame.reset);
     if let Some(batch) = &frame.batch {
-        let writer = RowWriter::new(batch, format);
         let mut first = true;
         for (row, diff) in frame.diffs.iter().enumerate().take(batch.num_rows()) {
             if *diff == 0 {
@@ -105,7 +105,10 @@ pub(crate) fn encode(id: &str, frame: &Frame, format: CellFormat) -> String {
             out.push_str(if first { "[" } else { ",[" });
             first = false;
             let _ = write!(out, "{diff}");
-            writer.append_cells(&mut out, row);
+            for column in batch.columns() {
+                out.push(',');
+                write_cell(&mut out, column.as_ref(), row, int64);
+            }
             out.push(']');
         }
     }
@@ -192,13 +195,7 @@ mod tests {
             reset: true,
             ..progress(1, 5)
         };
-        let text = encode(
-            "i\"d",
-            &frame,
-            CellFormat {
-                int64_as_string: true,
-            },
-        );
+        let text = encode("i\"d", &frame, Int64Mode::String);
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(
             value,

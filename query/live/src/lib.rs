@@ -12,7 +12,6 @@
 mod access;
 mod failure;
 mod frames;
-mod json;
 #[cfg(feature = "memory")]
 pub mod memory;
 mod protocol;
@@ -23,7 +22,6 @@ mod views;
 
 pub use access::{Access, Authorize, Scope};
 pub use failure::{Failure, FailureKind, Position};
-pub use json::{CellFormat, RowWriter, type_name};
 pub use protocol::{ColumnInfo, column_infos};
 pub use service::{Live, LiveCounters, LiveError, LiveLimits, upgrade};
 pub use views::{Event, Frame, SubscribeOptions, Subscription, View, ViewName, Views};

@@ -4,9 +4,9 @@
 //! `snapshot` that is silently ignored costs its author an afternoon.
 
 use arrow::datatypes::Schema;
+use pyflare_operators::fields::type_name;
 use serde::{Deserialize, Serialize};
 
-use crate::json::{type_name, write_text};
 use crate::{Failure, FailureKind};
 
 /// Longest `id` a client may choose, in bytes.
@@ -142,7 +142,7 @@ pub(crate) fn end_message(id: &str, reason: &str) -> String {
 pub(crate) fn frame_head(out: &mut String, id: &str, lower: u64, upper: u64, reset: bool) {
     use std::fmt::Write;
     out.push_str("{\"type\":\"frame\",\"id\":");
-    write_text(out, id);
+    out.push_str(&json_text(id));
     let _ = write!(
         out,
         ",\"lower\":{lower},\"upper\":{upper},\"reset\":{reset},\"rows\":["
@@ -152,8 +152,12 @@ pub(crate) fn frame_head(out: &mut String, id: &str, lower: u64, upper: u64, res
 /// Everything after them.
 pub(crate) fn frame_tail(out: &mut String, resume: &str) {
     out.push_str("],\"resume\":");
-    write_text(out, resume);
+    out.push_str(&json_text(resume));
     out.push('}');
+}
+
+fn json_text(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
 }
 
 #[cfg(test)]

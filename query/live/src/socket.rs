@@ -191,7 +191,7 @@ impl Reader {
         if self.running.len() >= limit {
             let failure = Failure::new(
                 FailureKind::Busy,
-                "PF-5014",
+                "PF-5030",
                 format!(
                     "a connection may hold {limit} subscriptions; unsubscribe one, or open another connection"
                 ),

@@ -6,11 +6,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use pyflare_history::encode::Int64Mode;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::frames::{Pacer, encode};
-use crate::json::CellFormat;
 use crate::protocol::{Int64Format, Subscribe, column_infos, end_message, error_message, schema_message};
 use crate::service::{LiveCounters, Shared};
 use crate::socket::{Outbound, Outgoing};
@@ -201,10 +201,11 @@ async fn send_frame(
         .as_ref()
         .map_or(0, |batch| batch.get_array_memory_size());
     let room = outbound.room(size).await;
-    let format = CellFormat {
-        int64_as_string: request.int64 == Int64Format::String,
+    let int64 = match request.int64 {
+        Int64Format::Number => Int64Mode::Number,
+        Int64Format::String => Int64Mode::String,
     };
-    let text = encode(&request.id, &frame, format);
+    let text = encode(&request.id, &frame, int64);
     let counters = &shared.counters;
     LiveCounters::add(&counters.frames, 1);
     LiveCounters::add(&counters.rows, frame.diffs.len() as u64);

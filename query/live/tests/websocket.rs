@@ -198,7 +198,7 @@ impl Copy {
             let [Cell::Text(project), _, Cell::Int(count), _] = &row[..] else {
                 panic!("{row:?}")
             };
-            let text = json!([project, "1970-01-01T00:00:00Z", count, "NaN"]).to_string();
+            let text = json!([project, "1970-01-01T00:00:00.000000Z", count, "NaN"]).to_string();
             *expected.entry(text).or_default() += 1;
         }
         assert_eq!(self.rows, expected);
@@ -448,7 +448,7 @@ async fn subscriptions_are_independent_and_their_ids_are_unique() {
         json!({"type": "subscribe", "id": "c", "view": "requests"}),
     )
     .await;
-    assert_eq!(receive(&mut socket).await["code"], "PF-5014");
+    assert_eq!(receive(&mut socket).await["code"], "PF-5030");
     send(&mut socket, json!({"type": "unsubscribe", "id": "a"})).await;
     assert_eq!(
         receive(&mut socket).await,
@@ -459,7 +459,13 @@ async fn subscriptions_are_independent_and_their_ids_are_unique() {
     assert_eq!(frame["id"], "b");
     assert_eq!(
         frame["rows"],
-        json!([[1, "blue", "1970-01-01T00:00:00Z", "9223372036854775807", "NaN"]])
+        json!([[
+            1,
+            "blue",
+            "1970-01-01T00:00:00.000000Z",
+            "9223372036854775807",
+            "NaN"
+        ]])
     );
     send(&mut socket, json!({"type": "unsubscribe", "id": "a"})).await;
     assert_eq!(receive(&mut socket).await["code"], "PF-5018");
@@ -593,7 +599,7 @@ async fn a_project_sees_its_own_rows_and_monitors_only() {
     let frame = receive(&mut socket).await;
     assert_eq!(
         frame["rows"],
-        json!([[1, "blue", "1970-01-01T00:00:00Z", 1, "NaN"]])
+        json!([[1, "blue", "1970-01-01T00:00:00.000000Z", 1, "NaN"]])
     );
     send(
         &mut socket,
@@ -610,7 +616,7 @@ async fn a_project_sees_its_own_rows_and_monitors_only() {
     let frame = receive(&mut socket).await;
     assert_eq!(
         frame["rows"],
-        json!([[1, "blue", "1970-01-01T00:00:00Z", 4, "NaN"]])
+        json!([[1, "blue", "1970-01-01T00:00:00.000000Z", 4, "NaN"]])
     );
 }
 

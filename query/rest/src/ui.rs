@@ -19,6 +19,7 @@ pub(crate) const CONTENT_POLICY: &str = "default-src 'self'; script-src 'self'; 
 #[folder = "$CARGO_MANIFEST_DIR/../../ui/dist"]
 struct Files;
 
+#[cfg(not(pyflare_with_ui))]
 const WITHOUT_UI: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>PyFlare</title>\
     <p>This server was built without its user interface.</p>\
     <p>Build it with <code>npm ci &amp;&amp; npm run build</code> in <code>ui/</code>, then build the server again.</p>\
