@@ -28,6 +28,9 @@ const ROW_GROUP_BYTES: usize = 64 * 1024 * 1024;
 /// A dictionary that grows beyond this was a mistake for its column; the writer falls back to plain values.
 const DICTIONARY_BYTES: usize = 256 * 1024;
 
+/// A trace list asks for fifty ids at once; with one false positive in a hundred it would read every second row group.
+const TRACE_ID_FALSE_POSITIVES: f64 = 0.0001;
+
 /// Columns whose values hardly ever repeat within a row group.
 const UNREPEATED: [&str; 8] = [
     "trace_id",
@@ -69,7 +72,7 @@ fn writer_properties(physical: &Schema, rows: usize) -> WriterProperties {
                 if field.name() == "trace_id" {
                     properties = properties
                         .set_column_bloom_filter_enabled(column.clone(), true)
-                        .set_column_bloom_filter_fpp(column.clone(), 0.01)
+                        .set_column_bloom_filter_fpp(column.clone(), TRACE_ID_FALSE_POSITIVES)
                         .set_column_bloom_filter_max_ndv(
                             column.clone(),
                             rows.clamp(1, ROW_GROUP_ROWS) as u64,

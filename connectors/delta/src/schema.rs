@@ -17,11 +17,7 @@ use deltalake::kernel::{
 
 /// The physical schema of a declared one, or the name and type of the first column that a table cannot have.
 pub fn physical_schema(declared: &Schema) -> Result<SchemaRef, String> {
-    let fields: Result<Fields, String> = declared
-        .fields()
-        .iter()
-        .map(|field| physical_field(field))
-        .collect();
+    let fields: Result<Fields, String> = declared.fields().iter().map(physical_field).collect();
     Ok(Arc::new(Schema::new(fields?)))
 }
 

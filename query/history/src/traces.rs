@@ -30,7 +30,7 @@ const HOUR_US: i64 = 3_600_000_000;
 const FIRST_SLICE_US: i64 = 60_000_000;
 /// A slice found nothing: the next one is so many times wider.
 const SLICE_GROWTH: i64 = 4;
-/// Traces looked at together.
+/// Traces looked at together, at most: each more is one more chance that a Bloom filter says "perhaps".
 const TOGETHER: usize = 200;
 const MOST_TRACES: usize = 1000;
 /// Spans of one trace that are returned.
@@ -162,14 +162,15 @@ impl QueryService {
         let mut end = after
             .as_ref()
             .map_or(to, |place| place.newest.saturating_add(1).min(to));
+        let together = (limit + 1).clamp(20, TOGETHER);
         let mut width = FIRST_SLICE_US;
         let mut items: Vec<(Place, TraceSummary)> = Vec::new();
         while end > from && items.len() <= limit {
             let begin = end.saturating_sub(width).max(from);
             let found = self
-                .candidates(filter, scope, &range, (begin, end), after.as_ref())
+                .candidates(filter, scope, &range, (begin, end), after.as_ref(), together)
                 .await?;
-            let more = found.len() == TOGETHER;
+            let more = found.len() == together;
             items.extend(self.summaries(filter, scope, &range, &found).await?);
             if more {
                 after = found.last().cloned();
@@ -214,7 +215,7 @@ impl QueryService {
         .await
     }
 
-    /// Traces whose newest matching span within `slice` they are ordered by, at most [`TOGETHER`].
+    /// Traces whose newest matching span within `slice` they are ordered by, at most `together`.
     async fn candidates(
         &self,
         filter: &TraceFilter,
@@ -222,6 +223,7 @@ impl QueryService {
         range: &Range,
         slice: (i64, i64),
         after: Option<&Place>,
+        together: usize,
     ) -> Result<Vec<Place>, QueryError> {
         let mut sql = Text::default();
         sql.push("SELECT project, trace_id, max(event_time) AS newest FROM history.spans WHERE _tick <= ");
@@ -241,7 +243,7 @@ impl QueryService {
             ));
         }
         sql.push(&format!(
-            " ORDER BY newest DESC, trace_id DESC, project DESC LIMIT {TOGETHER}"
+            " ORDER BY newest DESC, trace_id DESC, project DESC LIMIT {together}"
         ));
         let result = self.ask(sql, scope).await?;
         let mut places = Vec::with_capacity(result.row_count);
