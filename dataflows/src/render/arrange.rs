@@ -93,13 +93,11 @@ pub(crate) struct ArrangedView {
     changes: Rc<RefCell<Vec<Change>>>,
     /// No key of this worker's share has a pane below this.
     lowest_pane: Rc<Cell<i64>>,
-    dataflow: usize,
 }
 
 impl ArrangedView {
     /// Builds the dataflow; it takes updates from `start` on. Every worker must do this in the same order.
     pub fn build(worker: &mut Worker, name: &str, layout: Layout, start: Tick) -> ArrangedView {
-        let dataflow = worker.next_dataflow_index();
         let probe = ProbeHandle::new();
         let changes: Rc<RefCell<Vec<Change>>> = Rc::default();
         let lowest_pane = Rc::new(Cell::new(i64::MAX));
@@ -125,7 +123,7 @@ impl ArrangedView {
         });
         input.advance_to(start);
         input.flush();
-        ArrangedView { input, base, merged, probe, changes, lowest_pane, dataflow }
+        ArrangedView { input, base, merged, probe, changes, lowest_pane }
     }
 
     pub fn update(&mut self, key: Key, accumulator: Accumulator) {
@@ -194,11 +192,6 @@ impl ArrangedView {
             trace.set_logical_compaction(AntichainRef::new(&frontier));
             trace.set_physical_compaction(AntichainRef::new(&frontier));
         }
-    }
-
-    /// The timely index, to remove the dataflow once all workers have dropped it.
-    pub fn dataflow(&self) -> usize {
-        self.dataflow
     }
 }
 

@@ -181,8 +181,9 @@ impl CellPlan {
 /// The array with NULL wherever `filter` is not true.
 fn only_true(array: &ArrayRef, filter: &ArrayRef) -> ArrayRef {
     let filter = filter.as_boolean();
-    let excluded = arrow::compute::not(&arrow::compute::prep_null_mask_filter(filter))
-        .expect("invariant: negation of a mask cannot fail");
+    // NULL is not true.
+    let mask = if filter.null_count() > 0 { arrow::compute::prep_null_mask_filter(filter) } else { filter.clone() };
+    let excluded = arrow::compute::not(&mask).expect("invariant: negation of a mask cannot fail");
     nullif(array, &excluded).expect("invariant: mask and array come from one batch")
 }
 

@@ -156,10 +156,6 @@ impl Pipeline {
         &self.schema
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.stages.is_empty()
-    }
-
     /// Runs the chain; rows on which an expression fails are left out and counted in `errors`.
     pub fn run(&self, flow: Flow, errors: &mut RowErrors) -> Flow {
         self.stages.iter().fold(flow, |flow, stage| stage.run(flow, errors))

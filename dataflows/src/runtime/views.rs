@@ -139,10 +139,6 @@ impl ViewRegistry {
         self.views.read().get(name).cloned()
     }
 
-    pub fn by_id(&self, id: u64) -> Option<Arc<InstalledView>> {
-        self.views.read().values().find(|view| view.id == id).cloned()
-    }
-
     /// The project's own view of that name, else the built-in one; without a project any that is unambiguous.
     pub fn resolve(&self, project: Option<&str>, name: &str) -> Option<Arc<InstalledView>> {
         let views = self.views.read();

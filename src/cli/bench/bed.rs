@@ -107,24 +107,25 @@ fn open_log(directory: &Path) -> anyhow::Result<Arc<EmbeddedLog>> {
     })?)
 }
 
-/// Waits until so many spans are admitted and every view is complete with them.
-pub async fn caught_up(engine: &Engine, spans: u64) -> anyhow::Result<()> {
+/// Waits until so many requests are admitted and every view is complete with their spans.
+pub async fn caught_up(engine: &Engine, requests: u64) -> anyhow::Result<()> {
     let (mut seen, mut moved) = (0, Instant::now());
     loop {
         let status = engine.status();
         if let Some(failure) = status.failure {
             bail!("the engine stopped: {failure}");
         }
-        if status.rows[0] >= spans {
-            engine.wait_complete(status.tick).await;
+        if status.requests >= requests {
+            // The count is published after its tick, so the tick read now is theirs or a later one.
+            engine.wait_complete(engine.status().tick).await;
             return Ok(());
         }
-        if status.rows[0] != seen {
-            (seen, moved) = (status.rows[0], Instant::now());
+        if status.requests != seen {
+            (seen, moved) = (status.requests, Instant::now());
         }
         ensure!(
             moved.elapsed() < Duration::from_secs(60),
-            "the engine has stood still at {seen} of {spans} spans for a minute"
+            "the engine has stood still at {seen} of {requests} requests for a minute"
         );
         tokio::time::sleep(Duration::from_millis(2)).await;
     }

@@ -68,7 +68,14 @@ pub async fn freshness(seconds: f64) -> anyhow::Result<Vec<Figure>> {
     let watching = tokio::spawn(watch(subscription, Arc::clone(&sent)));
 
     let client = Client::builder(TokioExecutor::new()).build_http();
-    let mut generator = Generator::new(5, Traffic::default());
+    // Event time follows the clock, or the corpus would be late and left out of the views.
+    let start_unix_nano = now_us() as u64 * 1_000 - 12_000_000_000;
+    let traffic = Traffic {
+        start_unix_nano,
+        spacing_ns: 1_000_000_000 / SPANS_PER_SECOND,
+        ..Traffic::default()
+    };
+    let mut generator = Generator::new(5, traffic);
     let mut clock = tokio::time::interval(Duration::from_micros(1_000_000 * PER_REQUEST / SPANS_PER_SECOND));
     let mut exports = Vec::new();
     let begin = Instant::now();
@@ -227,7 +234,7 @@ pub async fn idle() -> anyhow::Result<Vec<Figure>> {
     );
     bed.fill(&mut generator, Generator::small_request, 20_000, 500)
         .await?;
-    super::bed::caught_up(&engine, 20_000).await?;
+    super::bed::caught_up(&engine, 40).await?;
     engine.flush().await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let (before, begin) = (processor_seconds()?, Instant::now());

@@ -41,7 +41,7 @@ pub async fn views(seconds: f64) -> anyhow::Result<Vec<Figure>> {
         let (bed, spans, bytes) = corpus.prepare().await?;
         let begin = Instant::now();
         let engine = bed.start(1, None).await?;
-        caught_up(&engine, spans).await?;
+        caught_up(&engine, spans / PER_REQUEST as u64).await?;
         let taken = begin.elapsed().as_secs_f64();
         check(counted(&engine).await?, spans)?;
         stop(engine).await?;
@@ -80,7 +80,7 @@ pub async fn everything(seconds: f64, workers: usize) -> anyhow::Result<Vec<Figu
     let store = bed.store()?;
     let begin = Instant::now();
     let engine = bed.start(workers, Some(store.clone())).await?;
-    caught_up(&engine, spans).await?;
+    caught_up(&engine, spans / PER_REQUEST as u64).await?;
     let maintained = begin.elapsed().as_secs_f64();
     engine.flush().await?;
     let stored = begin.elapsed().as_secs_f64();
@@ -142,7 +142,7 @@ pub async fn memory(millions: u64) -> anyhow::Result<Vec<Figure>> {
         fed += step / PER_REQUEST as u64 * PER_REQUEST as u64;
         bed.fill(&mut generator, Generator::small_request, step, PER_REQUEST)
             .await?;
-        caught_up(&engine, fed).await?;
+        caught_up(&engine, fed / PER_REQUEST as u64).await?;
         let resident = resident_bytes()?;
         greatest = greatest.max(resident);
         if part % 10 == 0 {

@@ -3,7 +3,9 @@
 //! Everything it sends is labelled: each resource carries `pyflare.demo = true` and names its service
 //! `demo-…`, so nobody takes it for their own.
 
-pub(super) mod send;
+mod content;
+mod scenes;
+mod send;
 mod spans;
 mod traffic;
 
