@@ -50,7 +50,13 @@ fn open(directory: &Path, workers: usize) -> Opened {
     let tick_log = FileTickLog::open(directory.join("ticks")).unwrap();
     let catalog = FileCatalog::open(directory.join("catalog")).unwrap();
     let store = DeltaStore::open(directory.join("tables")).unwrap();
-    let mut options = EngineOptions::new(log.clone(), tick_log, catalog, Some(store), tokio::runtime::Handle::current());
+    let mut options = EngineOptions::new(
+        log.clone(),
+        tick_log,
+        catalog,
+        Some(store),
+        tokio::runtime::Handle::current(),
+    );
     options.workers = workers;
     // All rows stay in the tail, where the oracle reads them.
     options.flush_every = Duration::from_secs(3_600);
@@ -60,17 +66,26 @@ fn open(directory: &Path, workers: usize) -> Opened {
 }
 
 fn definitions() -> Vec<MonitorDefinition> {
-    let builtin = builtin::FILES.iter().map(|(name, sql)| pyflare_sql::builtin_view(name, sql).unwrap());
-    let scope = PlanScope { project: Some("default".into()) };
-    let own = MONITORS.iter().map(|sql| match pyflare_sql::parse(sql, &scope).unwrap() {
-        Statement::CreateMonitor(create) => create.definition,
-        other => panic!("{other:?}"),
-    });
+    let builtin = builtin::FILES
+        .iter()
+        .map(|(name, sql)| pyflare_sql::builtin_view(name, sql).unwrap());
+    let scope = PlanScope {
+        project: Some("default".into()),
+    };
+    let own = MONITORS
+        .iter()
+        .map(|sql| match pyflare_sql::parse(sql, &scope).unwrap() {
+            Statement::CreateMonitor(create) => create.definition,
+            other => panic!("{other:?}"),
+        });
     builtin.chain(own).collect()
 }
 
 fn view_name(definition: &MonitorDefinition) -> ViewName {
-    ViewName { project: definition.project.clone(), name: definition.name.clone() }
+    ViewName {
+        project: definition.project.clone(),
+        name: definition.name.clone(),
+    }
 }
 
 fn record(body: Vec<u8>) -> LogRecord {
@@ -86,11 +101,27 @@ fn record(body: Vec<u8>) -> LogRecord {
 }
 
 /// Rows with multiplicities, in a form that compares bit for bit.
-fn rows_of(schema: &SchemaRef, batch: &RecordBatch, diffs: Option<&[i64]>, into: &mut BTreeMap<OwnedRow, i64>) {
-    let columns: Vec<ArrayRef> =
-        batch.columns().iter().zip(schema.fields()).map(|(column, field)| cast(column, field.data_type()).unwrap()).collect();
-    let fields = schema.fields().iter().map(|field| SortField::new(field.data_type().clone())).collect();
-    let rows = RowConverter::new(fields).unwrap().convert_columns(&columns).unwrap();
+fn rows_of(
+    schema: &SchemaRef,
+    batch: &RecordBatch,
+    diffs: Option<&[i64]>,
+    into: &mut BTreeMap<OwnedRow, i64>,
+) {
+    let columns: Vec<ArrayRef> = batch
+        .columns()
+        .iter()
+        .zip(schema.fields())
+        .map(|(column, field)| cast(column, field.data_type()).unwrap())
+        .collect();
+    let fields = schema
+        .fields()
+        .iter()
+        .map(|field| SortField::new(field.data_type().clone()))
+        .collect();
+    let rows = RowConverter::new(fields)
+        .unwrap()
+        .convert_columns(&columns)
+        .unwrap();
     for (index, row) in rows.iter().enumerate() {
         *into.entry(row.owned()).or_default() += diffs.map_or(1, |diffs| diffs[index]);
     }
@@ -100,15 +131,25 @@ fn rows_of(schema: &SchemaRef, batch: &RecordBatch, diffs: Option<&[i64]>, into:
 /// The content of every view after every tick at which it changed.
 type Transcript = HashMap<String, BTreeMap<u64, BTreeMap<OwnedRow, i64>>>;
 
-async fn watch(engine: &Engine, definition: &MonitorDefinition, until: u64) -> BTreeMap<u64, BTreeMap<OwnedRow, i64>> {
-    let options = SubscribeOptions { snapshot: true, progress: true, ..SubscribeOptions::default() };
+async fn watch(
+    engine: &Engine,
+    definition: &MonitorDefinition,
+    until: u64,
+) -> BTreeMap<u64, BTreeMap<OwnedRow, i64>> {
+    let options = SubscribeOptions {
+        snapshot: true,
+        progress: true,
+        ..SubscribeOptions::default()
+    };
     let mut subscription = engine.subscribe(&view_name(definition), options).unwrap();
     let schema = subscription.schema();
     let mut content = BTreeMap::new();
     let mut transcript = BTreeMap::new();
     let mut last_upper = None;
     loop {
-        let Event::Frame(frame) = subscription.next().await else { panic!("the view ended") };
+        let Event::Frame(frame) = subscription.next().await else {
+            panic!("the view ended")
+        };
         if frame.reset {
             content.clear();
         } else if let Some(last) = last_upper {
@@ -148,7 +189,11 @@ async fn every_tick_equals_the_batch_on_any_number_of_workers() {
             let engine = engine.clone();
             let (stop, stopped) = tokio::sync::oneshot::channel::<u64>();
             let watcher = tokio::spawn(async move {
-                let options = SubscribeOptions { snapshot: true, progress: true, ..SubscribeOptions::default() };
+                let options = SubscribeOptions {
+                    snapshot: true,
+                    progress: true,
+                    ..SubscribeOptions::default()
+                };
                 let mut subscription = engine.subscribe(&view_name(&definition), options).unwrap();
                 let schema = subscription.schema();
                 let (mut content, mut transcript) = (BTreeMap::new(), BTreeMap::new());
@@ -158,7 +203,9 @@ async fn every_tick_equals_the_batch_on_any_number_of_workers() {
                     if let Ok(tick) = stopped.try_recv() {
                         until = tick;
                     }
-                    let Event::Frame(frame) = subscription.next().await else { panic!("the view ended") };
+                    let Event::Frame(frame) = subscription.next().await else {
+                        panic!("the view ended")
+                    };
                     if let Some(batch) = &frame.batch {
                         rows_of(&schema, batch, Some(&frame.diffs), &mut content);
                         transcript.insert(frame.upper - 1, content.clone());
@@ -178,7 +225,14 @@ async fn every_tick_equals_the_batch_on_any_number_of_workers() {
     for batch in 0..60u64 {
         // Event times jump back and forth by minutes, so panes get rows late.
         let start = base + ((batch * 7_919) % 60) * 5_000_000_000;
-        let traffic = Traffic { services: 3, models: 4, users: 5, start_unix_nano: start, errors_per_mille: 100, ..Traffic::default() };
+        let traffic = Traffic {
+            services: 3,
+            models: 4,
+            users: 5,
+            start_unix_nano: start,
+            errors_per_mille: 100,
+            ..Traffic::default()
+        };
         let body = Generator::new(batch, traffic).small_request(40);
         first.log.append(record(body.clone())).await.unwrap();
         if batch % 3 == 0 {
@@ -191,7 +245,11 @@ async fn every_tick_equals_the_batch_on_any_number_of_workers() {
     }
     let deadline = std::time::Instant::now() + Duration::from_secs(30);
     while engine.status().requests < 60 {
-        assert!(std::time::Instant::now() < deadline, "rows are admitted: {:?}", engine.status());
+        assert!(
+            std::time::Instant::now() < deadline,
+            "rows are admitted: {:?}",
+            engine.status()
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(engine.status().rows[0], 60 * 40, "repeated bodies count once");
@@ -211,10 +269,22 @@ async fn every_tick_equals_the_batch_on_any_number_of_workers() {
             let batch = pyflare_sql::oracle::batch(&definition, &[admitted_until(&rows, *tick)]).unwrap();
             let mut expected = BTreeMap::new();
             rows_of(&view.schema, &batch, None, &mut expected);
-            assert_eq!(content.len(), expected.len(), "{} at tick {tick}", definition.name);
-            assert!(*content == expected, "{} at tick {tick} differs from the batch", definition.name);
+            assert_eq!(
+                content.len(),
+                expected.len(),
+                "{} at tick {tick}",
+                definition.name
+            );
+            assert!(
+                *content == expected,
+                "{} at tick {tick} differs from the batch",
+                definition.name
+            );
         }
-        reference.insert(definition.name.clone(), transcript.range(..=last).map(|(t, c)| (*t, c.clone())).collect());
+        reference.insert(
+            definition.name.clone(),
+            transcript.range(..=last).map(|(t, c)| (*t, c.clone())).collect(),
+        );
     }
     tokio::task::block_in_place(|| engine.shutdown());
     drop(first);
@@ -225,11 +295,19 @@ async fn every_tick_equals_the_batch_on_any_number_of_workers() {
         copy_directory(directory.path(), copy.path());
         let again = open(copy.path(), workers);
         for definition in &definitions {
-            let view = again.engine.view_named(&view_name(definition)).expect("monitors survive");
+            let view = again
+                .engine
+                .view_named(&view_name(definition))
+                .expect("monitors survive");
             let newest = watch(&again.engine, definition, again.engine.status().complete_tick).await;
             let (_, replayed) = newest.last_key_value().expect("the snapshot has rows");
             let (_, before) = reference[&definition.name].last_key_value().unwrap();
-            assert!(replayed == before, "{} on {workers} workers ({} columns)", definition.name, view.schema.fields().len());
+            assert!(
+                replayed == before,
+                "{} on {workers} workers ({} columns)",
+                definition.name,
+                view.schema.fields().len()
+            );
         }
         tokio::task::block_in_place(|| again.engine.shutdown());
     }

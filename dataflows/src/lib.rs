@@ -14,8 +14,10 @@ pub mod time;
 
 mod render;
 
-pub use plan::{Aggregate, AggregateFunction, Expr, MonitorDefinition, MonitorOptions, NamedExpr, Plan, PlanError};
+pub use plan::{
+    Aggregate, AggregateFunction, Expr, MonitorDefinition, MonitorOptions, NamedExpr, Plan, PlanError,
+};
 pub use runtime::{
-    Busy, Engine, EngineError, EngineOptions, EngineStatus, Event, Frame, PeekResult, ReadHold, SubscribeOptions, Subscription,
-    Tail, ViewDescription, ViewName,
+    Busy, Engine, EngineError, EngineOptions, EngineStatus, Event, Frame, PeekResult, ReadHold,
+    SubscribeOptions, Subscription, Tail, ViewDescription, ViewName,
 };

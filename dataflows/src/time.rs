@@ -23,7 +23,9 @@ pub fn next_tick(previous: Tick) -> Tick {
 }
 
 pub fn now_ms() -> Tick {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |elapsed| elapsed.as_millis() as u64)
 }
 
 /// How event time of one partition has advanced; part of the tick record.
@@ -55,7 +57,10 @@ impl PartitionMark {
 ///
 /// A partition that never had a row does not hold the stream back.
 pub fn stream_mark(previous: Option<i64>, partitions: &[(PartitionMark, bool)], tick: Tick) -> Option<i64> {
-    let current = partitions.iter().filter_map(|(mark, at_end)| mark.effective(tick, *at_end)).min();
+    let current = partitions
+        .iter()
+        .filter_map(|(mark, at_end)| mark.effective(tick, *at_end))
+        .min();
     match (previous, current) {
         (Some(previous), Some(current)) => Some(previous.max(current)),
         (previous, current) => previous.or(current),
@@ -74,12 +79,19 @@ pub struct PaneRule {
 impl PaneRule {
     /// A monitor without a window slides over its retention, in panes of at most a hundredth of it.
     pub fn sliding(retention_us: i64, lateness_us: i64) -> PaneRule {
-        PaneRule { pane_us: (retention_us / 100).max(1_000_000), retention_us, lateness_us }
+        PaneRule {
+            pane_us: (retention_us / 100).max(1_000_000),
+            retention_us,
+            lateness_us,
+        }
     }
 
     /// Panes that end at or before this have left the view, given the stream's mark.
     pub fn expired_until(&self, mark_us: Option<i64>) -> Option<i64> {
-        mark_us.map(|mark| mark.saturating_sub(self.lateness_us).saturating_sub(self.retention_us))
+        mark_us.map(|mark| {
+            mark.saturating_sub(self.lateness_us)
+                .saturating_sub(self.retention_us)
+        })
     }
 }
 
@@ -107,7 +119,10 @@ mod tests {
         assert_eq!(partition.mark_us, Some(1_000_000));
         partition.observe(2_000, 0);
         assert_eq!(partition.mark_us, Some(1_000_000));
-        assert_eq!(stream_mark(Some(3_000_000), &[(partition, false)], 2_000), Some(3_000_000));
+        assert_eq!(
+            stream_mark(Some(3_000_000), &[(partition, false)], 2_000),
+            Some(3_000_000)
+        );
     }
 
     #[test]
@@ -116,8 +131,18 @@ mod tests {
         partition.observe(1_000, 500_000);
         let later = 1_000 + IDLE_AFTER_MS;
         assert_eq!(stream_mark(None, &[(partition, true)], later - 1), Some(500_000));
-        assert_eq!(stream_mark(None, &[(partition, true)], later), Some(tick_us(later)));
+        assert_eq!(
+            stream_mark(None, &[(partition, true)], later),
+            Some(tick_us(later))
+        );
         assert_eq!(stream_mark(None, &[(partition, false)], later), Some(500_000));
-        assert_eq!(stream_mark(None, &[(partition, false), (PartitionMark::default(), true)], later), Some(500_000));
+        assert_eq!(
+            stream_mark(
+                None,
+                &[(partition, false), (PartitionMark::default(), true)],
+                later
+            ),
+            Some(500_000)
+        );
     }
 }

@@ -41,7 +41,9 @@ impl history::LiveSource for EngineSource {
 
     fn views(&self, scope: &history::Scope) -> Vec<history::ViewDescription> {
         let views = self.engine.views();
-        let visible = views.iter().filter(|view| scope.sees(view.name.project.as_deref()) && !is_temporary(&view.name));
+        let visible = views
+            .iter()
+            .filter(|view| scope.sees(view.name.project.as_deref()) && !is_temporary(&view.name));
         visible
             .map(|view| history::ViewDescription {
                 name: view.name.name.clone(),
@@ -59,10 +61,23 @@ impl history::LiveSource for EngineSource {
         request: history::PeekRequest,
         scope: &history::Scope,
     ) -> Result<Vec<RecordBatch>, history::SourceError> {
-        let name = ViewName { project: view.project.clone(), name: view.name.clone() };
-        let found = self.engine.peek_at(&name, hold.tick(), scope.project.as_deref()).await.map_err(source_error)?;
-        let Some(columns) = request.projection else { return Ok(found.batches) };
-        found.batches.iter().map(|batch| batch.project(&columns).map_err(source_error)).collect()
+        let name = ViewName {
+            project: view.project.clone(),
+            name: view.name.clone(),
+        };
+        let found = self
+            .engine
+            .peek_at(&name, hold.tick(), scope.project.as_deref())
+            .await
+            .map_err(source_error)?;
+        let Some(columns) = request.projection else {
+            return Ok(found.batches);
+        };
+        found
+            .batches
+            .iter()
+            .map(|batch| batch.project(&columns).map_err(source_error))
+            .collect()
     }
 
     async fn tail(
@@ -74,11 +89,17 @@ impl history::LiveSource for EngineSource {
         let tail = match relation {
             history::Relation::Stream(stream) => self.engine.tail(stream, hold.tick()),
             history::Relation::Changes(view) => {
-                let name = ViewName { project: view.project.clone(), name: view.name.clone() };
+                let name = ViewName {
+                    project: view.project.clone(),
+                    name: view.name.clone(),
+                };
                 self.engine.changes_tail(&name, hold.tick())
             }
         };
-        Ok(history::Tail { flushed: tail.flushed, batches: tail.batches })
+        Ok(history::Tail {
+            flushed: tail.flushed,
+            batches: tail.batches,
+        })
     }
 }
 
@@ -114,11 +135,17 @@ fn is_temporary(name: &ViewName) -> bool {
 }
 
 fn live_name(name: &ViewName) -> live::ViewName {
-    live::ViewName { project: name.project.clone(), name: name.name.clone() }
+    live::ViewName {
+        project: name.project.clone(),
+        name: name.name.clone(),
+    }
 }
 
 fn engine_name(name: &live::ViewName) -> ViewName {
-    ViewName { project: name.project.clone(), name: name.name.clone() }
+    ViewName {
+        project: name.project.clone(),
+        name: name.name.clone(),
+    }
 }
 
 fn live_view(view: &ViewDescription, replaying: bool) -> live::View {
@@ -152,8 +179,12 @@ fn engine_failure(error: &EngineError) -> live::Failure {
 }
 
 fn sql_failure(error: &SqlError) -> live::Failure {
-    let position = error.position.map(|at| live::Position { line: at.line, column: at.column });
-    let mut failure = live::Failure::new(live::FailureKind::Invalid, error.code(), error.message.clone()).at(position);
+    let position = error.position.map(|at| live::Position {
+        line: at.line,
+        column: at.column,
+    });
+    let mut failure =
+        live::Failure::new(live::FailureKind::Invalid, error.code(), error.message.clone()).at(position);
     failure.hint = error.hint.clone();
     failure
 }
@@ -194,7 +225,11 @@ impl live::Subscription for EngineSubscription {
 impl live::Views for EngineViews {
     fn views(&self) -> Vec<Arc<live::View>> {
         let replaying = self.engine.status().replaying;
-        self.engine.views().iter().map(|view| Arc::new(live_view(view, replaying))).collect()
+        self.engine
+            .views()
+            .iter()
+            .map(|view| Arc::new(live_view(view, replaying)))
+            .collect()
     }
 
     fn view(&self, project: Option<&str>, name: &str) -> Option<Arc<live::View>> {
@@ -207,17 +242,36 @@ impl live::Views for EngineViews {
         view: &live::ViewName,
         options: live::SubscribeOptions,
     ) -> Result<Box<dyn live::Subscription>, live::Failure> {
-        let live::SubscribeOptions { snapshot, progress, resume, project } = options;
-        let options = SubscribeOptions { snapshot, progress, resume, project };
-        let subscription =
-            self.engine.subscribe(&engine_name(view), options).map_err(|error| engine_failure(&error))?;
+        let live::SubscribeOptions {
+            snapshot,
+            progress,
+            resume,
+            project,
+        } = options;
+        let options = SubscribeOptions {
+            snapshot,
+            progress,
+            resume,
+            project,
+        };
+        let subscription = self
+            .engine
+            .subscribe(&engine_name(view), options)
+            .map_err(|error| engine_failure(&error))?;
         let key = subscription.key().to_vec();
         Ok(Box::new(EngineSubscription(subscription, key)))
     }
 
-    async fn install_temporary(&self, project: &str, name: &str, query: &str) -> Result<Arc<live::View>, live::Failure> {
+    async fn install_temporary(
+        &self,
+        project: &str,
+        name: &str,
+        query: &str,
+    ) -> Result<Arc<live::View>, live::Failure> {
         let statement = format!("CREATE MONITOR subscription AS {query}");
-        let scope = PlanScope { project: Some(project.to_string()) };
+        let scope = PlanScope {
+            project: Some(project.to_string()),
+        };
         let parsed = tokio::task::spawn_blocking(move || pyflare_sql::parse(&statement, &scope)).await;
         let mut definition = match parsed {
             Ok(Ok(Statement::CreateMonitor(create))) => create.definition,
@@ -231,7 +285,11 @@ impl live::Views for EngineViews {
             }
         };
         definition.name = format!("{TEMPORARY}{}", name.trim_start_matches('$'));
-        let view = self.engine.install(definition, true).await.map_err(|error| engine_failure(&error))?;
+        let view = self
+            .engine
+            .install(definition, true)
+            .await
+            .map_err(|error| engine_failure(&error))?;
         Ok(Arc::new(live_view(&view, false)))
     }
 
@@ -249,15 +307,25 @@ pub struct EngineApi {
 
 impl EngineApi {
     fn statement(&self, scope: &live::Scope, sql: &str) -> Result<Statement, live::Failure> {
-        let scope = PlanScope { project: Some(scope.owner().to_string()) };
+        let scope = PlanScope {
+            project: Some(scope.owner().to_string()),
+        };
         pyflare_sql::parse(sql, &scope).map_err(|error| sql_failure(&error))
     }
 }
 
 fn explanation(explained: pyflare_sql::Explained) -> rest::Explanation {
-    let key = explained.key.iter().filter_map(|name| explained.schema.index_of(name).ok()).collect();
+    let key = explained
+        .key
+        .iter()
+        .filter_map(|name| explained.schema.index_of(name).ok())
+        .collect();
     rest::Explanation {
-        lines: explained.lines().into_iter().map(|(topic, text)| (topic.to_string(), text)).collect(),
+        lines: explained
+            .lines()
+            .into_iter()
+            .map(|(topic, text)| (topic.to_string(), text))
+            .collect(),
         schema: Arc::clone(&explained.schema),
         key,
         plan: explained.plan,
@@ -279,21 +347,29 @@ impl rest::Engine for EngineApi {
             },
             Statement::DropMonitor { name, if_exists } => rest::Statement::Drop { name, if_exists },
             Statement::ShowMonitors => rest::Statement::Show,
-            Statement::ExplainMonitor(explained) => rest::Statement::Explain(Box::new(explanation(*explained))),
+            Statement::ExplainMonitor(explained) => {
+                rest::Statement::Explain(Box::new(explanation(*explained)))
+            }
             Statement::ExplainNamedMonitor { name } => rest::Statement::ExplainNamed { name },
             Statement::Query(_) => rest::Statement::Query,
         })
     }
 
     async fn create(&self, scope: &live::Scope, sql: &str) -> Result<rest::Created, live::Failure> {
-        let plan_scope = PlanScope { project: Some(scope.owner().to_string()) };
+        let plan_scope = PlanScope {
+            project: Some(scope.owner().to_string()),
+        };
         let sql = sql.to_string();
         let parsed = tokio::task::spawn_blocking(move || pyflare_sql::parse(&sql, &plan_scope)).await;
         let create = match parsed {
             Ok(Ok(Statement::CreateMonitor(create))) => create,
             Ok(Err(error)) => return Err(sql_failure(&error)),
             _ => {
-                return Err(live::Failure::new(live::FailureKind::Invalid, "PF-4001", "a CREATE MONITOR statement is expected"));
+                return Err(live::Failure::new(
+                    live::FailureKind::Invalid,
+                    "PF-4001",
+                    "a CREATE MONITOR statement is expected",
+                ));
             }
         };
         let name = ViewName::of_project(scope.owner(), create.name.clone());
@@ -302,7 +378,10 @@ impl rest::Engine for EngineApi {
             return Ok(rest::Created::Existing(Arc::new(live_view(view, false))));
         }
         let installed = self.engine.install(create.definition, create.or_replace).await;
-        let view = Arc::new(live_view(&*installed.map_err(|error| engine_failure(&error))?, false));
+        let view = Arc::new(live_view(
+            &*installed.map_err(|error| engine_failure(&error))?,
+            false,
+        ));
         Ok(match existing {
             Some(_) => rest::Created::Replaced(view),
             None => rest::Created::New(view),
@@ -310,14 +389,23 @@ impl rest::Engine for EngineApi {
     }
 
     async fn drop_monitor(&self, name: &live::ViewName) -> Result<(), live::Failure> {
-        self.engine.drop_monitor(&engine_name(name)).await.map_err(|error| engine_failure(&error))
+        self.engine
+            .drop_monitor(&engine_name(name))
+            .await
+            .map_err(|error| engine_failure(&error))
     }
 
     fn explain(&self, name: &live::ViewName) -> Result<rest::Explanation, live::Failure> {
         let name = engine_name(name);
         let view = self.engine.view_named(&name);
-        let view = view.ok_or_else(|| engine_failure(&EngineError::Unknown { name: name.to_string() }))?;
-        pyflare_sql::explain(&view.definition).map(explanation).map_err(|error| sql_failure(&error))
+        let view = view.ok_or_else(|| {
+            engine_failure(&EngineError::Unknown {
+                name: name.to_string(),
+            })
+        })?;
+        pyflare_sql::explain(&view.definition)
+            .map(explanation)
+            .map_err(|error| sql_failure(&error))
     }
 
     fn status(&self) -> rest::Status {
@@ -330,7 +418,10 @@ impl rest::Engine for EngineApi {
             workers: status.workers as u64,
             replaying: status.replaying,
             lag_ms: status.lag_ms,
-            rows_admitted: rows.into_iter().map(|(name, index)| (name.to_string(), status.rows[index])).collect(),
+            rows_admitted: rows
+                .into_iter()
+                .map(|(name, index)| (name.to_string(), status.rows[index]))
+                .collect(),
             duplicates: status.duplicate_requests,
             late_rows: self.engine.views().iter().map(|view| view.late_rows).sum(),
             decode_errors: status.failed_requests,

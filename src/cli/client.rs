@@ -1,6 +1,7 @@
 //! Commands that talk to a running server: `tail`, `sql`, `monitor`.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 
 use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
@@ -18,7 +19,12 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 #[derive(Debug, Clone, Args)]
 pub struct Server {
     /// The server's API
-    #[arg(long, env = "PYFLARE_API", default_value = "http://127.0.0.1:4319", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "PYFLARE_API",
+        default_value = "http://127.0.0.1:4319",
+        hide_env_values = true
+    )]
     api: String,
     /// A key, if the server wants one
     #[arg(long, env = "PYFLARE_KEY", hide_env_values = true)]
@@ -96,10 +102,13 @@ pub async fn sql(args: SqlArgs) -> anyhow::Result<()> {
     if let Some(limit) = args.limit {
         body["limit"] = json!(limit);
     }
-    let text = args.server.request(Method::POST, "/api/v1/sql", Some(&body)).await?;
+    let text = args
+        .server
+        .request(Method::POST, "/api/v1/sql", Some(&body))
+        .await?;
     match args.format.as_str() {
         "table" => print_table(&serde_json::from_str(&text)?),
-        _ => println!("{}", text.trim_end()),
+        _ => emit(format!("{}", text.trim_end())),
     }
     Ok(())
 }
@@ -111,7 +120,9 @@ pub async fn monitor(args: MonitorArgs) -> anyhow::Result<()> {
         MonitorAction::Explain { monitor, server } => (server, format!("EXPLAIN MONITOR {monitor}")),
         MonitorAction::Drop { name, server } => (server, format!("DROP MONITOR {name}")),
     };
-    let text = server.request(Method::POST, "/api/v1/sql", Some(&json!({ "query": statement }))).await?;
+    let text = server
+        .request(Method::POST, "/api/v1/sql", Some(&json!({ "query": statement })))
+        .await?;
     print_table(&serde_json::from_str(&text)?);
     Ok(())
 }
@@ -122,13 +133,20 @@ pub async fn tail(args: TailArgs) -> anyhow::Result<()> {
     if let Some(project) = &args.server.project {
         url.push_str(&format!("?project={project}"));
     }
-    let mut request = url.as_str().into_client_request().context("PF-6030: --api is not an address")?;
+    let mut request = url
+        .as_str()
+        .into_client_request()
+        .context("PF-6030: --api is not an address")?;
     if let Some(key) = &args.server.key {
-        request.headers_mut().insert("authorization", format!("Bearer {key}").parse()?);
+        request
+            .headers_mut()
+            .insert("authorization", format!("Bearer {key}").parse()?);
     }
     let connected = tokio_tungstenite::connect_async(request).await;
-    let (mut socket, _) = connected.with_context(|| format!("PF-6031: no live connection to {url}; is the server running?"))?;
-    let subscribe = json!({ "type": "subscribe", "id": "tail", "view": args.view, "snapshot": !args.no_snapshot });
+    let (mut socket, _) =
+        connected.with_context(|| format!("PF-6031: no live connection to {url}; is the server running?"))?;
+    let subscribe =
+        json!({ "type": "subscribe", "id": "tail", "view": args.view, "snapshot": !args.no_snapshot });
     socket.send(Message::text(subscribe.to_string())).await?;
     let mut columns: Vec<String> = Vec::new();
     let mut frames = 0;
@@ -143,8 +161,10 @@ pub async fn tail(args: TailArgs) -> anyhow::Result<()> {
         match message["type"].as_str() {
             Some("schema") => {
                 let named = message["columns"].as_array().into_iter().flatten();
-                columns = named.filter_map(|column| column["name"].as_str().map(String::from)).collect();
-                println!("diff\t{}", columns.join("\t"));
+                columns = named
+                    .filter_map(|column| column["name"].as_str().map(String::from))
+                    .collect();
+                emit(format!("diff\t{}", columns.join("\t")));
             }
             Some("frame") => {
                 print_frame(&message, columns.len());
@@ -155,7 +175,7 @@ pub async fn tail(args: TailArgs) -> anyhow::Result<()> {
             }
             Some("error") => bail!("{}: {}", shown(&message["code"]), shown(&message["message"])),
             Some("end") => {
-                println!("-- ended: {}", shown(&message["reason"]));
+                emit(format!("-- ended: {}", shown(&message["reason"])));
                 return Ok(());
             }
             _ => {}
@@ -165,19 +185,32 @@ pub async fn tail(args: TailArgs) -> anyhow::Result<()> {
 
 fn print_frame(frame: &Value, columns: usize) {
     if frame["reset"] == json!(true) {
-        println!("-- everything up to tick {}", frame["upper"]);
+        emit(format!("-- everything up to tick {}", frame["upper"]));
     }
     for row in frame["rows"].as_array().into_iter().flatten() {
-        let cells: Vec<String> = row.as_array().into_iter().flatten().take(columns + 1).map(shown).collect();
-        let sign = if cells.first().is_some_and(|diff| diff.starts_with('-')) { "" } else { "+" };
-        println!("{sign}{}", cells.join("\t"));
+        let cells: Vec<String> = row
+            .as_array()
+            .into_iter()
+            .flatten()
+            .take(columns + 1)
+            .map(shown)
+            .collect();
+        let sign = if cells.first().is_some_and(|diff| diff.starts_with('-')) {
+            ""
+        } else {
+            "+"
+        };
+        emit(format!("{sign}{}", cells.join("\t")));
     }
 }
 
 impl Server {
     async fn request(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<String> {
         let url = format!("{}{path}", self.api.trim_end_matches('/'));
-        let mut request = Request::builder().method(method).uri(&url).header("content-type", "application/json");
+        let mut request = Request::builder()
+            .method(method)
+            .uri(&url)
+            .header("content-type", "application/json");
         if let Some(key) = &self.key {
             request = request.header("authorization", format!("Bearer {key}"));
         }
@@ -185,12 +218,16 @@ impl Server {
             request = request.header("x-pyflare-project", project);
         }
         let bytes = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
-        let request = request.body(Full::new(bytes)).context("PF-6030: --api is not an address")?;
+        let request = request
+            .body(Full::new(bytes))
+            .context("PF-6030: --api is not an address")?;
         let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
-        let answer = client
-            .request(request)
-            .await
-            .map_err(|_| anyhow!("PF-6031: nothing answers at {}; start it with `pyflare serve` or set --api", self.api))?;
+        let answer = client.request(request).await.map_err(|_| {
+            anyhow!(
+                "PF-6031: nothing answers at {}; start it with `pyflare serve` or set --api",
+                self.api
+            )
+        })?;
         let status = answer.status();
         let text = String::from_utf8_lossy(&answer.into_body().collect().await?.to_bytes()).into_owned();
         if status.is_success() {
@@ -199,7 +236,10 @@ impl Server {
         let problem: Value = serde_json::from_str(&text).unwrap_or_default();
         let mut message = format!("{}: {}", shown(&problem["code"]), shown(&problem["detail"]));
         if let Some(position) = problem["position"].as_object() {
-            message.push_str(&format!(" (line {}, column {})", position["line"], position["column"]));
+            message.push_str(&format!(
+                " (line {}, column {})",
+                position["line"], position["column"]
+            ));
         }
         if let Some(hint) = problem["hint"].as_str() {
             message.push_str(&format!("\n  hint: {hint}"));
@@ -210,13 +250,23 @@ impl Server {
 
 /// A result as an aligned table; a cell is shortened at 60 characters.
 fn print_table(result: &Value) {
-    let columns: Vec<String> =
-        result["columns"].as_array().into_iter().flatten().map(|column| shown(&column["name"])).collect();
+    let columns: Vec<String> = result["columns"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|column| shown(&column["name"]))
+        .collect();
     let rows: Vec<Vec<String>> = result["rows"]
         .as_array()
         .into_iter()
         .flatten()
-        .map(|row| row.as_array().into_iter().flatten().map(|cell| shortened(&shown(cell))).collect())
+        .map(|row| {
+            row.as_array()
+                .into_iter()
+                .flatten()
+                .map(|cell| shortened(&shown(cell)))
+                .collect()
+        })
         .collect();
     let mut widths: BTreeMap<usize, usize> = BTreeMap::new();
     for row in std::iter::once(&columns).chain(&rows) {
@@ -226,14 +276,26 @@ fn print_table(result: &Value) {
         }
     }
     let line = |row: &[String]| {
-        let padded = row.iter().enumerate().map(|(index, cell)| format!("{cell:<width$}", width = widths[&index]));
-        println!("{}", padded.collect::<Vec<_>>().join("  ").trim_end());
+        let padded = row
+            .iter()
+            .enumerate()
+            .map(|(index, cell)| format!("{cell:<width$}", width = widths[&index]));
+        emit(format!("{}", padded.collect::<Vec<_>>().join("  ").trim_end()));
     };
     line(&columns);
-    line(&widths.values().map(|width| "-".repeat(*width)).collect::<Vec<_>>());
+    line(
+        &widths
+            .values()
+            .map(|width| "-".repeat(*width))
+            .collect::<Vec<_>>(),
+    );
     rows.iter().for_each(|row| line(row));
-    let more = if result["truncated"] == json!(true) { ", and there are more" } else { "" };
-    println!("({} rows{more})", rows.len());
+    let more = if result["truncated"] == json!(true) {
+        ", and there are more"
+    } else {
+        ""
+    };
+    emit(format!("({} rows{more})", rows.len()));
 }
 
 fn shown(value: &Value) -> String {
@@ -248,5 +310,12 @@ fn shortened(text: &str) -> String {
     match text.char_indices().nth(60) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_string(),
+    }
+}
+
+/// Prints a line; a reader that has seen enough (`| head`) ends the command.
+fn emit(line: String) {
+    if writeln!(std::io::stdout(), "{line}").is_err() {
+        std::process::exit(0);
     }
 }

@@ -19,22 +19,47 @@ struct Setting {
 }
 
 const fn setting(key: &'static str, default: &'static str, help: &'static str) -> Setting {
-    Setting { key, default, help, switch: false }
+    Setting {
+        key,
+        default,
+        help,
+        switch: false,
+    }
 }
 
 const SETTINGS: &[Setting] = &[
     setting("data_dir", "./pyflare-data", "Where everything is kept"),
-    setting("workers", "0", "Dataflow worker threads; 0: one less than the cores, at least one"),
-    setting("listen.otlp_grpc", "127.0.0.1:4317", "OTLP over gRPC; port 0 picks a free one"),
-    setting("listen.otlp_http", "127.0.0.1:4318", "OTLP over HTTP, protobuf and JSON"),
+    setting(
+        "workers",
+        "0",
+        "Dataflow worker threads; 0: one less than the cores, at least one",
+    ),
+    setting(
+        "listen.otlp_grpc",
+        "127.0.0.1:4317",
+        "OTLP over gRPC; port 0 picks a free one",
+    ),
+    setting(
+        "listen.otlp_http",
+        "127.0.0.1:4318",
+        "OTLP over HTTP, protobuf and JSON",
+    ),
     setting("listen.api", "127.0.0.1:4319", "REST, WebSocket and the web UI"),
     setting(
         "listen.cors_origins",
         "http://localhost:*,http://127.0.0.1:*",
         "Web pages that may send OTLP, separated by commas",
     ),
-    setting("listen.allowed_hosts", "", "Host names under which a proxy on this machine publishes the API"),
-    setting("auth.keys", "", "Keys and their projects, 'pf_…=project' separated by commas; none: open mode, loopback only"),
+    setting(
+        "listen.allowed_hosts",
+        "",
+        "Host names under which a proxy on this machine publishes the API",
+    ),
+    setting(
+        "auth.keys",
+        "",
+        "Keys and their projects, 'pf_…=project' separated by commas; none: open mode, loopback only",
+    ),
     Setting {
         key: "auth.insecure_open",
         default: "false",
@@ -42,16 +67,40 @@ const SETTINGS: &[Setting] = &[
         switch: true,
     },
     setting("log.url", "embedded", "The log: 'embedded'"),
-    setting("store.url", "delta", "History: 'delta' (tables in the data directory) or 'none'"),
-    setting("store.flush_seconds", "10", "Rows reach the store at least this often"),
+    setting(
+        "store.url",
+        "delta",
+        "History: 'delta' (tables in the data directory) or 'none'",
+    ),
+    setting(
+        "store.flush_seconds",
+        "10",
+        "Rows reach the store at least this often",
+    ),
     setting("limits.request_mb", "64", "Largest request body, decompressed"),
     setting("limits.log_gb", "64", "The log refuses new data beyond this"),
-    setting("limits.min_free_gb", "2", "The log refuses new data when the disk has less free"),
-    setting("limits.query_seconds", "30", "Time limit of a query that names none"),
+    setting(
+        "limits.min_free_gb",
+        "2",
+        "The log refuses new data when the disk has less free",
+    ),
+    setting(
+        "limits.query_seconds",
+        "30",
+        "Time limit of a query that names none",
+    ),
     setting("limits.query_memory_mb", "512", "Memory of one query"),
     setting("limits.live_connections", "256", "WebSocket connections at once"),
-    setting("retention.streams_days", "30", "Stored spans, logs and metrics older than this may be deleted"),
-    setting("logging.format", "text", "The server's own log on standard error: 'text' or 'json'"),
+    setting(
+        "retention.streams_days",
+        "30",
+        "Stored spans, logs and metrics older than this may be deleted",
+    ),
+    setting(
+        "logging.format",
+        "text",
+        "The server's own log on standard error: 'text' or 'json'",
+    ),
     setting("logging.level", "info", "Which of it: error, warn, info, debug"),
 ];
 
@@ -89,7 +138,11 @@ pub fn serve_command() -> Command {
     for setting in SETTINGS {
         let help = match setting.default {
             "" => format!("{} [env: {}]", setting.help, setting.variable()),
-            default => format!("{} [default: {default}] [env: {}]", setting.help, setting.variable()),
+            default => format!(
+                "{} [default: {default}] [env: {}]",
+                setting.help,
+                setting.variable()
+            ),
         };
         let argument = Arg::new(setting.key).long(setting.flag()).help(help);
         command = command.arg(match setting.switch {
@@ -132,11 +185,16 @@ impl Configuration {
             None => BTreeMap::new(),
         };
         let value = |key: &str| -> anyhow::Result<String> {
-            let setting = SETTINGS.iter().find(|setting| setting.key == key).expect("invariant: the key is in the table");
+            let setting = SETTINGS
+                .iter()
+                .find(|setting| setting.key == key)
+                .expect("invariant: the key is in the table");
             if setting.switch && matches.get_flag(key) {
                 return Ok("true".into());
             }
-            if !setting.switch && let Some(given) = matches.get_one::<String>(key) {
+            if !setting.switch
+                && let Some(given) = matches.get_one::<String>(key)
+            {
                 return Ok(given.clone());
             }
             match std::env::var(setting.variable()) {
@@ -149,15 +207,24 @@ impl Configuration {
         };
         let number = |key: &str| -> anyhow::Result<u64> {
             let text = value(key)?;
-            text.trim().parse().map_err(|_| anyhow!("PF-6002: {key} must be a whole number, not {text:?}"))
+            text.trim()
+                .parse()
+                .map_err(|_| anyhow!("PF-6002: {key} must be a whole number, not {text:?}"))
         };
         let address = |key: &str| -> anyhow::Result<SocketAddr> {
             let text = value(key)?;
             let resolved = text.replace("localhost", "127.0.0.1");
-            resolved.parse().map_err(|_| anyhow!("PF-6003: {key} must be an address like 127.0.0.1:4319, not {text:?}"))
+            resolved
+                .parse()
+                .map_err(|_| anyhow!("PF-6003: {key} must be an address like 127.0.0.1:4319, not {text:?}"))
         };
         let list = |key: &str| -> anyhow::Result<Vec<String>> {
-            Ok(value(key)?.split(',').map(str::trim).filter(|item| !item.is_empty()).map(String::from).collect())
+            Ok(value(key)?
+                .split(',')
+                .map(str::trim)
+                .filter(|item| !item.is_empty())
+                .map(String::from)
+                .collect())
         };
         let mut keys = Vec::new();
         for pair in list("auth.keys")? {
@@ -180,7 +247,9 @@ impl Configuration {
         let store = match value("store.url")?.as_str() {
             "delta" => true,
             "none" => false,
-            other => bail!("PF-6005: store.url {other:?} is not known to this build; it has 'delta' and 'none'"),
+            other => {
+                bail!("PF-6005: store.url {other:?} is not known to this build; it has 'delta' and 'none'")
+            }
         };
         let json_logs = match value("logging.format")?.as_str() {
             "json" => true,
@@ -193,7 +262,10 @@ impl Configuration {
             other => bail!("PF-6005: auth.insecure_open must be true or false, not {other:?}"),
         };
         let scaled = |key: &str, shift: u32| -> anyhow::Result<u64> {
-            number(key)?.checked_shl(shift).filter(|scaled| scaled >> shift != 0 || *scaled == 0).ok_or_else(|| anyhow!("PF-6002: {key} is too large"))
+            number(key)?
+                .checked_shl(shift)
+                .filter(|scaled| scaled >> shift != 0 || *scaled == 0)
+                .ok_or_else(|| anyhow!("PF-6002: {key} is too large"))
         };
         Ok(Configuration {
             data_dir: PathBuf::from(value("data_dir")?),
@@ -222,14 +294,20 @@ impl Configuration {
 
 /// A TOML file as `section.key` → text; an unknown key is refused with the known ones of its section.
 fn read_file(path: &str) -> anyhow::Result<BTreeMap<String, String>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("PF-6006: the configuration file {path} cannot be read"))?;
-    let table: toml::Table = text.parse().with_context(|| format!("PF-6007: {path} is not valid TOML"))?;
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("PF-6006: the configuration file {path} cannot be read"))?;
+    let table: toml::Table = text
+        .parse()
+        .with_context(|| format!("PF-6007: {path} is not valid TOML"))?;
     let mut values = BTreeMap::new();
     flatten("", &table, &mut values);
     for key in values.keys() {
         if !SETTINGS.iter().any(|setting| setting.key == key) {
             let known: Vec<&str> = SETTINGS.iter().map(|setting| setting.key).collect();
-            bail!("PF-6008: {path} sets {key:?}, which is no setting; there are: {}", known.join(", "));
+            bail!(
+                "PF-6008: {path} sets {key:?}, which is no setting; there are: {}",
+                known.join(", ")
+            );
         }
     }
     Ok(values)
@@ -237,15 +315,21 @@ fn read_file(path: &str) -> anyhow::Result<BTreeMap<String, String>> {
 
 fn flatten(prefix: &str, table: &toml::Table, values: &mut BTreeMap<String, String>) {
     for (name, value) in table {
-        let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        let key = if prefix.is_empty() {
+            name.clone()
+        } else {
+            format!("{prefix}.{name}")
+        };
         match value {
             toml::Value::Table(inner) => flatten(&key, inner, values),
             toml::Value::String(text) => {
                 values.insert(key, text.clone());
             }
             toml::Value::Array(items) => {
-                let texts: Vec<String> =
-                    items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), String::from)).collect();
+                let texts: Vec<String> = items
+                    .iter()
+                    .map(|item| item.as_str().map_or_else(|| item.to_string(), String::from))
+                    .collect();
                 values.insert(key, texts.join(","));
             }
             other => {
@@ -269,8 +353,11 @@ mod tests {
     fn flags_win_over_the_file_and_the_file_over_defaults() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("pyflare.toml");
-        std::fs::write(&path, "data_dir = \"from-file\"\n[listen]\napi = \"127.0.0.1:1\"\n[auth]\nkeys = [\"pf_abc=a\"]\n")
-            .unwrap();
+        std::fs::write(
+            &path,
+            "data_dir = \"from-file\"\n[listen]\napi = \"127.0.0.1:1\"\n[auth]\nkeys = [\"pf_abc=a\"]\n",
+        )
+        .unwrap();
         let read = read(&["--config", path.to_str().unwrap(), "--listen-api", "127.0.0.1:2"]).unwrap();
         assert_eq!(read.api.port(), 2);
         assert_eq!(read.data_dir, PathBuf::from("from-file"));
@@ -280,14 +367,34 @@ mod tests {
 
     #[test]
     fn mistakes_are_named() {
-        assert!(read(&["--workers", "many"]).unwrap_err().to_string().contains("PF-6002"));
-        assert!(read(&["--listen-api", "nowhere"]).unwrap_err().to_string().contains("PF-6003"));
-        assert!(read(&["--store-url", "oracle"]).unwrap_err().to_string().contains("PF-6005"));
+        assert!(
+            read(&["--workers", "many"])
+                .unwrap_err()
+                .to_string()
+                .contains("PF-6002")
+        );
+        assert!(
+            read(&["--listen-api", "nowhere"])
+                .unwrap_err()
+                .to_string()
+                .contains("PF-6003")
+        );
+        assert!(
+            read(&["--store-url", "oracle"])
+                .unwrap_err()
+                .to_string()
+                .contains("PF-6005")
+        );
         let message = read(&["--auth-keys", "pf_secret"]).unwrap_err().to_string();
         assert!(message.contains("PF-6004") && !message.contains("pf_secret"));
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("pyflare.toml");
         std::fs::write(&path, "[listen]\nport = 1\n").unwrap();
-        assert!(read(&["--config", path.to_str().unwrap()]).unwrap_err().to_string().contains("PF-6008"));
+        assert!(
+            read(&["--config", path.to_str().unwrap()])
+                .unwrap_err()
+                .to_string()
+                .contains("PF-6008")
+        );
     }
 }

@@ -17,29 +17,88 @@ impl MetricsSource for ServerMetrics {
     fn families(&self) -> Vec<Family> {
         let status = self.engine.status();
         let (log_bytes, log_cap) = self.log.usage();
-        let mut rows = Family::new(MetricKind::Counter, "pyflare_rows_admitted_total", "Rows admitted, by stream");
+        let mut rows = Family::new(
+            MetricKind::Counter,
+            "pyflare_rows_admitted_total",
+            "Rows admitted, by stream",
+        );
         for signal in Signal::ALL {
-            rows = rows.with(&[("stream", signal.stream())], status.rows[signal as usize] as f64);
+            rows = rows.with(
+                &[("stream", signal.stream())],
+                status.rows[signal as usize] as f64,
+            );
         }
         let mut families = vec![
             rows,
-            Family::counter("pyflare_requests_admitted_total", "Requests admitted", status.requests),
-            Family::counter("pyflare_duplicate_requests_total", "Requests sent again and counted once", status.duplicate_requests),
-            Family::counter("pyflare_rejected_rows_total", "Rows rejected while decoding", status.rejected_rows),
-            Family::counter("pyflare_failed_requests_total", "Requests that could not be decoded", status.failed_requests),
-            Family::counter("pyflare_admitted_bytes_total", "Bytes of admitted requests", status.admitted_bytes),
-            Family::counter("pyflare_stored_rows_total", "Stream rows written to the store", status.flushed_rows),
-            Family::gauge("pyflare_tick_seconds", "The newest tick, seconds since 1970", status.tick as f64 / 1e3),
-            Family::gauge("pyflare_last_tick_duration_seconds", "How long the last tick took", status.last_tick_micros as f64 / 1e6),
-            Family::gauge("pyflare_lag_seconds", "How far admission is behind the log", status.lag_ms as f64 / 1e3),
-            Family::gauge("pyflare_tail_bytes", "Bytes of rows that are not in the store yet", status.tail_bytes as f64),
+            Family::counter(
+                "pyflare_requests_admitted_total",
+                "Requests admitted",
+                status.requests,
+            ),
+            Family::counter(
+                "pyflare_duplicate_requests_total",
+                "Requests sent again and counted once",
+                status.duplicate_requests,
+            ),
+            Family::counter(
+                "pyflare_rejected_rows_total",
+                "Rows rejected while decoding",
+                status.rejected_rows,
+            ),
+            Family::counter(
+                "pyflare_failed_requests_total",
+                "Requests that could not be decoded",
+                status.failed_requests,
+            ),
+            Family::counter(
+                "pyflare_admitted_bytes_total",
+                "Bytes of admitted requests",
+                status.admitted_bytes,
+            ),
+            Family::counter(
+                "pyflare_stored_rows_total",
+                "Stream rows written to the store",
+                status.flushed_rows,
+            ),
+            Family::gauge(
+                "pyflare_tick_seconds",
+                "The newest tick, seconds since 1970",
+                status.tick as f64 / 1e3,
+            ),
+            Family::gauge(
+                "pyflare_last_tick_duration_seconds",
+                "How long the last tick took",
+                status.last_tick_micros as f64 / 1e6,
+            ),
+            Family::gauge(
+                "pyflare_lag_seconds",
+                "How far admission is behind the log",
+                status.lag_ms as f64 / 1e3,
+            ),
+            Family::gauge(
+                "pyflare_tail_bytes",
+                "Bytes of rows that are not in the store yet",
+                status.tail_bytes as f64,
+            ),
             Family::gauge("pyflare_log_bytes", "Bytes of the log on disk", log_bytes as f64),
-            Family::gauge("pyflare_log_cap_bytes", "Bytes beyond which the log refuses data", log_cap as f64),
+            Family::gauge(
+                "pyflare_log_cap_bytes",
+                "Bytes beyond which the log refuses data",
+                log_cap as f64,
+            ),
             Family::gauge("pyflare_views", "Installed views", status.views as f64),
             Family::gauge("pyflare_workers", "Dataflow workers", status.workers as f64),
         ];
-        let mut late = Family::new(MetricKind::Counter, "pyflare_view_late_rows_total", "Rows left out of a view because their pane had expired");
-        let mut errors = Family::new(MetricKind::Counter, "pyflare_view_error_rows_total", "Rows left out of a view because an expression failed");
+        let mut late = Family::new(
+            MetricKind::Counter,
+            "pyflare_view_late_rows_total",
+            "Rows left out of a view because their pane had expired",
+        );
+        let mut errors = Family::new(
+            MetricKind::Counter,
+            "pyflare_view_error_rows_total",
+            "Rows left out of a view because an expression failed",
+        );
         let mut size = Family::new(MetricKind::Gauge, "pyflare_view_rows", "Rows in a view");
         for view in self.engine.views() {
             let project = view.name.project.clone().unwrap_or_default();
@@ -50,19 +109,38 @@ impl MetricsSource for ServerMetrics {
         }
         families.extend([late, errors, size]);
         let receivers = self.receivers.metrics();
-        let mut accepted = Family::new(MetricKind::Counter, "pyflare_otlp_requests_total", "OTLP requests acknowledged");
-        let mut received = Family::new(MetricKind::Counter, "pyflare_otlp_rows_total", "OTLP rows acknowledged");
-        let mut refused = Family::new(MetricKind::Counter, "pyflare_otlp_refused_total", "OTLP requests refused");
+        let mut accepted = Family::new(
+            MetricKind::Counter,
+            "pyflare_otlp_requests_total",
+            "OTLP requests acknowledged",
+        );
+        let mut received = Family::new(
+            MetricKind::Counter,
+            "pyflare_otlp_rows_total",
+            "OTLP rows acknowledged",
+        );
+        let mut refused = Family::new(
+            MetricKind::Counter,
+            "pyflare_otlp_refused_total",
+            "OTLP requests refused",
+        );
         for series in &receivers.series {
             let signal = series.signal.to_string();
-            let labels = [("signal", signal.as_str()), ("transport", series.transport.name())];
+            let labels = [
+                ("signal", signal.as_str()),
+                ("transport", series.transport.name()),
+            ];
             accepted = accepted.with(&labels, series.requests as f64);
             received = received.with(&labels, series.rows as f64);
             let total: u64 = series.refused.iter().map(|(_, count)| count).sum();
             refused = refused.with(&labels, total as f64);
         }
         families.extend([accepted, received, refused]);
-        families.push(Family::gauge("pyflare_otlp_connections", "Open OTLP connections", receivers.connections as f64));
+        families.push(Family::gauge(
+            "pyflare_otlp_connections",
+            "Open OTLP connections",
+            receivers.connections as f64,
+        ));
         families
     }
 }

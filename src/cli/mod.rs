@@ -65,9 +65,9 @@ pub fn run() -> ExitCode {
         Some(("demo", matches)) => demo::DemoArgs::from_arg_matches(matches)
             .map_err(Into::into)
             .and_then(|args| block_on(demo::run(args))),
-        Some(("bench", matches)) => {
-            bench::BenchArgs::from_arg_matches(matches).map_err(Into::into).and_then(bench::run)
-        }
+        Some(("bench", matches)) => bench::BenchArgs::from_arg_matches(matches)
+            .map_err(Into::into)
+            .and_then(bench::run),
         _ => unreachable!("clap demands a known subcommand"),
     };
     match result {
@@ -80,5 +80,8 @@ pub fn run() -> ExitCode {
 }
 
 fn block_on(future: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(future)
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(future)
 }

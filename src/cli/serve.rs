@@ -10,7 +10,7 @@ use pyflare_dataflows::plan::builtin;
 use pyflare_dataflows::{Engine, EngineOptions, ViewName};
 use pyflare_delta::DeltaStore;
 use pyflare_history::{QueryOptions, QueryService};
-use pyflare_live::{Access, Failure, FailureKind, Live, LiveLimits, Scope};
+use pyflare_live::{Access, Authorize, Failure, FailureKind, Live, LiveLimits, Scope};
 use pyflare_log::{DataDirectory, EmbeddedLog, FileCatalog, FileTickLog, LogOptions};
 use pyflare_otlp::{AuthRequest, Busy, IngestKeys, OpenMode, ReceiverOptions, Receivers};
 use pyflare_rest::{Api, ApiLimits};
@@ -23,7 +23,10 @@ use super::metrics::ServerMetrics;
 
 pub fn run(configuration: Configuration) -> anyhow::Result<()> {
     start_logging(&configuration)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("pyflare-io").build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("pyflare-io")
+        .build()?;
     runtime.block_on(serve(configuration))
 }
 
@@ -32,9 +35,15 @@ fn start_logging(configuration: &Configuration) -> anyhow::Result<()> {
         "{level},h2=warn,hyper=warn,datafusion=warn,delta_kernel=warn,deltalake=warn,deltalake_core=warn",
         level = configuration.log_level
     );
-    let filter = tracing_subscriber::EnvFilter::try_new(filter)
-        .with_context(|| format!("PF-6009: logging.level {:?} is not a level", configuration.log_level))?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter = tracing_subscriber::EnvFilter::try_new(filter).with_context(|| {
+        format!(
+            "PF-6009: logging.level {:?} is not a level",
+            configuration.log_level
+        )
+    })?;
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     match configuration.json_logs {
         true => subscriber.json().init(),
         false => subscriber.with_target(false).compact().init(),
@@ -52,7 +61,8 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
             configuration.api
         );
     }
-    let directory = DataDirectory::open(&configuration.data_dir)?;
+    // Absolute, because the store's paths become URLs.
+    let directory = DataDirectory::open(std::path::absolute(&configuration.data_dir)?)?;
     // Ports first: a server that cannot listen should say so before it replays anything.
     let api_listener = TcpListener::bind(configuration.api).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::AddrInUse => anyhow::anyhow!(
@@ -88,14 +98,22 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
         log.clone(),
         keys.clone().into_authenticate(),
         Arc::new(move |signal| {
-            admission.admission(signal).map_err(|busy| Busy { retry_after_ms: busy.retry_after_ms, reason: busy.reason })
+            admission.admission(signal).map_err(|busy| Busy {
+                retry_after_ms: busy.retry_after_ms,
+                reason: busy.reason,
+            })
         }),
     )
     .await?;
     let receiver_handle = receivers.handle();
 
-    let views = Arc::new(EngineViews { engine: engine.clone() });
-    let limits = LiveLimits { connections: configuration.live_connections, ..LiveLimits::default() };
+    let views = Arc::new(EngineViews {
+        engine: engine.clone(),
+    });
+    let limits = LiveLimits {
+        connections: configuration.live_connections,
+        ..LiveLimits::default()
+    };
     let live = Live::new(views.clone(), limits);
     let queries = QueryService::new(
         QueryOptions {
@@ -103,12 +121,24 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
             memory: configuration.query_memory,
             ..QueryOptions::default()
         },
-        Arc::new(EngineSource { engine: engine.clone(), stored: store.is_some() }),
-        Arc::new(DeltaTables { engine: engine.clone(), store }),
+        Arc::new(EngineSource {
+            engine: engine.clone(),
+            stored: store.is_some(),
+        }),
+        Arc::new(DeltaTables {
+            engine: engine.clone(),
+            store,
+        }),
     )?;
-    let metrics = ServerMetrics { engine: engine.clone(), receivers: receiver_handle.clone(), log: log.clone() };
+    let metrics = ServerMetrics {
+        engine: engine.clone(),
+        receivers: receiver_handle.clone(),
+        log: log.clone(),
+    };
     let api = Api::new(
-        Arc::new(EngineApi { engine: engine.clone() }),
+        Arc::new(EngineApi {
+            engine: engine.clone(),
+        }),
         views,
         Arc::clone(&queries),
         live.clone(),
@@ -117,13 +147,21 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
         ApiLimits::default(),
     );
     let api_address = api_listener.local_addr()?;
-    announce(&configuration, &directory, receiver_handle.grpc_address(), receiver_handle.http_address(), api_address)?;
+    announce(
+        &configuration,
+        &directory,
+        receiver_handle.grpc_address(),
+        receiver_handle.http_address(),
+        api_address,
+    )?;
 
     let (stop, stopping) = watch::channel(false);
     let receiving = tokio::spawn(receivers.run(until(stopping.clone())));
     let service = pyflare_rest::router(api).into_make_service_with_connect_info::<SocketAddr>();
     let serving = tokio::spawn(async move {
-        axum::serve(api_listener, service).with_graceful_shutdown(until(stopping)).await
+        axum::serve(api_listener, service)
+            .with_graceful_shutdown(until(stopping))
+            .await
     });
     wait_for_signal().await?;
     tracing::info!("shutting down: draining requests, flushing the store");
@@ -153,8 +191,13 @@ async fn start_engine(
     let tick_log = FileTickLog::open(directory.ticks())?;
     let catalog = FileCatalog::open(directory.catalog())?;
     let store = store.map(|store| store as Arc<dyn Store>);
-    let mut options =
-        EngineOptions::new(log as Arc<dyn Log>, tick_log, catalog, store, tokio::runtime::Handle::current());
+    let mut options = EngineOptions::new(
+        log as Arc<dyn Log>,
+        tick_log,
+        catalog,
+        store,
+        tokio::runtime::Handle::current(),
+    );
     options.workers = configuration.workers;
     options.flush_every = configuration.flush_every;
     let retention_us = i64::try_from(configuration.stream_retention.as_micros())?;
@@ -189,20 +232,40 @@ fn access(keys: &IngestKeys, configuration: &Configuration) -> Access {
     let mut access = Access::open();
     access.allowed_hosts.clone_from(&configuration.allowed_hosts);
     match keys.open_mode() {
-        OpenMode::Loopback => {}
-        OpenMode::Anywhere => access.open = false,
+        OpenMode::Loopback => access.authorize = open_scope(access.authorize),
+        OpenMode::Anywhere => {
+            access.open = false;
+            access.authorize = open_scope(access.authorize);
+        }
         OpenMode::Never => {
             let keys = keys.clone();
             access.open = false;
             access.authorize = Arc::new(move |headers, peer| {
                 let peer = peer.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
                 let project = keys.authenticate(&AuthRequest { headers, peer });
-                let project = project.map_err(|error| Failure::from_error(FailureKind::Unauthorized, &error))?;
-                Ok(Scope { project: Some(project.to_string()) })
+                let project =
+                    project.map_err(|error| Failure::from_error(FailureKind::Unauthorized, &error))?;
+                Ok(Scope {
+                    project: Some(project.to_string()),
+                })
             });
         }
     }
     access
+}
+
+/// Without keys the header says which project is meant, as it does when sending: none means `default`, `*` all.
+fn open_scope(named: Authorize) -> Authorize {
+    Arc::new(move |headers, peer| {
+        let scope = named(headers, peer)?;
+        Ok(match scope.project.as_deref() {
+            None => Scope {
+                project: Some("default".into()),
+            },
+            Some("*") => Scope { project: None },
+            Some(_) => scope,
+        })
+    })
 }
 
 fn announce(
@@ -221,9 +284,15 @@ fn announce(
     });
     directory.write_atomically("endpoints.json", endpoints.to_string().as_bytes())?;
     if configuration.keys.is_empty() && configuration.insecure_open {
-        eprintln!("*** --insecure-open: everybody who can reach these ports may read and write everything ***");
+        eprintln!(
+            "*** --insecure-open: everybody who can reach these ports may read and write everything ***"
+        );
     }
-    println!("PyFlare {} is ready (data in {})", env!("CARGO_PKG_VERSION"), configuration.data_dir.display());
+    println!(
+        "PyFlare {} is ready (data in {})",
+        env!("CARGO_PKG_VERSION"),
+        configuration.data_dir.display()
+    );
     println!("  UI and API   http://{api}/");
     println!("  OTLP/HTTP    http://{http}     OTEL_EXPORTER_OTLP_ENDPOINT=http://{http}");
     println!("  OTLP/gRPC    http://{grpc}");

@@ -46,13 +46,24 @@ pub enum Plan {
     /// Rows for which the predicate is true (neither false nor NULL).
     Filter { input: Box<Plan>, predicate: Expr },
     /// Exactly these columns.
-    Project { input: Box<Plan>, columns: Vec<NamedExpr> },
+    Project {
+        input: Box<Plan>,
+        columns: Vec<NamedExpr>,
+    },
     /// Adds `window_start` and `window_end` (timestamps µs UTC): the tumbling window of `size_us` microseconds,
     /// aligned to the Unix epoch, that holds the timestamp column `time`. Rows whose time is NULL are dropped.
-    Tumble { input: Box<Plan>, time: String, size_us: i64 },
+    Tumble {
+        input: Box<Plan>,
+        time: String,
+        size_us: i64,
+    },
     /// One row per distinct key. Output columns: the keys, then the aggregates. Without keys: one row, also on
     /// empty input, is *not* produced here: an empty input gives no row (the lowering refuses what needs one).
-    Aggregate { input: Box<Plan>, keys: Vec<NamedExpr>, aggregates: Vec<Aggregate> },
+    Aggregate {
+        input: Box<Plan>,
+        keys: Vec<NamedExpr>,
+        aggregates: Vec<Aggregate>,
+    },
 }
 
 /// An expression with the name of the column it makes.
@@ -86,7 +97,9 @@ pub enum AggregateFunction {
     Min,
     Max,
     /// Logarithmic buckets with 1 % relative error; the quantile in 0..=1.
-    Quantile { q: f64 },
+    Quantile {
+        q: f64,
+    },
 }
 
 /// What `CREATE MONITOR … WITH (…)` sets.

@@ -24,18 +24,28 @@ impl Plan {
             }
             Plan::Project { input, columns } => {
                 let schema = input.schema()?;
-                let fields = columns.iter().map(|column| expression_field(&column.name, &column.expr, &schema));
+                let fields = columns
+                    .iter()
+                    .map(|column| expression_field(&column.name, &column.expr, &schema));
                 Ok(Arc::new(Schema::new(fields.collect::<Result<Vec<_>, _>>()?)))
             }
             Plan::Tumble { input, .. } => {
                 let schema = input.schema()?;
                 let window = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
-                let mut fields: Vec<Field> = schema.fields().iter().map(|field| field.as_ref().clone()).collect();
+                let mut fields: Vec<Field> = schema
+                    .fields()
+                    .iter()
+                    .map(|field| field.as_ref().clone())
+                    .collect();
                 fields.push(Field::new(WINDOW_START, window.clone(), false));
                 fields.push(Field::new(WINDOW_END, window, false));
                 Ok(Arc::new(Schema::new(fields)))
             }
-            Plan::Aggregate { input, keys, aggregates } => {
+            Plan::Aggregate {
+                input,
+                keys,
+                aggregates,
+            } => {
                 let schema = input.schema()?;
                 let mut fields = Vec::with_capacity(keys.len() + aggregates.len());
                 for key in keys {
@@ -73,7 +83,9 @@ impl Aggregate {
             (AggregateFunction::Sum, Some(DataType::Int64 | DataType::Int32)) => DataType::Int64,
             (AggregateFunction::Sum, Some(DataType::Float64)) => DataType::Float64,
             (AggregateFunction::Sum, Some(DataType::Decimal128(_, scale))) => DataType::Decimal128(38, scale),
-            (AggregateFunction::Avg, Some(DataType::Int64 | DataType::Int32 | DataType::Float64)) => DataType::Float64,
+            (AggregateFunction::Avg, Some(DataType::Int64 | DataType::Int32 | DataType::Float64)) => {
+                DataType::Float64
+            }
             (
                 AggregateFunction::Min | AggregateFunction::Max,
                 Some(
@@ -86,16 +98,19 @@ impl Aggregate {
                     | DataType::Timestamp(TimeUnit::Microsecond, _)),
                 ),
             ) => kept,
-            (AggregateFunction::Quantile { .. }, Some(DataType::Int64 | DataType::Int32 | DataType::Float64)) => {
-                DataType::Float64
-            }
+            (
+                AggregateFunction::Quantile { .. },
+                Some(DataType::Int64 | DataType::Int32 | DataType::Float64),
+            ) => DataType::Float64,
             (function, Some(other)) => {
                 return Err(PlanError::Unsupported {
                     detail: format!("{function:?} of {} ({})", fields::type_name(&other), self.name),
                 });
             }
             (function, None) => {
-                return Err(PlanError::Unsupported { detail: format!("{function:?} without an argument") });
+                return Err(PlanError::Unsupported {
+                    detail: format!("{function:?} without an argument"),
+                });
             }
         };
         Ok(Field::new(&self.name, data_type, true))

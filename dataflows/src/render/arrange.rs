@@ -123,7 +123,14 @@ impl ArrangedView {
         });
         input.advance_to(start);
         input.flush();
-        ArrangedView { input, base, merged, probe, changes, lowest_pane }
+        ArrangedView {
+            input,
+            base,
+            merged,
+            probe,
+            changes,
+            lowest_pane,
+        }
     }
 
     pub fn update(&mut self, key: Key, accumulator: Accumulator) {
@@ -200,7 +207,9 @@ type KeyBatch = <KeyTrace as TraceReader>::Batch;
 
 fn cursor_over(trace: &mut KeyTrace) -> (KeyCursor, Vec<KeyBatch>) {
     // The empty frontier never cuts a batch; times are filtered while reading.
-    let batches = trace.batches_through(Antichain::new().borrow()).expect("invariant: an empty frontier is never cut");
+    let batches = trace
+        .batches_through(Antichain::new().borrow())
+        .expect("invariant: an empty frontier is never cut");
     cursor_list(batches)
 }
 
@@ -220,16 +229,18 @@ fn sum_through(cursor: &mut KeyCursor, storage: &Vec<KeyBatch>, tick: Tick) -> O
 
 fn track_lowest_pane<'scope>(base: &Arranged<'scope, KeyTrace>, lowest: &Rc<Cell<i64>>) {
     let lowest = Rc::clone(lowest);
-    base.stream.clone().sink(Pipeline, "lowest pane", move |(input, _frontier)| {
-        input.for_each(|_capability, spans| {
-            for batch in spans.drain(..).filter_map(|span| span.inner) {
-                // Keys are sorted and lead with the pane.
-                if let Some(key) = batch.cursor().get_key(&batch) {
-                    lowest.set(lowest.get().min(pane_of(key)));
+    base.stream
+        .clone()
+        .sink(Pipeline, "lowest pane", move |(input, _frontier)| {
+            input.for_each(|_capability, spans| {
+                for batch in spans.drain(..).filter_map(|span| span.inner) {
+                    // Keys are sorted and lead with the pane.
+                    if let Some(key) = batch.cursor().get_key(&batch) {
+                        lowest.set(lowest.get().min(pane_of(key)));
+                    }
                 }
-            }
+            });
         });
-    });
 }
 
 /// Hands every key's change at every tick to `changes`, and lets `probe` follow.
@@ -243,31 +254,39 @@ fn report_changes<'scope>(
     let mut trace = arranged.trace.clone();
     let mut seen = Antichain::from_elem(0);
     let mut upper = Antichain::from_elem(0);
-    let reported = arranged.stream.unary_frontier::<CapacityContainerBuilder<Vec<()>>, _, _, _>(Pipeline, "changes", move |_capability, _info| {
-        move |(input, _frontier), _output| {
-            seen.clone_from(&upper);
-            let mut batches = Vec::new();
-            input.for_each(|_capability, spans| {
-                for span in spans.drain(..) {
-                    upper.clone_from(span.upper());
-                    batches.extend(span.inner);
-                }
-            });
-            if !batches.is_empty() {
-                let mut changes = changes.borrow_mut();
-                match layout {
-                    Layout::Rows => report_rows(batches, &mut changes),
-                    Layout::Groups | Layout::Merged => {
-                        let before = trace.batches_through(seen.borrow()).expect("invariant: seen is a batch boundary");
-                        report_groups(batches, before, &mut changes);
+    let reported = arranged
+        .stream
+        .unary_frontier::<CapacityContainerBuilder<Vec<()>>, _, _, _>(
+            Pipeline,
+            "changes",
+            move |_capability, _info| {
+                move |(input, _frontier), _output| {
+                    seen.clone_from(&upper);
+                    let mut batches = Vec::new();
+                    input.for_each(|_capability, spans| {
+                        for span in spans.drain(..) {
+                            upper.clone_from(span.upper());
+                            batches.extend(span.inner);
+                        }
+                    });
+                    if !batches.is_empty() {
+                        let mut changes = changes.borrow_mut();
+                        match layout {
+                            Layout::Rows => report_rows(batches, &mut changes),
+                            Layout::Groups | Layout::Merged => {
+                                let before = trace
+                                    .batches_through(seen.borrow())
+                                    .expect("invariant: seen is a batch boundary");
+                                report_groups(batches, before, &mut changes);
+                            }
+                        }
                     }
+                    trace.advance_upper(&mut upper);
+                    trace.set_logical_compaction(upper.borrow());
+                    trace.set_physical_compaction(upper.borrow());
                 }
-            }
-            trace.advance_upper(&mut upper);
-            trace.set_logical_compaction(upper.borrow());
-            trace.set_physical_compaction(upper.borrow());
-        }
-    });
+            },
+        );
     reported.probe_with(probe);
 }
 
@@ -276,7 +295,12 @@ fn report_rows(batches: Vec<KeyBatch>, changes: &mut Vec<Change>) {
     let (mut cursor, storage) = cursor_list(batches);
     while let Some(key) = cursor.get_key(&storage) {
         cursor.map_times(&storage, |time, diff| {
-            changes.push(Change { tick: *time, key: key.clone(), old: None, new: Some(diff.0.clone()) });
+            changes.push(Change {
+                tick: *time,
+                key: key.clone(),
+                old: None,
+                new: Some(diff.0.clone()),
+            });
         });
         cursor.step_key(&storage);
     }
@@ -305,7 +329,12 @@ fn report_groups(batches: Vec<KeyBatch>, before: Vec<KeyBatch>, changes: &mut Ve
             match changes.last_mut() {
                 // Several updates of one key at one tick are one change.
                 Some(last) if last.tick == tick && last.key == *key => last.new = current.clone(),
-                _ => changes.push(Change { tick, key: key.clone(), old, new: current.clone() }),
+                _ => changes.push(Change {
+                    tick,
+                    key: key.clone(),
+                    old,
+                    new: current.clone(),
+                }),
             }
         }
         cursor.step_key(&storage);

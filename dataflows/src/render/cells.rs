@@ -43,7 +43,11 @@ struct Output {
 
 impl CellPlan {
     pub fn compile(aggregates: &[Aggregate], schema: &Schema) -> Result<CellPlan, PlanError> {
-        let mut plan = CellPlan { kinds: Vec::new(), inputs: Vec::new(), outputs: Vec::new() };
+        let mut plan = CellPlan {
+            kinds: Vec::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+        };
         for aggregate in aggregates {
             let field = aggregate.field(schema)?;
             let source = match (&aggregate.argument, &aggregate.filter, aggregate.function) {
@@ -60,13 +64,20 @@ impl CellPlan {
         let compiled_argument = compiled(&aggregate.argument)?;
         let compiled_filter = compiled(&aggregate.filter)?;
         let argument_type = match &compiled_argument {
-            Some(argument) => Some(argument.data_type(schema).map_err(|error| PlanError::Expression {
-                expression: aggregate.argument.as_ref().map_or_else(String::new, ToString::to_string),
-                detail: error.to_string(),
+            Some(argument) => Some(argument.data_type(schema).map_err(|error| {
+                PlanError::Expression {
+                    expression: aggregate
+                        .argument
+                        .as_ref()
+                        .map_or_else(String::new, ToString::to_string),
+                    detail: error.to_string(),
+                }
             })?),
             None => None,
         };
-        let unsupported = || PlanError::Unsupported { detail: format!("the aggregate {}", aggregate.name) };
+        let unsupported = || PlanError::Unsupported {
+            detail: format!("the aggregate {}", aggregate.name),
+        };
         let (kind, reading) = match (aggregate.function, &argument_type) {
             (AggregateFunction::Count, _) => (CellKind::Count, Reading::Count),
             (AggregateFunction::Sum | AggregateFunction::Avg, Some(data_type)) => {
@@ -76,7 +87,14 @@ impl CellPlan {
                     DataType::Decimal128(_, scale) => CellKind::SumDecimal { scale: *scale },
                     _ => return Err(unsupported()),
                 };
-                (kind, if aggregate.function == AggregateFunction::Sum { Reading::Sum } else { Reading::Mean })
+                (
+                    kind,
+                    if aggregate.function == AggregateFunction::Sum {
+                        Reading::Sum
+                    } else {
+                        Reading::Mean
+                    },
+                )
             }
             (AggregateFunction::Min, Some(_)) => (CellKind::Extremes, Reading::Minimum),
             (AggregateFunction::Max, Some(_)) => (CellKind::Extremes, Reading::Maximum),
@@ -119,7 +137,10 @@ impl CellPlan {
     /// The expressions whose values [`Self::inputs`] expects, in order.
     pub fn expressions(&self) -> Vec<Arc<dyn PhysicalExpr>> {
         let inputs = self.inputs.iter();
-        inputs.flat_map(|input| input.compiled_argument.iter().chain(&input.compiled_filter)).cloned().collect()
+        inputs
+            .flat_map(|input| input.compiled_argument.iter().chain(&input.compiled_filter))
+            .cloned()
+            .collect()
     }
 
     /// One array per cell, NULL where the row does not count.
@@ -182,8 +203,11 @@ impl CellPlan {
 fn only_true(array: &ArrayRef, filter: &ArrayRef) -> ArrayRef {
     let filter = filter.as_boolean();
     // NULL is not true.
-    let mask = if filter.null_count() > 0 { arrow::compute::prep_null_mask_filter(filter) } else { filter.clone() };
+    let mask = if filter.null_count() > 0 {
+        arrow::compute::prep_null_mask_filter(filter)
+    } else {
+        filter.clone()
+    };
     let excluded = arrow::compute::not(&mask).expect("invariant: negation of a mask cannot fail");
     nullif(array, &excluded).expect("invariant: mask and array come from one batch")
 }
-

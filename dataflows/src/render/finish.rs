@@ -42,25 +42,45 @@ impl Finish {
         let mut errors = RowErrors::default();
         let parser = self.converter.parser();
         let parsed = entries.iter().map(|(key, ..)| parser.parse(key));
-        let mut columns = self.converter.convert_rows(parsed).expect("invariant: keys were encoded by this converter");
+        let mut columns = self
+            .converter
+            .convert_rows(parsed)
+            .expect("invariant: keys were encoded by this converter");
         if self.view.layout != Layout::Merged {
             columns.remove(0);
         }
         let groups: Vec<&Accumulator> = entries.iter().map(|(_, accumulator, _)| *accumulator).collect();
         columns.extend(self.view.cells.read(&groups, &mut errors));
         let diffs = match self.view.layout {
-            Layout::Rows => entries.iter().map(|(_, accumulator, sign)| accumulator.rows * sign).collect::<Vec<_>>(),
+            Layout::Rows => entries
+                .iter()
+                .map(|(_, accumulator, sign)| accumulator.rows * sign)
+                .collect::<Vec<_>>(),
             Layout::Groups | Layout::Merged => entries.iter().map(|(.., sign)| *sign).collect(),
         };
         let batch = batch_of(&self.view.finish_schema, columns, entries.len());
-        let flow = self.view.above.run(Flow { batch, carried: Int64Array::from(diffs) }, &mut errors);
+        let flow = self.view.above.run(
+            Flow {
+                batch,
+                carried: Int64Array::from(diffs),
+            },
+            &mut errors,
+        );
         let rows = flow.batch.num_rows();
         let batch = batch_of(&self.view.schema, flow.batch.columns().to_vec(), rows);
-        Finished { batch, diffs: flow.carried.values().to_vec(), errors }
+        Finished {
+            batch,
+            diffs: flow.carried.values().to_vec(),
+            errors,
+        }
     }
 
     /// What the changes of one tick do to the view: (updates, retractions of panes that ended by `expired_until`).
-    pub fn changes(&self, changes: &[Change], expired_until: Option<i64>) -> (Option<Finished>, Option<Finished>) {
+    pub fn changes(
+        &self,
+        changes: &[Change],
+        expired_until: Option<i64>,
+    ) -> (Option<Finished>, Option<Finished>) {
         let mut live: Vec<(&[u8], &Accumulator, i64)> = Vec::new();
         let mut expired: Vec<(&[u8], &Accumulator, i64)> = Vec::new();
         for change in changes {
@@ -77,4 +97,3 @@ impl Finish {
         (finish(live), finish(expired))
     }
 }
-

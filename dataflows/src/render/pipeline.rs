@@ -8,7 +8,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, TimestampMicrosecondArray};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, TimestampMicrosecondArray,
+};
 use arrow::compute::{concat, filter, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use datafusion::error::DataFusionError;
@@ -43,9 +45,16 @@ impl RowErrors {
 
 enum Stage {
     Filter(Arc<dyn PhysicalExpr>),
-    Project { expressions: Vec<Arc<dyn PhysicalExpr>>, schema: SchemaRef },
+    Project {
+        expressions: Vec<Arc<dyn PhysicalExpr>>,
+        schema: SchemaRef,
+    },
     /// Sets the carried number to the window's end.
-    Tumble { time: usize, size_us: i64, schema: SchemaRef },
+    Tumble {
+        time: usize,
+        size_us: i64,
+        schema: SchemaRef,
+    },
 }
 
 /// A chain of stages from one schema to another.
@@ -70,7 +79,13 @@ impl Pipeline {
                     .map(|field| field.as_ref().clone())
                     .collect();
                 let columns = kept.iter().map(|field| field.name().clone()).collect();
-                Ok((Pipeline { stages: Vec::new(), schema: Arc::new(Schema::new(kept)) }, columns))
+                Ok((
+                    Pipeline {
+                        stages: Vec::new(),
+                        schema: Arc::new(Schema::new(kept)),
+                    },
+                    columns,
+                ))
             }
             Plan::Filter { input, predicate } => {
                 let mut needed = needed.clone();
@@ -79,7 +94,10 @@ impl Pipeline {
                 pipeline.push(plan, &needed)?;
                 Ok((pipeline, columns))
             }
-            Plan::Project { input, columns: projected } => {
+            Plan::Project {
+                input,
+                columns: projected,
+            } => {
                 let mut below = BTreeSet::new();
                 for column in projected.iter().filter(|column| needed.contains(&column.name)) {
                     below.extend(column.expr.columns());
@@ -97,19 +115,26 @@ impl Pipeline {
                 pipeline.push(plan, needed)?;
                 Ok((pipeline, columns))
             }
-            Plan::Aggregate { .. } => Err(PlanError::Unsupported { detail: "an aggregate over an aggregate".into() }),
+            Plan::Aggregate { .. } => Err(PlanError::Unsupported {
+                detail: "an aggregate over an aggregate".into(),
+            }),
         }
     }
 
     /// An empty chain over rows of `schema`.
     pub fn over(schema: SchemaRef) -> Pipeline {
-        Pipeline { stages: Vec::new(), schema }
+        Pipeline {
+            stages: Vec::new(),
+            schema,
+        }
     }
 
     /// Appends the top node of `plan`; of a projection only the `needed` columns.
     pub fn push(&mut self, plan: &Plan, needed: &BTreeSet<String>) -> Result<(), PlanError> {
         match plan {
-            Plan::Filter { predicate, .. } => self.stages.push(Stage::Filter(compile(predicate, &self.schema)?)),
+            Plan::Filter { predicate, .. } => {
+                self.stages.push(Stage::Filter(compile(predicate, &self.schema)?))
+            }
             Plan::Project { columns, .. } => {
                 let mut expressions = Vec::new();
                 let mut fields = Vec::new();
@@ -124,18 +149,30 @@ impl Pipeline {
                     expressions.push(expression);
                 }
                 self.schema = Arc::new(Schema::new(fields));
-                self.stages.push(Stage::Project { expressions, schema: Arc::clone(&self.schema) });
+                self.stages.push(Stage::Project {
+                    expressions,
+                    schema: Arc::clone(&self.schema),
+                });
             }
             Plan::Tumble { time, size_us, .. } => {
                 let index = self.schema.index_of(time).map_err(|_| PlanError::UnknownColumn {
                     name: time.clone(),
-                    available: self.schema.fields().iter().map(|f| f.name().as_str()).collect::<Vec<_>>().join(", "),
+                    available: self
+                        .schema
+                        .fields()
+                        .iter()
+                        .map(|f| f.name().as_str())
+                        .collect::<Vec<_>>()
+                        .join(", "),
                 })?;
                 if *size_us <= 0 {
-                    return Err(PlanError::Unsupported { detail: format!("a window of {size_us} microseconds") });
+                    return Err(PlanError::Unsupported {
+                        detail: format!("a window of {size_us} microseconds"),
+                    });
                 }
                 let window = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
-                let mut fields: Vec<Field> = self.schema.fields().iter().map(|f| f.as_ref().clone()).collect();
+                let mut fields: Vec<Field> =
+                    self.schema.fields().iter().map(|f| f.as_ref().clone()).collect();
                 fields.push(Field::new(WINDOW_START, window.clone(), false));
                 fields.push(Field::new(WINDOW_END, window, false));
                 self.schema = Arc::new(Schema::new(fields));
@@ -146,7 +183,9 @@ impl Pipeline {
                 });
             }
             Plan::Source { .. } | Plan::Aggregate { .. } => {
-                return Err(PlanError::Unsupported { detail: "a source or an aggregate inside a chain".into() });
+                return Err(PlanError::Unsupported {
+                    detail: "a source or an aggregate inside a chain".into(),
+                });
             }
         }
         Ok(())
@@ -158,7 +197,9 @@ impl Pipeline {
 
     /// Runs the chain; rows on which an expression fails are left out and counted in `errors`.
     pub fn run(&self, flow: Flow, errors: &mut RowErrors) -> Flow {
-        self.stages.iter().fold(flow, |flow, stage| stage.run(flow, errors))
+        self.stages
+            .iter()
+            .fold(flow, |flow, stage| stage.run(flow, errors))
     }
 }
 
@@ -173,9 +214,16 @@ impl Stage {
             Stage::Project { expressions, schema } => {
                 let (arrays, flow) = evaluate(expressions, flow, errors);
                 let rows = flow.batch.num_rows();
-                Flow { batch: batch_of(schema, arrays, rows), carried: flow.carried }
+                Flow {
+                    batch: batch_of(schema, arrays, rows),
+                    carried: flow.carried,
+                }
             }
-            Stage::Tumble { time, size_us, schema } => tumble(flow, *time, *size_us, schema),
+            Stage::Tumble {
+                time,
+                size_us,
+                schema,
+            } => tumble(flow, *time, *size_us, schema),
         }
     }
 }
@@ -193,14 +241,18 @@ fn keep(flow: Flow, mask: &BooleanArray) -> Flow {
     }
     let batch = filter_record_batch(&flow.batch, mask).expect("invariant: the mask is as long as the batch");
     let carried = filter(&flow.carried, mask).expect("invariant: the mask is as long as the batch");
-    Flow { batch, carried: carried.as_primitive().clone() }
+    Flow {
+        batch,
+        carried: carried.as_primitive().clone(),
+    }
 }
 
 fn tumble(flow: Flow, time: usize, size_us: i64, schema: &SchemaRef) -> Flow {
     let flow = match flow.batch.column(time).null_count() {
         0 => flow,
         _ => {
-            let present = arrow::compute::is_not_null(flow.batch.column(time)).expect("invariant: any array has nulls");
+            let present =
+                arrow::compute::is_not_null(flow.batch.column(time)).expect("invariant: any array has nulls");
             keep(flow, &present)
         }
     };
@@ -212,7 +264,10 @@ fn tumble(flow: Flow, time: usize, size_us: i64, schema: &SchemaRef) -> Flow {
     arrays.push(Arc::new(starts.with_timezone("UTC")));
     arrays.push(Arc::new(ends.with_timezone("UTC")));
     let rows = flow.batch.num_rows();
-    Flow { batch: batch_of(schema, arrays, rows), carried: panes }
+    Flow {
+        batch: batch_of(schema, arrays, rows),
+        carried: panes,
+    }
 }
 
 /// Evaluates all expressions over the flow. Rows on which one of them fails alone are dropped from the flow.
@@ -232,7 +287,9 @@ pub(crate) fn evaluate(
             let parts: Vec<&dyn Array> = pieces.iter().map(|piece| piece[index].as_ref()).collect();
             match parts.is_empty() {
                 true => arrow::array::new_empty_array(
-                    &expressions[index].data_type(&flow.batch.schema()).expect("invariant: compiled before"),
+                    &expressions[index]
+                        .data_type(&flow.batch.schema())
+                        .expect("invariant: compiled before"),
                 ),
                 false => concat(&parts).expect("invariant: one type per expression"),
             }
@@ -262,7 +319,14 @@ fn bisect(
         Err(_) => {
             let half = rows / 2;
             bisect(expressions, &batch.slice(0, half), offset, pieces, good, errors);
-            bisect(expressions, &batch.slice(half, rows - half), offset + half, pieces, good, errors);
+            bisect(
+                expressions,
+                &batch.slice(half, rows - half),
+                offset + half,
+                pieces,
+                good,
+                errors,
+            );
         }
     }
 }
@@ -271,5 +335,8 @@ fn evaluate_all(
     expressions: &[Arc<dyn PhysicalExpr>],
     batch: &RecordBatch,
 ) -> Result<Vec<ArrayRef>, DataFusionError> {
-    expressions.iter().map(|expression| expression.evaluate(batch)?.into_array(batch.num_rows())).collect()
+    expressions
+        .iter()
+        .map(|expression| expression.evaluate(batch)?.into_array(batch.num_rows()))
+        .collect()
 }

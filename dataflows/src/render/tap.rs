@@ -42,15 +42,20 @@ pub(crate) fn group_converter(view: &RenderedView) -> Result<RowConverter, PlanE
 
 fn converter<'a>(types: impl Iterator<Item = &'a DataType>) -> Result<RowConverter, PlanError> {
     let fields = types.map(|data_type| SortField::new(data_type.clone())).collect();
-    RowConverter::new(fields)
-        .map_err(|error| PlanError::Unsupported { detail: format!("a key of these types: {error}") })
+    RowConverter::new(fields).map_err(|error| PlanError::Unsupported {
+        detail: format!("a key of these types: {error}"),
+    })
 }
 
 impl Tap {
     pub fn new(view: Arc<RenderedView>) -> Result<Tap, PlanError> {
         let converter = key_converter(&view)?;
         let combiner = Combiner::new(view.cells.kinds.clone());
-        Ok(Tap { view, converter, combiner })
+        Ok(Tap {
+            view,
+            converter,
+            combiner,
+        })
     }
 
     pub fn view(&self) -> &RenderedView {
@@ -58,7 +63,13 @@ impl Tap {
     }
 
     /// Folds one batch. `source` holds the view's source columns, `event_time` the rows' event time.
-    pub fn fold(&mut self, source: &RecordBatch, event_time: &ArrayRef, mark_us: Option<i64>, left_out: &mut LeftOut) {
+    pub fn fold(
+        &mut self,
+        source: &RecordBatch,
+        event_time: &ArrayRef,
+        mark_us: Option<i64>,
+        left_out: &mut LeftOut,
+    ) {
         let rows = source.num_rows();
         if rows == 0 {
             return;
@@ -68,9 +79,15 @@ impl Tap {
             false => {
                 let pane_us = self.view.rule.pane_us;
                 let times = event_time.as_primitive::<TimestampMicrosecondType>();
-                Int64Array::new(times.unary::<_, TimestampMicrosecondType>(|time| {
-                    window_start(time, pane_us).saturating_add(pane_us)
-                }).values().clone(), None)
+                Int64Array::new(
+                    times
+                        .unary::<_, TimestampMicrosecondType>(|time| {
+                            window_start(time, pane_us).saturating_add(pane_us)
+                        })
+                        .values()
+                        .clone(),
+                    None,
+                )
             }
         };
         let batch = batch_of(self.view.below_input(), source.columns().to_vec(), rows);
@@ -85,7 +102,10 @@ impl Tap {
         let mut key_arrays: Vec<ArrayRef> = Vec::with_capacity(keys + 1);
         key_arrays.push(Arc::new(flow.carried));
         key_arrays.extend(arrays.into_iter().map(normalise));
-        let encoded = self.converter.convert_columns(&key_arrays).expect("invariant: arrays have the key's types");
+        let encoded = self
+            .converter
+            .convert_columns(&key_arrays)
+            .expect("invariant: arrays have the key's types");
         let inputs = self.view.cells.inputs(rest);
         let mut bad_rows = Vec::new();
         self.combiner
@@ -98,21 +118,35 @@ impl Tap {
 
     /// Hands over the tick's accumulators and starts afresh.
     pub fn drain(&mut self, mut visit: impl FnMut(Key, Accumulator)) {
-        self.combiner.drain(|key, accumulator| visit(Key::from(key), accumulator));
+        self.combiner
+            .drain(|key, accumulator| visit(Key::from(key), accumulator));
     }
 }
 
 fn drop_late(flow: Flow, expired_until: Option<i64>, left_out: &mut LeftOut) -> Flow {
     let Some(until) = expired_until else { return flow };
-    let late = flow.carried.values().iter().filter(|pane| **pane <= until).count();
+    let late = flow
+        .carried
+        .values()
+        .iter()
+        .filter(|pane| **pane <= until)
+        .count();
     if late == 0 {
         return flow;
     }
     left_out.late_rows += late as u64;
-    let on_time: BooleanArray = flow.carried.values().iter().map(|pane| Some(*pane > until)).collect();
+    let on_time: BooleanArray = flow
+        .carried
+        .values()
+        .iter()
+        .map(|pane| Some(*pane > until))
+        .collect();
     let batch = arrow::compute::filter_record_batch(&flow.batch, &on_time).expect("invariant: equal lengths");
     let carried = arrow::compute::filter(&flow.carried, &on_time).expect("invariant: equal lengths");
-    Flow { batch, carried: carried.as_primitive().clone() }
+    Flow {
+        batch,
+        carried: carried.as_primitive().clone(),
+    }
 }
 
 /// One bit pattern for zero and one for NaN, so that equal values have equal keys.

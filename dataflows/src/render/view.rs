@@ -12,7 +12,9 @@ use pyflare_operators::fields;
 
 use super::cells::CellPlan;
 use super::pipeline::Pipeline;
-use crate::plan::{Aggregate, Expr, MonitorDefinition, NamedExpr, Plan, PlanError, WINDOW_END, WINDOW_START, compile};
+use crate::plan::{
+    Aggregate, Expr, MonitorDefinition, NamedExpr, Plan, PlanError, WINDOW_END, WINDOW_START, compile,
+};
 use crate::time::PaneRule;
 
 /// How the arranged accumulators relate to the view's rows.
@@ -58,14 +60,28 @@ impl RenderedView {
         let schema = nullable(&plan.schema()?);
         let (above, aggregate) = split(plan);
         let (below_plan, keys, aggregates): (&Plan, Vec<NamedExpr>, &[Aggregate]) = match aggregate {
-            Some(Plan::Aggregate { input, keys, aggregates }) => (input, keys.clone(), aggregates),
+            Some(Plan::Aggregate {
+                input,
+                keys,
+                aggregates,
+            }) => (input, keys.clone(), aggregates),
             _ => {
                 let all = schema.fields().iter().map(|field| field.name().clone());
-                (plan, all.map(|name| NamedExpr { expr: Expr::Column(name.clone()), name }).collect(), &[])
+                (
+                    plan,
+                    all.map(|name| NamedExpr {
+                        expr: Expr::Column(name.clone()),
+                        name,
+                    })
+                    .collect(),
+                    &[],
+                )
             }
         };
         if keys.is_empty() {
-            return Err(PlanError::Unsupported { detail: "an aggregate without GROUP BY".into() });
+            return Err(PlanError::Unsupported {
+                detail: "an aggregate without GROUP BY".into(),
+            });
         }
         let mut needed = BTreeSet::new();
         for key in &keys {
@@ -80,10 +96,12 @@ impl RenderedView {
         let mut key_fields = Vec::with_capacity(keys.len());
         for key in &keys {
             let expression = compile(&key.expr, below.schema())?;
-            let data_type = expression.data_type(below.schema()).map_err(|error| PlanError::Expression {
-                expression: key.expr.to_string(),
-                detail: error.to_string(),
-            })?;
+            let data_type = expression
+                .data_type(below.schema())
+                .map_err(|error| PlanError::Expression {
+                    expression: key.expr.to_string(),
+                    detail: error.to_string(),
+                })?;
             key_fields.push(Field::new(&key.name, data_type, true));
             compiled_keys.push(expression);
         }
@@ -100,7 +118,11 @@ impl RenderedView {
         };
         let (retention_us, lateness_us) = (definition.retention_us(), definition.lateness_us());
         let rule = match window {
-            Some(pane_us) => PaneRule { pane_us, retention_us, lateness_us },
+            Some(pane_us) => PaneRule {
+                pane_us,
+                retention_us,
+                lateness_us,
+            },
             None => PaneRule::sliding(retention_us, lateness_us),
         };
         let mut finish_fields = key_fields.clone();
@@ -154,14 +176,24 @@ fn split(plan: &Plan) -> (Vec<&Plan>, Option<&Plan>) {
 }
 
 fn nullable(schema: &SchemaRef) -> SchemaRef {
-    let fields = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+    let fields = schema
+        .fields()
+        .iter()
+        .map(|field| field.as_ref().clone().with_nullable(true));
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
 fn source_schema(stream: &str, columns: &[String]) -> Result<SchemaRef, PlanError> {
-    let schema = fields::stream_schema(stream).ok_or_else(|| PlanError::UnknownStream { name: stream.to_string() })?;
-    let kept = schema.fields().iter().filter(|field| columns.contains(field.name()));
-    Ok(Arc::new(Schema::new(kept.map(|field| field.as_ref().clone()).collect::<Vec<_>>())))
+    let schema = fields::stream_schema(stream).ok_or_else(|| PlanError::UnknownStream {
+        name: stream.to_string(),
+    })?;
+    let kept = schema
+        .fields()
+        .iter()
+        .filter(|field| columns.contains(field.name()));
+    Ok(Arc::new(Schema::new(
+        kept.map(|field| field.as_ref().clone()).collect::<Vec<_>>(),
+    )))
 }
 
 fn output_names(node: &Plan) -> Vec<String> {
@@ -181,15 +213,18 @@ fn window_size(plan: &Plan) -> Option<i64> {
 
 /// Whether `expression` over the output of `plan` is a window bound, passed through unchanged.
 fn is_window_column(plan: &Plan, expression: &Expr) -> bool {
-    let Expr::Column(name) = expression else { return false };
+    let Expr::Column(name) = expression else {
+        return false;
+    };
     match plan {
         Plan::Tumble { input, .. } => {
             name == WINDOW_START || name == WINDOW_END || is_window_column(input, expression)
         }
         Plan::Filter { input, .. } => is_window_column(input, expression),
-        Plan::Project { input, columns } => {
-            columns.iter().find(|column| column.name == *name).is_some_and(|column| is_window_column(input, &column.expr))
-        }
+        Plan::Project { input, columns } => columns
+            .iter()
+            .find(|column| column.name == *name)
+            .is_some_and(|column| is_window_column(input, &column.expr)),
         Plan::Source { .. } | Plan::Aggregate { .. } => false,
     }
 }
@@ -201,7 +236,9 @@ fn key_columns(keys: &[NamedExpr], above: &[&Plan], schema: &SchemaRef) -> Vec<u
         let mut name = key.name.clone();
         for node in above.iter().rev() {
             if let Plan::Project { columns, .. } = node {
-                let passed = columns.iter().find(|column| column.expr == Expr::Column(name.clone()));
+                let passed = columns
+                    .iter()
+                    .find(|column| column.expr == Expr::Column(name.clone()));
                 match passed {
                     Some(column) => name = column.name.clone(),
                     None => return Vec::new(),

@@ -47,11 +47,23 @@ impl Admission {
         let mut partitions = Vec::new();
         for signal in Signal::ALL {
             for partition in 0..log.partitions(signal) {
-                partitions.push(Partition { signal, partition, next_offset: 0, mark: PartitionMark::default() });
+                partitions.push(Partition {
+                    signal,
+                    partition,
+                    next_offset: 0,
+                    mark: PartitionMark::default(),
+                });
             }
         }
         let seen = Seen::default();
-        Admission { log, partitions, seen, marks: [None; 3], duplicates: 0, admitted_requests: 0 }
+        Admission {
+            log,
+            partitions,
+            seen,
+            marks: [None; 3],
+            duplicates: 0,
+            admitted_requests: 0,
+        }
     }
 
     /// The streams' marks after the last tick.
@@ -60,22 +72,39 @@ impl Admission {
     }
 
     pub fn has_backlog(&self) -> bool {
-        self.partitions.iter().any(|p| self.log.end_offset(p.signal, p.partition) > p.next_offset)
+        self.partitions
+            .iter()
+            .any(|p| self.log.end_offset(p.signal, p.partition) > p.next_offset)
     }
 
     /// Records in the log that are not admitted yet.
     pub fn backlog_records(&self) -> u64 {
-        self.partitions.iter().map(|p| self.log.end_offset(p.signal, p.partition).saturating_sub(p.next_offset)).sum()
+        self.partitions
+            .iter()
+            .map(|p| {
+                self.log
+                    .end_offset(p.signal, p.partition)
+                    .saturating_sub(p.next_offset)
+            })
+            .sum()
     }
 
     /// Takes records up to about `max_bytes` in all, a fair share from each partition that has any.
     pub fn take(&mut self, tick: Tick, max_bytes: usize) -> Result<Taken, LogError> {
         self.seen.forget_before(tick);
         let mut taken = Taken::default();
-        let waiting = self.partitions.iter().filter(|p| self.log.end_offset(p.signal, p.partition) > p.next_offset);
+        let waiting = self
+            .partitions
+            .iter()
+            .filter(|p| self.log.end_offset(p.signal, p.partition) > p.next_offset);
         let share = max_bytes / waiting.count().max(1);
         for index in 0..self.partitions.len() {
-            let Partition { signal, partition, next_offset, .. } = self.partitions[index];
+            let Partition {
+                signal,
+                partition,
+                next_offset,
+                ..
+            } = self.partitions[index];
             let end = self.log.end_offset(signal, partition);
             if end > next_offset {
                 let records = self.log.read(signal, partition, next_offset, share.max(1))?;
@@ -93,8 +122,10 @@ impl Admission {
         self.seen.forget_before(tick);
         let mut taken = Taken::default();
         for cut in cuts {
-            let Some(index) =
-                self.partitions.iter().position(|p| p.signal == cut.signal && p.partition == cut.partition)
+            let Some(index) = self
+                .partitions
+                .iter()
+                .position(|p| p.signal == cut.signal && p.partition == cut.partition)
             else {
                 continue;
             };
@@ -133,7 +164,12 @@ impl Admission {
                 self.admitted_requests += 1;
                 taken.bytes += record.body.len() as u64;
                 let (signal, partition) = (held.signal, held.partition);
-                taken.requests.push(AdmittedRequest { signal, partition, offset, record });
+                taken.requests.push(AdmittedRequest {
+                    signal,
+                    partition,
+                    offset,
+                    record,
+                });
             } else {
                 self.duplicates += 1;
             }
@@ -143,25 +179,40 @@ impl Admission {
     /// Closes the tick: marks advance by what was decoded. Returns what the tick record says of the partitions.
     pub fn close(&mut self, tick: Tick, taken: &Taken, latest: &[(Signal, u32, i64)]) -> Vec<PartitionCut> {
         for (signal, partition, event_time_us) in latest {
-            if let Some(held) = self.partitions.iter_mut().find(|p| p.signal == *signal && p.partition == *partition) {
+            if let Some(held) = self
+                .partitions
+                .iter_mut()
+                .find(|p| p.signal == *signal && p.partition == *partition)
+            {
                 held.mark.observe(tick, *event_time_us);
             }
         }
         for signal in Signal::ALL {
             let of_signal = self.partitions.iter().filter(|p| p.signal == signal);
             let marks: Vec<(PartitionMark, bool)> = of_signal
-                .map(|p| (p.mark, self.log.end_offset(p.signal, p.partition) <= p.next_offset))
+                .map(|p| {
+                    (
+                        p.mark,
+                        self.log.end_offset(p.signal, p.partition) <= p.next_offset,
+                    )
+                })
                 .collect();
             self.marks[signal as usize] = stream_mark(self.marks[signal as usize], &marks, tick);
         }
-        taken.moved.iter().map(|index| self.partitions[*index].cut()).collect()
+        taken
+            .moved
+            .iter()
+            .map(|index| self.partitions[*index].cut())
+            .collect()
     }
 
     /// Restores what a logged tick left behind, instead of [`Self::close`].
     pub fn close_logged(&mut self, cuts: &[PartitionCut], marks: &[(Signal, i64)]) {
         for cut in cuts {
-            if let Some(held) =
-                self.partitions.iter_mut().find(|p| p.signal == cut.signal && p.partition == cut.partition)
+            if let Some(held) = self
+                .partitions
+                .iter_mut()
+                .find(|p| p.signal == cut.signal && p.partition == cut.partition)
             {
                 held.next_offset = cut.next_offset;
                 held.mark = cut.mark;
@@ -174,7 +225,10 @@ impl Admission {
 
     /// The marks as the tick record lists them.
     pub fn logged_marks(&self) -> Vec<(Signal, i64)> {
-        Signal::ALL.into_iter().filter_map(|signal| Some((signal, self.marks[signal as usize]?))).collect()
+        Signal::ALL
+            .into_iter()
+            .filter_map(|signal| Some((signal, self.marks[signal as usize]?)))
+            .collect()
     }
 }
 

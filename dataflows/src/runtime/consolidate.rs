@@ -29,16 +29,23 @@ impl Changes {
 /// The net of several changes of one view, in row order; `None` if nothing remains.
 pub(crate) fn consolidate(parts: &[Changes]) -> Option<Changes> {
     let schema = parts.first()?.batch.schema();
-    let fields = schema.fields().iter().map(|field| SortField::new(field.data_type().clone())).collect();
+    let fields = schema
+        .fields()
+        .iter()
+        .map(|field| SortField::new(field.data_type().clone()))
+        .collect();
     let converter = RowConverter::new(fields).expect("invariant: a view's columns were keys or aggregates");
     let mut net: HashMap<OwnedRow, (i64, usize, usize)> = HashMap::new();
     for (part, changes) in parts.iter().enumerate() {
-        let rows = converter.convert_columns(changes.batch.columns()).expect("invariant: one schema per view");
+        let rows = converter
+            .convert_columns(changes.batch.columns())
+            .expect("invariant: one schema per view");
         for (index, (row, diff)) in rows.iter().zip(&changes.diffs).enumerate() {
             net.entry(row.owned()).or_insert((0, part, index)).0 += diff;
         }
     }
-    let mut kept: Vec<(OwnedRow, (i64, usize, usize))> = net.into_iter().filter(|(_, (diff, ..))| *diff != 0).collect();
+    let mut kept: Vec<(OwnedRow, (i64, usize, usize))> =
+        net.into_iter().filter(|(_, (diff, ..))| *diff != 0).collect();
     if kept.is_empty() {
         return None;
     }
@@ -46,17 +53,27 @@ pub(crate) fn consolidate(parts: &[Changes]) -> Option<Changes> {
     let places: Vec<(usize, usize)> = kept.iter().map(|(_, (_, part, index))| (*part, *index)).collect();
     let columns: Vec<ArrayRef> = (0..schema.fields().len())
         .map(|column| {
-            let arrays: Vec<&dyn Array> = parts.iter().map(|part| part.batch.column(column).as_ref()).collect();
+            let arrays: Vec<&dyn Array> = parts
+                .iter()
+                .map(|part| part.batch.column(column).as_ref())
+                .collect();
             interleave(&arrays, &places).expect("invariant: one type per column")
         })
         .collect();
     let batch = RecordBatch::try_new(schema, columns).expect("invariant: one schema per view");
-    Some(Changes { batch, diffs: kept.iter().map(|(_, (diff, ..))| *diff).collect() })
+    Some(Changes {
+        batch,
+        diffs: kept.iter().map(|(_, (diff, ..))| *diff).collect(),
+    })
 }
 
 /// The schema of `<view>_changes`: the view's columns, the tick and the difference.
 pub(crate) fn changes_schema(view: &Schema) -> SchemaRef {
-    let mut fields: Vec<Field> = view.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
+    let mut fields: Vec<Field> = view
+        .fields()
+        .iter()
+        .map(|field| field.as_ref().clone().with_nullable(true))
+        .collect();
     fields.push(Field::new(TICK_COLUMN, DataType::Int64, false));
     fields.push(Field::new(DIFF_COLUMN, DataType::Int64, false));
     Arc::new(Schema::new(fields))
@@ -68,7 +85,8 @@ pub(crate) fn with_tick_and_diff(changes: &Changes, tick: Tick) -> RecordBatch {
     let mut columns = changes.batch.columns().to_vec();
     columns.push(Arc::new(Int64Array::from(vec![tick_us(tick) / 1_000; rows])));
     columns.push(Arc::new(Int64Array::from(changes.diffs.clone())));
-    RecordBatch::try_new(changes_schema(changes.batch.schema_ref()), columns).expect("invariant: two columns were added")
+    RecordBatch::try_new(changes_schema(changes.batch.schema_ref()), columns)
+        .expect("invariant: two columns were added")
 }
 
 #[cfg(test)]
@@ -78,13 +96,19 @@ mod tests {
 
     fn changes(values: &[i64], diffs: &[i64]) -> Changes {
         let column: ArrayRef = Arc::new(Int64Array::from(values.to_vec()));
-        Changes { batch: RecordBatch::try_from_iter([("v", column)]).unwrap(), diffs: diffs.to_vec() }
+        Changes {
+            batch: RecordBatch::try_from_iter([("v", column)]).unwrap(),
+            diffs: diffs.to_vec(),
+        }
     }
 
     #[test]
     fn equal_rows_cancel_and_the_rest_is_sorted() {
         let net = consolidate(&[changes(&[3, 1, 2], &[1, 1, 1]), changes(&[1, 2], &[-1, 1])]).unwrap();
-        assert_eq!(net.batch.column(0).as_ref(), &Int64Array::from(vec![2, 3]) as &dyn Array);
+        assert_eq!(
+            net.batch.column(0).as_ref(),
+            &Int64Array::from(vec![2, 3]) as &dyn Array
+        );
         assert_eq!(net.diffs, vec![2, 1]);
         assert!(consolidate(&[changes(&[1], &[1]), changes(&[1], &[-1])]).is_none());
     }

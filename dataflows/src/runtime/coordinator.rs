@@ -87,7 +87,10 @@ pub(crate) struct Coordinator {
 
 /// A command waiting for its tick, with whom to tell.
 enum Pending {
-    Install(Arc<InstalledView>, oneshot::Sender<Result<Arc<InstalledView>, EngineError>>),
+    Install(
+        Arc<InstalledView>,
+        oneshot::Sender<Result<Arc<InstalledView>, EngineError>>,
+    ),
     Drop(u64, oneshot::Sender<Result<(), EngineError>>),
     Flush(oneshot::Sender<Tick>),
 }
@@ -103,11 +106,14 @@ impl Coordinator {
                 records.push(payload.to_vec());
                 Ok(())
             })
-            .map_err(|error| EngineError::TickLog { detail: error.to_string() })?;
+            .map_err(|error| EngineError::TickLog {
+                detail: error.to_string(),
+            })?;
         let mut replayed = 0;
         for payload in records {
-            let record = TickRecord::decode(&payload)
-                .map_err(|detail| EngineError::TickLog { detail: format!("a tick record cannot be read: {detail}") })?;
+            let record = TickRecord::decode(&payload).map_err(|detail| EngineError::TickLog {
+                detail: format!("a tick record cannot be read: {detail}"),
+            })?;
             self.replay_tick(record)?;
             replayed += 1;
         }
@@ -121,7 +127,9 @@ impl Coordinator {
         let taken = self
             .admission
             .take_logged(tick, &record.partitions)
-            .map_err(|error| EngineError::Log { detail: error.to_string() })?;
+            .map_err(|error| EngineError::Log {
+                detail: error.to_string(),
+            })?;
         let mut commands = Vec::new();
         for command in record.commands {
             commands.push(match command {
@@ -158,7 +166,11 @@ impl Coordinator {
             };
             match received {
                 Ok(ToCoordinator::Wake) => continue,
-                Ok(ToCoordinator::Install { view, or_replace, reply }) => {
+                Ok(ToCoordinator::Install {
+                    view,
+                    or_replace,
+                    reply,
+                }) => {
                     self.prepare_install(*view, or_replace, reply, &mut pending);
                     continue;
                 }
@@ -200,11 +212,18 @@ impl Coordinator {
         reply: oneshot::Sender<Result<Arc<InstalledView>, EngineError>>,
         pending: &mut Vec<Pending>,
     ) {
-        let name = ViewName { project: definition.project.clone(), name: definition.name.clone() };
-        let waiting = pending.iter().any(|other| matches!(other, Pending::Install(view, _) if view.name == name));
+        let name = ViewName {
+            project: definition.project.clone(),
+            name: definition.name.clone(),
+        };
+        let waiting = pending
+            .iter()
+            .any(|other| matches!(other, Pending::Install(view, _) if view.name == name));
         let existing = self.views.get(&name);
         if waiting || (existing.is_some() && !or_replace) {
-            let _ = reply.send(Err(EngineError::Exists { name: name.to_string() }));
+            let _ = reply.send(Err(EngineError::Exists {
+                name: name.to_string(),
+            }));
             return;
         }
         // The start is the tick at which it is installed, which is the next one.
@@ -228,14 +247,26 @@ impl Coordinator {
         let tick = next_tick(self.last_tick);
         let marks = self.admission.marks();
         let mut taken = match self.may_admit() {
-            true => self.admission.take(tick, self.budget).map_err(|error| EngineError::Log { detail: error.to_string() })?,
+            true => self
+                .admission
+                .take(tick, self.budget)
+                .map_err(|error| EngineError::Log {
+                    detail: error.to_string(),
+                })?,
             false => Taken::default(),
         };
         let requests = std::mem::take(&mut taken.requests);
         let (bytes, had_rows) = (taken.bytes, !requests.is_empty());
         let behind = taken.behind_since_us;
         let summary = match had_rows {
-            true => self.decode(tick, marks, Taken { requests, ..Taken::default() })?,
+            true => self.decode(
+                tick,
+                marks,
+                Taken {
+                    requests,
+                    ..Taken::default()
+                },
+            )?,
             false => DecodeSummary::default(),
         };
         let partitions = self.admission.close(tick, &taken, &summary.max_event_time);
@@ -269,7 +300,9 @@ impl Coordinator {
         };
         self.tick_log
             .append(self.generation, &record.encode())
-            .map_err(|error| EngineError::TickLog { detail: error.to_string() })?;
+            .map_err(|error| EngineError::TickLog {
+                detail: error.to_string(),
+            })?;
         self.commit(tick, marks, commands)?;
         for reply in replies {
             self.answer(reply, tick);
@@ -284,7 +317,9 @@ impl Coordinator {
     }
 
     fn flush_is_due(&self) -> bool {
-        let Some(flusher) = &self.flusher else { return false };
+        let Some(flusher) = &self.flusher else {
+            return false;
+        };
         let idle = flusher.state.pending.load(Ordering::Acquire) == 0;
         let bytes = self.tail.bytes();
         let waited = self.last_flush.elapsed() >= self.pace.flush_every;
@@ -292,16 +327,31 @@ impl Coordinator {
     }
 
     /// First half of a tick: every worker decodes its share.
-    fn decode(&mut self, tick: Tick, marks: [Option<i64>; 3], taken: Taken) -> Result<DecodeSummary, EngineError> {
+    fn decode(
+        &mut self,
+        tick: Tick,
+        marks: [Option<i64>; 3],
+        taken: Taken,
+    ) -> Result<DecodeSummary, EngineError> {
         let workers = self.workers.len();
         let mut shares: Vec<(u64, Vec<_>)> = (0..workers).map(|_| (0, Vec::new())).collect();
         for request in taken.requests {
-            let lightest = shares.iter_mut().min_by_key(|(bytes, _)| *bytes).expect("invariant: there is a worker");
+            let lightest = shares
+                .iter_mut()
+                .min_by_key(|(bytes, _)| *bytes)
+                .expect("invariant: there is a worker");
             lightest.0 += request.record.body.len() as u64;
             lightest.1.push(request);
         }
         for (worker, (_, requests)) in shares.into_iter().enumerate() {
-            self.workers.send(worker, ToWorker::Decode { tick, marks, requests });
+            self.workers.send(
+                worker,
+                ToWorker::Decode {
+                    tick,
+                    marks,
+                    requests,
+                },
+            );
         }
         let mut total = DecodeSummary::default();
         for _ in 0..workers {
@@ -312,13 +362,21 @@ impl Coordinator {
             }
         }
         if let Some(sample) = &total.failure_sample {
-            tracing::warn!(requests = total.failed_requests, sample, "requests could not be decoded and were left out");
+            tracing::warn!(
+                requests = total.failed_requests,
+                sample,
+                "requests could not be decoded and were left out"
+            );
         }
         for signal in Signal::ALL {
             self.gauges.rows[signal as usize].fetch_add(total.rows[signal as usize], Ordering::Relaxed);
         }
-        self.gauges.rejected_rows.fetch_add(total.rejected_rows, Ordering::Relaxed);
-        self.gauges.failed_requests.fetch_add(total.failed_requests, Ordering::Relaxed);
+        self.gauges
+            .rejected_rows
+            .fetch_add(total.rejected_rows, Ordering::Relaxed);
+        self.gauges
+            .failed_requests
+            .fetch_add(total.failed_requests, Ordering::Relaxed);
         Ok(total)
     }
 
@@ -330,7 +388,12 @@ impl Coordinator {
         commands: Vec<AppliedCommand>,
     ) -> Result<(), EngineError> {
         let since = self.holds.since(&self.complete);
-        let commit = Arc::new(Commit { tick, marks, commands, since });
+        let commit = Arc::new(Commit {
+            tick,
+            marks,
+            commands,
+            since,
+        });
         self.workers.broadcast(|| ToWorker::Commit(Arc::clone(&commit)));
         let mut done = BTreeSet::new();
         while done.len() < self.workers.len() {
@@ -358,8 +421,12 @@ impl Coordinator {
         }
         self.last_tick = tick;
         self.gauges.tick.store(tick, Ordering::Release);
-        self.gauges.duplicates.store(self.admission.duplicates, Ordering::Relaxed);
-        self.gauges.requests.store(self.admission.admitted_requests, Ordering::Relaxed);
+        self.gauges
+            .duplicates
+            .store(self.admission.duplicates, Ordering::Relaxed);
+        self.gauges
+            .requests
+            .store(self.admission.admitted_requests, Ordering::Relaxed);
         for (gauge, mark) in self.gauges.marks.iter().zip(self.admission.marks()) {
             gauge.store(mark.unwrap_or(i64::MIN), Ordering::Relaxed);
         }
@@ -383,14 +450,18 @@ impl Coordinator {
     /// Adapts the next tick's budget to the speed just measured.
     fn measure(&mut self, started: Instant, bytes: u64, behind_since_us: Option<i64>) {
         let elapsed = started.elapsed();
-        self.gauges.tick_micros.store(elapsed.as_micros() as u64, Ordering::Relaxed);
+        self.gauges
+            .tick_micros
+            .store(elapsed.as_micros() as u64, Ordering::Relaxed);
         self.gauges.admitted_bytes.fetch_add(bytes, Ordering::Relaxed);
         let lag_ms = behind_since_us.map_or(0, |since| {
             let now_us = crate::time::tick_us(crate::time::now_ms());
             ((now_us - since) / 1_000).max(1) as u64
         });
         self.gauges.lag_ms.store(lag_ms, Ordering::Relaxed);
-        self.gauges.backlog_records.store(self.admission.backlog_records(), Ordering::Relaxed);
+        self.gauges
+            .backlog_records
+            .store(self.admission.backlog_records(), Ordering::Relaxed);
         if bytes >= self.budget as u64 / 2 {
             let per_second = bytes as f64 / elapsed.as_secs_f64().max(1e-4);
             let measured = (per_second * self.pace.period.as_secs_f64()) as usize;
@@ -401,7 +472,10 @@ impl Coordinator {
 
     fn keep_in_catalog(&self, view: &InstalledView) {
         let entry = serde_json::json!({ "id": view.id, "start": view.start, "definition": view.definition });
-        if let Err(error) = self.catalog.put(&catalog_key(&view.name), entry.to_string().as_bytes()) {
+        if let Err(error) = self
+            .catalog
+            .put(&catalog_key(&view.name), entry.to_string().as_bytes())
+        {
             tracing::warn!(%error, view = %view.name, "the catalog could not be written; the tick log has the monitor");
         }
     }
@@ -428,7 +502,11 @@ fn starting_at(view: Arc<InstalledView>, tick: Tick) -> Result<Arc<InstalledView
     if view.start == tick {
         return Ok(view);
     }
-    Ok(Arc::new(InstalledView::new(view.id, view.definition.clone(), tick)?))
+    Ok(Arc::new(InstalledView::new(
+        view.id,
+        view.definition.clone(),
+        tick,
+    )?))
 }
 
 impl DecodeSummary {

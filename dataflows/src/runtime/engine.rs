@@ -158,7 +158,9 @@ impl Subscription {
     }
 
     pub async fn next(&mut self) -> Event {
-        self.receiver.recv().await.unwrap_or_else(|| Event::End { reason: "the server is shutting down".into() })
+        self.receiver.recv().await.unwrap_or_else(|| Event::End {
+            reason: "the server is shutting down".into(),
+        })
     }
 }
 
@@ -218,7 +220,9 @@ impl Engine {
         let generation = options
             .tick_log
             .open_generation()
-            .map_err(|error| EngineError::TickLog { detail: error.to_string() })?;
+            .map_err(|error| EngineError::TickLog {
+                detail: error.to_string(),
+            })?;
         let lineage = lineage(options.catalog.as_ref())?;
         let worker_count = options.workers.max(1);
         let (to_coordinator, coordinator_receiver) = crossbeam_channel::bounded(1_024);
@@ -229,7 +233,10 @@ impl Engine {
         let tail = Arc::new(HistoryTail::default());
         for index in 0..worker_count {
             let (sender, receiver) = crossbeam_channel::bounded(1_024);
-            links.push(WorkerLink { sender, thread: std::sync::OnceLock::new() });
+            links.push(WorkerLink {
+                sender,
+                thread: std::sync::OnceLock::new(),
+            });
             contexts.push(Some(WorkerContext {
                 index,
                 receiver,
@@ -246,8 +253,12 @@ impl Engine {
         let flusher = match &options.store {
             Some(store) => {
                 let retention = options.stream_retention_us;
-                let (flusher, handle) =
-                    Flusher::new(Arc::clone(store), options.runtime.clone(), Arc::clone(&tail), retention);
+                let (flusher, handle) = Flusher::new(
+                    Arc::clone(store),
+                    options.runtime.clone(),
+                    Arc::clone(&tail),
+                    retention,
+                );
                 threads.push(spawn("flusher", move || flusher.run())?);
                 Some(handle)
             }
@@ -298,7 +309,12 @@ impl Engine {
             last_flush: Instant::now(),
         };
         let replayed = coordinator.replay()?;
-        tracing::info!(generation, ticks = replayed, elapsed_ms = started.elapsed().as_millis() as u64, "engine recovered");
+        tracing::info!(
+            generation,
+            ticks = replayed,
+            elapsed_ms = started.elapsed().as_millis() as u64,
+            "engine recovered"
+        );
         let failure = Arc::clone(&gauges);
         threads.push(spawn("coordinator", move || {
             if let Err(error) = coordinator.run() {
@@ -327,7 +343,9 @@ impl Engine {
             threads: Mutex::new(threads),
             timely: Mutex::new(Some(timely)),
         };
-        Ok(Engine { shared: Arc::new(shared) })
+        Ok(Engine {
+            shared: Arc::new(shared),
+        })
     }
 
     /// Installs a monitor; when this returns, it takes every row admitted after its start tick.
@@ -337,7 +355,11 @@ impl Engine {
         or_replace: bool,
     ) -> Result<Arc<ViewDescription>, EngineError> {
         let (reply, answer) = oneshot::channel();
-        self.ask(ToCoordinator::Install { view: Box::new(definition), or_replace, reply })?;
+        self.ask(ToCoordinator::Install {
+            view: Box::new(definition),
+            or_replace,
+            reply,
+        })?;
         let view = answer.await.map_err(|_| EngineError::Closed)??;
         self.wait_complete(view.start).await;
         Ok(Arc::new(view.describe()))
@@ -346,27 +368,38 @@ impl Engine {
     /// Drops a user's monitor and ends its subscriptions.
     pub async fn drop_monitor(&self, name: &ViewName) -> Result<(), EngineError> {
         if name.project.is_none() {
-            return Err(EngineError::Builtin { name: name.to_string() });
+            return Err(EngineError::Builtin {
+                name: name.to_string(),
+            });
         }
         self.remove(name).await
     }
 
     /// Drops any view, built-in ones too: for the start-up that finds a file of `dataflows/views` gone.
     pub async fn remove(&self, name: &ViewName) -> Result<(), EngineError> {
-        let view =
-            self.shared.views.get(name).ok_or_else(|| EngineError::Unknown { name: name.to_string() })?;
+        let view = self.shared.views.get(name).ok_or_else(|| EngineError::Unknown {
+            name: name.to_string(),
+        })?;
         let (reply, answer) = oneshot::channel();
         self.ask(ToCoordinator::Drop { id: view.id, reply })?;
         answer.await.map_err(|_| EngineError::Closed)?
     }
 
     pub fn views(&self) -> Vec<Arc<ViewDescription>> {
-        self.shared.views.all().iter().map(|view| Arc::new(view.describe())).collect()
+        self.shared
+            .views
+            .all()
+            .iter()
+            .map(|view| Arc::new(view.describe()))
+            .collect()
     }
 
     /// The project's own view of that name, else the built-in one; without a project any that is unambiguous.
     pub fn view(&self, project: Option<&str>, name: &str) -> Option<Arc<ViewDescription>> {
-        self.shared.views.resolve(project, name).map(|view| Arc::new(view.describe()))
+        self.shared
+            .views
+            .resolve(project, name)
+            .map(|view| Arc::new(view.describe()))
     }
 
     /// Keeps all views readable at the newest complete tick.
@@ -390,14 +423,27 @@ impl Engine {
     }
 
     /// As [`Engine::peek`], for a caller that keeps the hold of `tick` elsewhere.
-    pub async fn peek_at(&self, name: &ViewName, tick: Tick, project: Option<&str>) -> Result<PeekResult, EngineError> {
-        let unknown = || EngineError::Unknown { name: name.to_string() };
+    pub async fn peek_at(
+        &self,
+        name: &ViewName,
+        tick: Tick,
+        project: Option<&str>,
+    ) -> Result<PeekResult, EngineError> {
+        let unknown = || EngineError::Unknown {
+            name: name.to_string(),
+        };
         let view = self.shared.views.get(name).ok_or_else(unknown)?;
         let id = view.id;
         let workers = Arc::clone(&self.shared.workers);
         let shares = tokio::task::spawn_blocking(move || {
             let (reply, shares) = crossbeam_channel::bounded(workers.len());
-            workers.broadcast(|| ToWorker::Peek(PeekRequest { view: id, tick, reply: reply.clone() }));
+            workers.broadcast(|| {
+                ToWorker::Peek(PeekRequest {
+                    view: id,
+                    tick,
+                    reply: reply.clone(),
+                })
+            });
             drop(reply);
             shares.iter().take(workers.len()).collect::<Vec<PeekShare>>()
         })
@@ -415,11 +461,17 @@ impl Engine {
             };
             batches.extend(visible.map(repeated));
         }
-        Ok(PeekResult { tick, schema: Arc::clone(&view.rendered.schema), batches })
+        Ok(PeekResult {
+            tick,
+            schema: Arc::clone(&view.rendered.schema),
+            batches,
+        })
     }
 
     pub fn subscribe(&self, name: &ViewName, options: SubscribeOptions) -> Result<Subscription, EngineError> {
-        let unknown = || EngineError::Unknown { name: name.to_string() };
+        let unknown = || EngineError::Unknown {
+            name: name.to_string(),
+        };
         let view = self.shared.views.get(name).ok_or_else(unknown)?;
         let (sender, receiver) = mpsc::channel(SUBSCRIBER_QUEUE);
         let new = NewSubscriber {
@@ -431,7 +483,10 @@ impl Engine {
             resume: options.resume,
             sender,
         };
-        self.shared.hub.send(ToHub::Subscribe(Box::new(new))).map_err(|_| EngineError::Closed)?;
+        self.shared
+            .hub
+            .send(ToHub::Subscribe(Box::new(new)))
+            .map_err(|_| EngineError::Closed)?;
         Ok(Subscription { view, receiver })
     }
 
@@ -450,8 +505,13 @@ impl Engine {
 
     /// Net content of changes, for readers that need no more than the sum.
     pub fn net(parts: &[(RecordBatch, Vec<i64>)]) -> Option<(RecordBatch, Vec<i64>)> {
-        let parts: Vec<Changes> =
-            parts.iter().map(|(batch, diffs)| Changes { batch: batch.clone(), diffs: diffs.clone() }).collect();
+        let parts: Vec<Changes> = parts
+            .iter()
+            .map(|(batch, diffs)| Changes {
+                batch: batch.clone(),
+                diffs: diffs.clone(),
+            })
+            .collect();
         consolidate(&parts).map(|net| (net.batch, net.diffs))
     }
 
@@ -459,12 +519,18 @@ impl Engine {
     pub fn admission(&self, _signal: Signal) -> Result<(), Busy> {
         let gauges = &self.shared.gauges;
         if gauges.failed.load(Ordering::Acquire) {
-            return Err(Busy { retry_after_ms: 10_000, reason: "the engine has stopped; see the server's log".into() });
+            return Err(Busy {
+                retry_after_ms: 10_000,
+                reason: "the engine has stopped; see the server's log".into(),
+            });
         }
         let lag_ms = gauges.lag_ms.load(Ordering::Relaxed);
         if lag_ms > LAG_LIMIT_MS {
             let reason = format!("the dataflow is {lag_ms} ms behind; send less or add workers");
-            return Err(Busy { retry_after_ms: 1_000, reason });
+            return Err(Busy {
+                retry_after_ms: 1_000,
+                reason,
+            });
         }
         Ok(())
     }
@@ -504,7 +570,8 @@ impl Engine {
     pub fn backlog_bytes(&self) -> u64 {
         let gauges = &self.shared.gauges;
         let requests = gauges.requests.load(Ordering::Relaxed).max(1);
-        gauges.backlog_records.load(Ordering::Relaxed) * (gauges.admitted_bytes.load(Ordering::Relaxed) / requests)
+        gauges.backlog_records.load(Ordering::Relaxed)
+            * (gauges.admitted_bytes.load(Ordering::Relaxed) / requests)
     }
 
     /// The newest complete tick, as it changes.
@@ -523,7 +590,8 @@ impl Engine {
         let (reply, answer) = oneshot::channel();
         self.ask(ToCoordinator::Flush { reply })?;
         let cut = answer.await.map_err(|_| EngineError::Closed)?;
-        while self.shared.flusher.is_some() && self.shared.tail.flushed().is_none_or(|flushed| flushed < cut) {
+        while self.shared.flusher.is_some() && self.shared.tail.flushed().is_none_or(|flushed| flushed < cut)
+        {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         Ok(cut)
@@ -553,7 +621,9 @@ impl Engine {
     }
 
     fn await_flushes(&self) {
-        let Some(flusher) = &self.shared.flusher else { return };
+        let Some(flusher) = &self.shared.flusher else {
+            return;
+        };
         let complete = self.shared.gauges.tick.load(Ordering::Acquire);
         let deadline = Instant::now() + Duration::from_secs(30);
         // The hub asks for the last flush once it has seen the last tick.
@@ -573,7 +643,10 @@ impl Engine {
         if self.shared.gauges.failed.load(Ordering::Acquire) {
             return Err(EngineError::WorkerFailed);
         }
-        self.shared.coordinator.try_send(message).map_err(|_| EngineError::Closed)
+        self.shared
+            .coordinator
+            .try_send(message)
+            .map_err(|_| EngineError::Closed)
     }
 }
 
@@ -601,7 +674,9 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<(
     std::thread::Builder::new()
         .name(name.into())
         .spawn(run)
-        .map_err(|error| EngineError::Start { detail: format!("no thread for the {name}: {error}") })
+        .map_err(|error| EngineError::Start {
+            detail: format!("no thread for the {name}: {error}"),
+        })
 }
 
 fn start_workers(
@@ -622,9 +697,13 @@ fn start_workers(
     let workers = Arc::clone(workers);
     timely::execute(config, move |timely_worker| {
         let index = timely_worker.index();
-        let Some(context) = contexts.lock()[index].take() else { return };
+        let Some(context) = contexts.lock()[index].take() else {
+            return;
+        };
         let _ = workers.links[index].thread.set(std::thread::current());
-        let _guard = FailureGuard { coordinator: context.coordinator.clone() };
+        let _guard = FailureGuard {
+            coordinator: context.coordinator.clone(),
+        };
         worker::run(timely_worker, context);
     })
     .map_err(|detail| EngineError::Start { detail })
@@ -645,9 +724,16 @@ impl Drop for FailureGuard {
 
 /// Names this data directory's history; part of resume tokens.
 fn lineage(catalog: &dyn Catalog) -> Result<String, EngineError> {
-    let failed = |error: pyflare_connectors::CatalogError| EngineError::Start { detail: error.to_string() };
+    let failed = |error: pyflare_connectors::CatalogError| EngineError::Start {
+        detail: error.to_string(),
+    };
     let fresh = uuid::Uuid::new_v4().simple().to_string();
-    catalog.put_if_absent("lineage", fresh.as_bytes()).map_err(failed)?;
-    let kept = catalog.get("lineage").map_err(failed)?.unwrap_or_else(|| fresh.into_bytes());
+    catalog
+        .put_if_absent("lineage", fresh.as_bytes())
+        .map_err(failed)?;
+    let kept = catalog
+        .get("lineage")
+        .map_err(failed)?
+        .unwrap_or_else(|| fresh.into_bytes());
     Ok(String::from_utf8_lossy(&kept).into_owned())
 }

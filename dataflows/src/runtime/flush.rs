@@ -74,10 +74,25 @@ impl Flusher {
     ) -> (Flusher, FlusherHandle) {
         let (sender, receiver) = crossbeam_channel::unbounded();
         let state = Arc::new(FlushState::default());
-        let handle = FlusherHandle { sender, state: Arc::clone(&state) };
+        let handle = FlusherHandle {
+            sender,
+            state: Arc::clone(&state),
+        };
         let maintained = std::time::Instant::now();
         let written = HashMap::new();
-        (Flusher { store, runtime, tail, receiver, state, written, maintained, stream_retention_us }, handle)
+        (
+            Flusher {
+                store,
+                runtime,
+                tail,
+                receiver,
+                state,
+                written,
+                maintained,
+                stream_retention_us,
+            },
+            handle,
+        )
     }
 
     /// Runs until every handle is gone; cuts already asked for are written first.

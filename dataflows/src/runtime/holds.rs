@@ -47,7 +47,10 @@ impl Holds {
         let mut counts = self.counts.lock();
         let tick = complete.load(Ordering::Acquire);
         *counts.entry(tick).or_default() += 1;
-        ReadHold { tick, holds: Arc::clone(self) }
+        ReadHold {
+            tick,
+            holds: Arc::clone(self),
+        }
     }
 
     /// Times below this are read by nobody.

@@ -71,7 +71,11 @@ pub(crate) struct NewSubscriber {
 
 enum State {
     /// A snapshot at this tick is being read; changes after it wait.
-    AwaitingSnapshot { tick: Tick, pending: Vec<(Tick, Changes)>, _hold: ReadHold },
+    AwaitingSnapshot {
+        tick: Tick,
+        pending: Vec<(Tick, Changes)>,
+        _hold: ReadHold,
+    },
     Live,
     /// The queue was full: a snapshot follows once there is room.
     Lagging,
@@ -134,26 +138,59 @@ pub(crate) struct HubOptions {
 
 impl Hub {
     pub fn new(options: HubOptions) -> Hub {
-        let HubOptions { receiver, sender, workers, tail, flusher, holds, complete, lineage, complete_listener } = options;
+        let HubOptions {
+            receiver,
+            sender,
+            workers,
+            tail,
+            flusher,
+            holds,
+            complete,
+            lineage,
+            complete_listener,
+        } = options;
         let keep_tail = flusher.is_some();
         let state = HubState::default();
-        Hub { receiver, sender, workers, tail, keep_tail, flusher, holds, complete, lineage, complete_listener, state }
+        Hub {
+            receiver,
+            sender,
+            workers,
+            tail,
+            keep_tail,
+            flusher,
+            holds,
+            complete,
+            lineage,
+            complete_listener,
+            state,
+        }
     }
 
     pub fn run(mut self) {
         loop {
             match self.receiver.recv_timeout(Duration::from_millis(200)) {
-                Ok(ToHub::Tick { tick, changes, left_out, commands }) => {
+                Ok(ToHub::Tick {
+                    tick,
+                    changes,
+                    left_out,
+                    commands,
+                }) => {
                     self.on_tick_share(tick, changes, left_out, commands);
                 }
                 Ok(ToHub::Subscribe(new)) => self.on_subscribe(*new),
-                Ok(ToHub::Snapshot { subscriber, tick, shares }) => self.on_snapshot(subscriber, tick, shares),
+                Ok(ToHub::Snapshot {
+                    subscriber,
+                    tick,
+                    shares,
+                }) => self.on_snapshot(subscriber, tick, shares),
                 Ok(ToHub::Shutdown) | Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => self.drop_closed(),
             }
         }
         for (_, subscriber) in std::mem::take(&mut self.state.subscribers) {
-            let _ = subscriber.new.sender.try_send(Event::End { reason: "the server is shutting down".into() });
+            let _ = subscriber.new.sender.try_send(Event::End {
+                reason: "the server is shutting down".into(),
+            });
         }
     }
 
@@ -174,7 +211,11 @@ impl Hub {
         open.left_out.extend(left_out);
         open.commands = commands;
         if open.workers == self.workers.len() {
-            let complete = self.state.open.remove(&tick).expect("invariant: it was just there");
+            let complete = self
+                .state
+                .open
+                .remove(&tick)
+                .expect("invariant: it was just there");
             self.on_complete(tick, complete);
         }
     }
@@ -183,15 +224,25 @@ impl Hub {
         for left_out in complete.left_out {
             if let Some(ring) = self.state.rings.get(&left_out.view) {
                 let counters = &ring.view.counters;
-                counters.late_rows.fetch_add(left_out.late_rows, Ordering::Relaxed);
-                counters.error_rows.fetch_add(left_out.error_rows, Ordering::Relaxed);
+                counters
+                    .late_rows
+                    .fetch_add(left_out.late_rows, Ordering::Relaxed);
+                counters
+                    .error_rows
+                    .fetch_add(left_out.error_rows, Ordering::Relaxed);
                 if left_out.error_sample.is_some() {
                     *counters.error_sample.lock() = left_out.error_sample;
                 }
             }
         }
         let mut by_view: BTreeMap<u64, (Vec<Changes>, Vec<Changes>)> = BTreeMap::new();
-        for ViewChange { view, batch, diffs, expiry } in complete.changes {
+        for ViewChange {
+            view,
+            batch,
+            diffs,
+            expiry,
+        } in complete.changes
+        {
             let (live, all) = by_view.entry(view).or_default();
             let changes = Changes { batch, diffs };
             if !expiry {
@@ -201,10 +252,16 @@ impl Hub {
         }
         let mut frames: BTreeMap<u64, Changes> = BTreeMap::new();
         for (view, (live, all)) in by_view {
-            let Some(ring) = self.state.rings.get_mut(&view) else { continue };
+            let Some(ring) = self.state.rings.get_mut(&view) else {
+                continue;
+            };
             let net = consolidate(&all);
             if self.keep_tail {
-                let stored = if live.len() == all.len() { net.clone() } else { consolidate(&live) };
+                let stored = if live.len() == all.len() {
+                    net.clone()
+                } else {
+                    consolidate(&live)
+                };
                 if let Some(stored) = stored {
                     self.tail.push_changes(view, tick, stored);
                 }
@@ -221,7 +278,12 @@ impl Hub {
                     if self.keep_tail {
                         self.tail.add_view(Arc::clone(&view));
                     }
-                    let ring = ViewRing { floor: view.start + 1, view, frames: VecDeque::new(), bytes: 0 };
+                    let ring = ViewRing {
+                        floor: view.start + 1,
+                        view,
+                        frames: VecDeque::new(),
+                        bytes: 0,
+                    };
                     self.state.rings.insert(ring.view.id, ring);
                 }
                 AppliedCommand::Drop { id } => {
@@ -250,7 +312,9 @@ impl Hub {
             }
             let changes = frames.get(&subscriber.new.view.id);
             match &mut subscriber.state {
-                State::AwaitingSnapshot { tick: at, pending, .. } => {
+                State::AwaitingSnapshot {
+                    tick: at, pending, ..
+                } => {
                     if let Some(changes) = changes.filter(|_| tick > *at) {
                         pending.push((tick, changes.clone()));
                     }
@@ -275,14 +339,18 @@ impl Hub {
     }
 
     fn drop_closed(&mut self) {
-        self.state.subscribers.retain(|_, subscriber| !subscriber.new.sender.is_closed());
+        self.state
+            .subscribers
+            .retain(|_, subscriber| !subscriber.new.sender.is_closed());
     }
 
     fn end_subscribers(&mut self, view: u64) {
         self.state.subscribers.retain(|_, subscriber| {
             let ended = subscriber.new.view.id == view;
             if ended {
-                let _ = subscriber.new.sender.try_send(Event::End { reason: "the monitor was dropped".into() });
+                let _ = subscriber.new.sender.try_send(Event::End {
+                    reason: "the monitor was dropped".into(),
+                });
             }
             !ended
         });
@@ -292,13 +360,22 @@ impl Hub {
         let id = new.id;
         let complete = self.complete_tick();
         if !self.state.rings.contains_key(&new.view.id) {
-            let _ = new.sender.try_send(Event::End { reason: "the monitor was dropped".into() });
+            let _ = new.sender.try_send(Event::End {
+                reason: "the monitor was dropped".into(),
+            });
             return;
         }
-        let resumed = new.resume.as_deref().and_then(|token| self.resume_point(&new.view, token, complete));
+        let resumed = new
+            .resume
+            .as_deref()
+            .and_then(|token| self.resume_point(&new.view, token, complete));
         let wants_snapshot = new.snapshot || new.resume.is_some();
         let next_lower = resumed.unwrap_or(complete + 1);
-        let mut subscriber = Subscriber { new, state: State::Live, next_lower };
+        let mut subscriber = Subscriber {
+            new,
+            state: State::Live,
+            next_lower,
+        };
         match resumed {
             Some(from) => {
                 let missed: Vec<Changes> = self.state.rings[&subscriber.new.view.id].since(from);
@@ -327,21 +404,39 @@ impl Hub {
     fn request_snapshot(&mut self, id: u64) {
         let hold = self.holds.take(&self.complete);
         let tick = hold.tick();
-        let Some(subscriber) = self.state.subscribers.get_mut(&id) else { return };
+        let Some(subscriber) = self.state.subscribers.get_mut(&id) else {
+            return;
+        };
         let view = subscriber.new.view.id;
-        subscriber.state = State::AwaitingSnapshot { tick, pending: Vec::new(), _hold: hold };
+        subscriber.state = State::AwaitingSnapshot {
+            tick,
+            pending: Vec::new(),
+            _hold: hold,
+        };
         let (reply, shares) = crossbeam_channel::bounded(self.workers.len());
         let hub = self.sender.clone();
         let workers = Arc::clone(&self.workers);
         // A thread of its own: the hub must not wait for workers, which may be waiting for the hub.
-        let waiting = std::thread::Builder::new().name("snapshot".into()).spawn(move || {
-            workers.broadcast(|| ToWorker::Peek(PeekRequest { view, tick, reply: reply.clone() }));
-            drop(reply);
-            let shares: Vec<PeekShare> = shares.iter().take(workers.len()).collect();
-            if shares.len() == workers.len() {
-                let _ = hub.send(ToHub::Snapshot { subscriber: id, tick, shares });
-            }
-        });
+        let waiting = std::thread::Builder::new()
+            .name("snapshot".into())
+            .spawn(move || {
+                workers.broadcast(|| {
+                    ToWorker::Peek(PeekRequest {
+                        view,
+                        tick,
+                        reply: reply.clone(),
+                    })
+                });
+                drop(reply);
+                let shares: Vec<PeekShare> = shares.iter().take(workers.len()).collect();
+                if shares.len() == workers.len() {
+                    let _ = hub.send(ToHub::Snapshot {
+                        subscriber: id,
+                        tick,
+                        shares,
+                    });
+                }
+            });
         if let Err(error) = waiting {
             tracing::warn!(%error, "a snapshot could not be started");
             self.state.subscribers.remove(&id);
@@ -350,14 +445,24 @@ impl Hub {
 
     fn on_snapshot(&mut self, id: u64, tick: Tick, shares: Vec<PeekShare>) {
         let complete = self.complete_tick();
-        let Some(subscriber) = self.state.subscribers.get_mut(&id) else { return };
-        let State::AwaitingSnapshot { tick: at, pending, .. } = &mut subscriber.state else { return };
+        let Some(subscriber) = self.state.subscribers.get_mut(&id) else {
+            return;
+        };
+        let State::AwaitingSnapshot {
+            tick: at, pending, ..
+        } = &mut subscriber.state
+        else {
+            return;
+        };
         if *at != tick {
             return;
         }
         let pending = std::mem::take(pending);
-        let parts: Vec<Changes> =
-            shares.into_iter().flatten().map(|(batch, diffs)| Changes { batch, diffs }).collect();
+        let parts: Vec<Changes> = shares
+            .into_iter()
+            .flatten()
+            .map(|(batch, diffs)| Changes { batch, diffs })
+            .collect();
         subscriber.state = State::Live;
         subscriber.send(&self.lineage, tick + 1, true, consolidate(&parts));
         let missed: Vec<Changes> = pending.into_iter().map(|(_, changes)| changes).collect();
@@ -378,10 +483,21 @@ impl Subscriber {
             Some(changes) => (Some(changes.batch), changes.diffs),
             None => (None, Vec::new()),
         };
-        let lower = if reset { self.new.view.start + 1 } else { self.next_lower };
+        let lower = if reset {
+            self.new.view.start + 1
+        } else {
+            self.next_lower
+        };
         let lower = lower.min(upper);
         let resume = format!("{lineage}.{}.{upper}", self.new.view.id);
-        let frame = Frame { lower, upper, reset, batch, diffs, resume };
+        let frame = Frame {
+            lower,
+            upper,
+            reset,
+            batch,
+            diffs,
+            resume,
+        };
         match self.new.sender.try_send(Event::Frame(frame)) {
             Ok(()) => self.next_lower = upper,
             Err(_) => self.state = State::Lagging,
@@ -390,7 +506,9 @@ impl Subscriber {
 
     /// Of a built-in view only the rows of the subscriber's project.
     fn visible(&self, changes: Changes) -> Option<Changes> {
-        let (Some(project), None) = (&self.new.project, &self.new.view.name.project) else { return Some(changes) };
+        let (Some(project), None) = (&self.new.project, &self.new.view.name.project) else {
+            return Some(changes);
+        };
         only_project(changes, project)
     }
 }
@@ -399,13 +517,30 @@ impl Subscriber {
 pub(crate) fn only_project(changes: Changes, project: &str) -> Option<Changes> {
     let index = changes.batch.schema().index_of("project").ok()?;
     let mask: BooleanArray = match changes.batch.column(index).data_type() {
-        DataType::Utf8View => {
-            changes.batch.column(index).as_string_view().iter().map(|value| Some(value == Some(project))).collect()
-        }
-        _ => changes.batch.column(index).as_string::<i32>().iter().map(|value| Some(value == Some(project))).collect(),
+        DataType::Utf8View => changes
+            .batch
+            .column(index)
+            .as_string_view()
+            .iter()
+            .map(|value| Some(value == Some(project)))
+            .collect(),
+        _ => changes
+            .batch
+            .column(index)
+            .as_string::<i32>()
+            .iter()
+            .map(|value| Some(value == Some(project)))
+            .collect(),
     };
-    let diffs: Vec<i64> = changes.diffs.iter().zip(mask.values()).filter(|(_, keep)| *keep).map(|(diff, _)| *diff).collect();
-    let batch = filter_record_batch(&changes.batch, &mask).expect("invariant: mask and batch are equally long");
+    let diffs: Vec<i64> = changes
+        .diffs
+        .iter()
+        .zip(mask.values())
+        .filter(|(_, keep)| *keep)
+        .map(|(diff, _)| *diff)
+        .collect();
+    let batch =
+        filter_record_batch(&changes.batch, &mask).expect("invariant: mask and batch are equally long");
     (batch.num_rows() > 0).then_some(Changes { batch, diffs })
 }
 
@@ -426,6 +561,10 @@ impl ViewRing {
     }
 
     fn since(&self, from: Tick) -> Vec<Changes> {
-        self.frames.iter().filter(|(tick, _)| *tick >= from).map(|(_, changes)| changes.clone()).collect()
+        self.frames
+            .iter()
+            .filter(|(tick, _)| *tick >= from)
+            .map(|(_, changes)| changes.clone())
+            .collect()
     }
 }

@@ -20,7 +20,11 @@ pub(crate) struct AdmittedRequest {
 
 pub(crate) enum ToWorker {
     /// First half of a tick: decode these requests and report.
-    Decode { tick: Tick, marks: [Option<i64>; 3], requests: Vec<AdmittedRequest> },
+    Decode {
+        tick: Tick,
+        marks: [Option<i64>; 3],
+        requests: Vec<AdmittedRequest>,
+    },
     /// Second half: the tick record is durable, emit.
     Commit(Arc<Commit>),
     Peek(PeekRequest),
@@ -48,9 +52,10 @@ pub(crate) enum AppliedCommand {
 impl AppliedCommand {
     pub fn logged(&self) -> Command {
         match self {
-            AppliedCommand::Install(view) => {
-                Command::Install { id: view.id, definition: Box::new(view.definition.clone()) }
-            }
+            AppliedCommand::Install(view) => Command::Install {
+                id: view.id,
+                definition: Box::new(view.definition.clone()),
+            },
             AppliedCommand::Drop { id } => Command::Drop { id: *id },
             AppliedCommand::FlushCut => Command::FlushCut,
         }
@@ -69,8 +74,12 @@ pub(crate) struct DecodeSummary {
 }
 
 pub(crate) enum FromWorker {
-    Decoded { summary: DecodeSummary },
-    Done { worker: usize },
+    Decoded {
+        summary: DecodeSummary,
+    },
+    Done {
+        worker: usize,
+    },
     /// It ended by a panic.
     Failed,
 }
@@ -104,9 +113,18 @@ pub(crate) struct ViewLeftOut {
 
 pub(crate) enum ToHub {
     /// Everything one worker has to say about one tick.
-    Tick { tick: Tick, changes: Vec<ViewChange>, left_out: Vec<ViewLeftOut>, commands: Vec<AppliedCommand> },
+    Tick {
+        tick: Tick,
+        changes: Vec<ViewChange>,
+        left_out: Vec<ViewLeftOut>,
+        commands: Vec<AppliedCommand>,
+    },
     Subscribe(Box<super::hub::NewSubscriber>),
-    Snapshot { subscriber: u64, tick: Tick, shares: Vec<PeekShare> },
+    Snapshot {
+        subscriber: u64,
+        tick: Tick,
+        shares: Vec<PeekShare>,
+    },
     Shutdown,
 }
 
@@ -117,9 +135,14 @@ pub(crate) enum ToCoordinator {
         or_replace: bool,
         reply: oneshot::Sender<Result<Arc<InstalledView>, super::EngineError>>,
     },
-    Drop { id: u64, reply: oneshot::Sender<Result<(), super::EngineError>> },
+    Drop {
+        id: u64,
+        reply: oneshot::Sender<Result<(), super::EngineError>>,
+    },
     /// New durable records, or something else to look at.
     Wake,
-    Flush { reply: oneshot::Sender<Tick> },
+    Flush {
+        reply: oneshot::Sender<Tick>,
+    },
     Shutdown,
 }

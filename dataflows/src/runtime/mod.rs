@@ -21,7 +21,9 @@ mod views;
 mod worker;
 mod worker_link;
 
-pub use engine::{Busy, Engine, EngineError, EngineOptions, EngineStatus, PeekResult, SubscribeOptions, Subscription};
+pub use engine::{
+    Busy, Engine, EngineError, EngineOptions, EngineStatus, PeekResult, SubscribeOptions, Subscription,
+};
 pub use holds::ReadHold;
 pub use hub::{Event, Frame};
 pub use tail::Tail;

@@ -63,7 +63,13 @@ impl HistoryTail {
     }
 
     pub fn add_view(&self, view: Arc<InstalledView>) {
-        self.inner.lock().views.insert(view.id, ViewChanges { view, changes: VecDeque::new() });
+        self.inner.lock().views.insert(
+            view.id,
+            ViewChanges {
+                view,
+                changes: VecDeque::new(),
+            },
+        );
     }
 
     pub fn remove_view(&self, id: u64) {
@@ -83,7 +89,8 @@ impl HistoryTail {
 
     pub fn is_empty(&self) -> bool {
         let inner = self.inner.lock();
-        inner.streams.iter().all(VecDeque::is_empty) && inner.views.values().all(|view| view.changes.is_empty())
+        inner.streams.iter().all(VecDeque::is_empty)
+            && inner.views.values().all(|view| view.changes.is_empty())
     }
 
     pub fn flushed(&self) -> Option<Tick> {
@@ -94,15 +101,23 @@ impl HistoryTail {
     pub fn block(&self, tick: Tick) -> FlushBlock {
         let inner = self.inner.lock();
         let streams = Signal::ALL.map(|signal| {
-            let rows = inner.streams[signal as usize].iter().take_while(|rows| rows.tick <= tick);
+            let rows = inner.streams[signal as usize]
+                .iter()
+                .take_while(|rows| rows.tick <= tick);
             (signal, rows.map(|rows| rows.batch.clone()).collect::<Vec<_>>())
         });
         let views = inner.views.values().map(|view| {
             let changes = view.changes.iter().take_while(|(at, _)| *at <= tick);
-            (Arc::clone(&view.view), changes.map(|(_, changes)| changes.clone()).collect::<Vec<_>>())
+            (
+                Arc::clone(&view.view),
+                changes.map(|(_, changes)| changes.clone()).collect::<Vec<_>>(),
+            )
         });
         FlushBlock {
-            streams: streams.into_iter().filter(|(_, batches)| !batches.is_empty()).collect(),
+            streams: streams
+                .into_iter()
+                .filter(|(_, batches)| !batches.is_empty())
+                .collect(),
             views: views.filter(|(_, changes)| !changes.is_empty()).collect(),
         }
     }
@@ -113,7 +128,10 @@ impl HistoryTail {
         let mut inner = self.inner.lock();
         inner.flushed = Some(tick);
         for signal in Signal::ALL {
-            while inner.streams[signal as usize].front().is_some_and(|rows| rows.tick <= tick) {
+            while inner.streams[signal as usize]
+                .front()
+                .is_some_and(|rows| rows.tick <= tick)
+            {
                 let rows = inner.streams[signal as usize].pop_front();
                 inner.bytes -= rows.as_ref().map_or(0, |rows| rows.bytes);
                 released.push(rows);
@@ -132,29 +150,47 @@ impl HistoryTail {
     /// The rows of a stream beyond the flushed cut, up to `tick`, with the columns a monitor sees.
     pub fn stream(&self, signal: Signal, tick: Tick) -> Tail {
         let inner = self.inner.lock();
-        let rows = inner.streams[signal as usize].iter().take_while(|rows| rows.tick <= tick);
+        let rows = inner.streams[signal as usize]
+            .iter()
+            .take_while(|rows| rows.tick <= tick);
         let kept: Vec<RecordBatch> = rows.map(|rows| rows.batch.clone()).collect();
         let flushed = inner.flushed;
         drop(inner);
-        Tail { flushed, batches: kept.iter().map(|batch| logical(signal, batch)).collect() }
+        Tail {
+            flushed,
+            batches: kept.iter().map(|batch| logical(signal, batch)).collect(),
+        }
     }
 
     /// A view's changes beyond the flushed cut, up to `tick`: its columns, `_tick` and `_diff`.
     pub fn changes(&self, view: u64, tick: Tick) -> Tail {
         let inner = self.inner.lock();
         let Some(tail) = inner.views.get(&view) else {
-            return Tail { flushed: inner.flushed, batches: Vec::new() };
+            return Tail {
+                flushed: inner.flushed,
+                batches: Vec::new(),
+            };
         };
         let kept = tail.changes.iter().take_while(|(at, _)| *at <= tick);
-        let batches = kept.map(|(at, changes)| with_tick_and_diff(changes, *at)).collect();
-        Tail { flushed: inner.flushed, batches }
+        let batches = kept
+            .map(|(at, changes)| with_tick_and_diff(changes, *at))
+            .collect();
+        Tail {
+            flushed: inner.flushed,
+            batches,
+        }
     }
 }
 
 /// All columns of the stream, those kept as wire bytes materialised.
 pub(crate) fn logical(signal: Signal, batch: &RecordBatch) -> RecordBatch {
     let stream = signal.stream();
-    let schema = pyflare_operators::fields::stream_schema(stream).expect("invariant: every signal has a stream");
-    let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    let schema =
+        pyflare_operators::fields::stream_schema(stream).expect("invariant: every signal has a stream");
+    let columns: Vec<&str> = schema
+        .fields()
+        .iter()
+        .map(|field| field.name().as_str())
+        .collect();
     decode::select(stream, batch, &columns).expect("invariant: the decoder made this batch")
 }

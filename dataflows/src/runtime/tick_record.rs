@@ -44,8 +44,13 @@ pub(crate) struct PartitionCut {
 #[serde(tag = "command", rename_all = "snake_case")]
 pub(crate) enum Command {
     /// The view takes every row admitted after this tick. Its id is unique for the life of the data directory.
-    Install { id: u64, definition: Box<MonitorDefinition> },
-    Drop { id: u64 },
+    Install {
+        id: u64,
+        definition: Box<MonitorDefinition>,
+    },
+    Drop {
+        id: u64,
+    },
     /// Sinks write what they hold up to this tick as one block.
     FlushCut,
 }
@@ -59,7 +64,9 @@ impl TickRecord {
         let record: TickRecord = serde_json::from_slice(payload).map_err(|error| error.to_string())?;
         match record.format {
             FORMAT => Ok(record),
-            newer => Err(format!("its format {newer} is not {FORMAT}; use the version of pyflare that wrote it")),
+            newer => Err(format!(
+                "its format {newer} is not {FORMAT}; use the version of pyflare that wrote it"
+            )),
         }
     }
 }
@@ -79,7 +86,10 @@ mod tests {
                 signal: Signal::Traces,
                 partition: 0,
                 next_offset: 17,
-                mark: PartitionMark { mark_us: Some(5), last_row_tick: Some(1_700_000_000_000) },
+                mark: PartitionMark {
+                    mark_us: Some(5),
+                    last_row_tick: Some(1_700_000_000_000),
+                },
             }],
             marks: vec![(Signal::Traces, 5)],
             commands: vec![Command::FlushCut, Command::Drop { id: 4 }],
@@ -89,6 +99,10 @@ mod tests {
 
     #[test]
     fn a_newer_format_is_refused() {
-        assert!(TickRecord::decode(br#"{"v":99,"generation":1,"tick":1}"#).unwrap_err().contains("format 99"));
+        assert!(
+            TickRecord::decode(br#"{"v":99,"generation":1,"tick":1}"#)
+                .unwrap_err()
+                .contains("format 99")
+        );
     }
 }

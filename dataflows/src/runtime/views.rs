@@ -20,11 +20,17 @@ pub struct ViewName {
 
 impl ViewName {
     pub fn builtin(name: impl Into<String>) -> ViewName {
-        ViewName { project: None, name: name.into() }
+        ViewName {
+            project: None,
+            name: name.into(),
+        }
     }
 
     pub fn of_project(project: impl Into<String>, name: impl Into<String>) -> ViewName {
-        ViewName { project: Some(project.into()), name: name.into() }
+        ViewName {
+            project: Some(project.into()),
+            name: name.into(),
+        }
     }
 }
 
@@ -60,8 +66,18 @@ pub(crate) struct ViewCounters {
 impl InstalledView {
     pub fn new(id: u64, definition: MonitorDefinition, start: Tick) -> Result<InstalledView, PlanError> {
         let rendered = Arc::new(RenderedView::compile(&definition)?);
-        let name = ViewName { project: definition.project.clone(), name: definition.name.clone() };
-        Ok(InstalledView { id, name, definition, rendered, start, counters: ViewCounters::default() })
+        let name = ViewName {
+            project: definition.project.clone(),
+            name: definition.name.clone(),
+        };
+        Ok(InstalledView {
+            id,
+            name,
+            definition,
+            rendered,
+            start,
+            counters: ViewCounters::default(),
+        })
     }
 
     /// The name of the table that keeps the view's changes; another incarnation of a name is another table.
@@ -144,7 +160,10 @@ impl ViewRegistry {
         let views = self.views.read();
         let builtin = || views.get(&ViewName::builtin(name)).cloned();
         match project {
-            Some(project) => views.get(&ViewName::of_project(project, name)).cloned().or_else(builtin),
+            Some(project) => views
+                .get(&ViewName::of_project(project, name))
+                .cloned()
+                .or_else(builtin),
             None => builtin().or_else(|| {
                 let mut named = views.values().filter(|view| view.name.name == name);
                 match (named.next(), named.next()) {

@@ -19,13 +19,13 @@ use pyflare_operators::decode::{self, BodyEncoding, Decoder, Origin, OtlpSignal}
 use timely::worker::Worker;
 
 use super::messages::{
-    AdmittedRequest, AppliedCommand, Commit, DecodeSummary, FromWorker, PeekRequest, ToHub, ToWorker, ViewChange,
-    ViewLeftOut,
+    AdmittedRequest, AppliedCommand, Commit, DecodeSummary, FromWorker, PeekRequest, ToHub, ToWorker,
+    ViewChange, ViewLeftOut,
 };
 use super::tail::HistoryTail;
 use super::views::InstalledView;
-use crate::render::{ArrangedView, Finish, Tap};
 use crate::render::tap::LeftOut;
+use crate::render::{ArrangedView, Finish, Tap};
 use crate::time::Tick;
 
 /// Rows of one decoded batch: large enough for vectorised evaluation, small enough for the cache.
@@ -67,10 +67,19 @@ struct WorkerState {
 
 pub(crate) fn run(worker: &mut Worker, context: WorkerContext) {
     let decoders = [OtlpSignal::Traces, OtlpSignal::Metrics, OtlpSignal::Logs].map(Decoder::new);
-    let mut state = WorkerState { context, decoders, batches: Vec::new(), views: BTreeMap::new() };
+    let mut state = WorkerState {
+        context,
+        decoders,
+        batches: Vec::new(),
+        views: BTreeMap::new(),
+    };
     loop {
         match state.context.receiver.try_recv() {
-            Ok(ToWorker::Decode { tick, marks, requests }) => state.decode(tick, marks, requests),
+            Ok(ToWorker::Decode {
+                tick,
+                marks,
+                requests,
+            }) => state.decode(tick, marks, requests),
             Ok(ToWorker::Commit(commit)) => state.commit(worker, &commit),
             Ok(ToWorker::Peek(request)) => state.peek(request),
             Ok(ToWorker::Shutdown) | Err(TryRecvError::Disconnected) => break,
@@ -93,7 +102,12 @@ impl WorkerState {
         let mut summary = DecodeSummary::default();
         let mut pending_bytes = [0u64; 3];
         for request in requests {
-            let AdmittedRequest { signal, partition, offset, record } = request;
+            let AdmittedRequest {
+                signal,
+                partition,
+                offset,
+                record,
+            } = request;
             let origin = Origin {
                 project: &record.project,
                 received_us: record.received_us,
@@ -149,7 +163,11 @@ impl WorkerState {
     fn commit(&mut self, worker: &mut Worker, commit: &Commit) {
         let tick = commit.tick;
         let mut left_out = Vec::new();
-        let event_times: Vec<ArrayRef> = self.batches.iter().map(|decoded| event_time(&decoded.batch)).collect();
+        let event_times: Vec<ArrayRef> = self
+            .batches
+            .iter()
+            .map(|decoded| event_time(&decoded.batch))
+            .collect();
         for (id, view) in &mut self.views {
             let mark = commit.marks[view.signal as usize];
             view.arranged.compact(commit.since);
@@ -164,7 +182,8 @@ impl WorkerState {
                 }
             }
             let arranged = &mut view.arranged;
-            view.tap.drain(|key, accumulator| arranged.update(key, accumulator));
+            view.tap
+                .drain(|key, accumulator| arranged.update(key, accumulator));
             arranged.close_tick(tick);
             if missing.late_rows > 0 || missing.errors.rows > 0 {
                 left_out.push(ViewLeftOut {
@@ -191,8 +210,15 @@ impl WorkerState {
             self.apply(worker, tick, command);
         }
         let commands = commit.commands.clone();
-        let _ = self.context.hub.send(ToHub::Tick { tick, changes, left_out, commands });
-        let _ = self.context.coordinator.send(FromWorker::Done { worker: self.context.index });
+        let _ = self.context.hub.send(ToHub::Tick {
+            tick,
+            changes,
+            left_out,
+            commands,
+        });
+        let _ = self.context.coordinator.send(FromWorker::Done {
+            worker: self.context.index,
+        });
     }
 
     fn changes(&mut self, commit: &Commit, left_out: &mut Vec<ViewLeftOut>) -> Vec<ViewChange> {
@@ -203,7 +229,11 @@ impl WorkerState {
                 continue;
             }
             debug_assert!(changes.iter().all(|change| change.tick == commit.tick));
-            let until = view.tap.view().rule.expired_until(commit.marks[view.signal as usize]);
+            let until = view
+                .tap
+                .view()
+                .rule
+                .expired_until(commit.marks[view.signal as usize]);
             let (live, expired) = view.finish.changes(&changes, until);
             for (finished, expiry) in [(live, false), (expired, true)] {
                 let Some(finished) = finished else { continue };
@@ -216,7 +246,12 @@ impl WorkerState {
                     });
                 }
                 if finished.batch.num_rows() > 0 {
-                    reported.push(ViewChange { view: *id, batch: finished.batch, diffs: finished.diffs, expiry });
+                    reported.push(ViewChange {
+                        view: *id,
+                        batch: finished.batch,
+                        diffs: finished.diffs,
+                        expiry,
+                    });
                 }
             }
         }
@@ -229,10 +264,16 @@ impl WorkerState {
                 let rendered = &installed.rendered;
                 let checked = "invariant: the definition was compiled before it was logged";
                 let view = WorkerView {
-                    signal: super::flush::stream_of(&rendered.stream).expect("invariant: a source is a signal's stream"),
+                    signal: super::flush::stream_of(&rendered.stream)
+                        .expect("invariant: a source is a signal's stream"),
                     tap: Tap::new(Arc::clone(rendered)).expect(checked),
                     finish: Finish::new(Arc::clone(rendered)).expect(checked),
-                    arranged: ArrangedView::build(worker, &installed.name.to_string(), rendered.layout, tick + 1),
+                    arranged: ArrangedView::build(
+                        worker,
+                        &installed.name.to_string(),
+                        rendered.layout,
+                        tick + 1,
+                    ),
                     installed: Arc::clone(installed),
                 };
                 self.views.insert(installed.id, view);
@@ -255,7 +296,10 @@ impl WorkerState {
         let mut entries = Vec::with_capacity(PEEK_ROWS);
         let finish = &view.finish;
         let mut finish_entries = |entries: &mut Vec<(crate::render::arrange::Key, _)>| {
-            let borrowed: Vec<_> = entries.iter().map(|(key, accumulator)| (&key[..], accumulator, 1)).collect();
+            let borrowed: Vec<_> = entries
+                .iter()
+                .map(|(key, accumulator)| (&key[..], accumulator, 1))
+                .collect();
             let finished = finish.rows(&borrowed);
             share.push((finished.batch, finished.diffs));
             entries.clear();
@@ -275,7 +319,10 @@ impl WorkerState {
 
 impl DecodeSummary {
     fn observe(&mut self, signal: Signal, partition: u32, event_time_us: i64) {
-        let held = self.max_event_time.iter_mut().find(|(s, p, _)| (*s, *p) == (signal, partition));
+        let held = self
+            .max_event_time
+            .iter_mut()
+            .find(|(s, p, _)| (*s, *p) == (signal, partition));
         match held {
             Some((.., latest)) => *latest = (*latest).max(event_time_us),
             None => self.max_event_time.push((signal, partition, event_time_us)),
@@ -288,10 +335,15 @@ fn body_bytes(body: &Bytes) -> u64 {
 }
 
 fn event_time(batch: &RecordBatch) -> ArrayRef {
-    Arc::clone(batch.column_by_name("event_time").expect("invariant: every stream has an event time"))
+    Arc::clone(
+        batch
+            .column_by_name("event_time")
+            .expect("invariant: every stream has an event time"),
+    )
 }
 
 fn select(decoded: &DecodedBatch, columns: &[String]) -> RecordBatch {
     let names: Vec<&str> = columns.iter().map(String::as_str).collect();
-    decode::select(decoded.signal.stream(), &decoded.batch, &names).expect("invariant: the decoder made this batch")
+    decode::select(decoded.signal.stream(), &decoded.batch, &names)
+        .expect("invariant: the decoder made this batch")
 }

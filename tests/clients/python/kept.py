@@ -31,6 +31,8 @@ MODEL_SERVED = (
     "llm.model_name",
     "embedding.model_name",
     "reranker.model_name",
+    # What pydantic-ai calls it on its agent spans.
+    "model_name",
     "langfuse.observation.model.name",
 )
 TOKENS = {
