@@ -108,7 +108,7 @@ pub async fn sql(args: SqlArgs) -> anyhow::Result<()> {
         .await?;
     match args.format.as_str() {
         "table" => print_table(&serde_json::from_str(&text)?),
-        _ => emit(format!("{}", text.trim_end())),
+        _ => emit(text.trim_end().to_string()),
     }
     Ok(())
 }
@@ -280,7 +280,7 @@ fn print_table(result: &Value) {
             .iter()
             .enumerate()
             .map(|(index, cell)| format!("{cell:<width$}", width = widths[&index]));
-        emit(format!("{}", padded.collect::<Vec<_>>().join("  ").trim_end()));
+        emit(padded.collect::<Vec<_>>().join("  ").trim_end().to_string());
     };
     line(&columns);
     line(

@@ -97,7 +97,7 @@ impl Tap {
             return;
         }
         let keys = self.view.keys.len();
-        let (mut arrays, flow) = evaluate(&self.view.expressions(), flow, &mut left_out.errors);
+        let (mut arrays, flow) = evaluate(self.view.expressions(), flow, &mut left_out.errors);
         let rest = arrays.split_off(keys);
         let mut key_arrays: Vec<ArrayRef> = Vec::with_capacity(keys + 1);
         key_arrays.push(Arc::new(flow.carried));

@@ -372,9 +372,9 @@ impl<'a> Point<'a> {
     }
 }
 
-fn repeated<'a, T>(
+fn repeated<T>(
     tag: u32,
-    rest: &mut &'a [u8],
+    rest: &mut &[u8],
     values: &mut Vec<T>,
     read: impl Fn(u64) -> T,
 ) -> Result<(), WireError> {

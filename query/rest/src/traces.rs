@@ -197,7 +197,7 @@ fn nanoseconds(name: &str, value: Option<f64>) -> Result<Option<i64>, Problem> {
     };
     let nanoseconds = milliseconds * 1e6;
     // Beyond 2^53 a double no longer holds each nanosecond: 104 days are enough for any trace.
-    if !nanoseconds.is_finite() || nanoseconds < 0.0 || nanoseconds > 9_007_199_254_740_992.0 {
+    if !nanoseconds.is_finite() || !(0.0..=9_007_199_254_740_992.0).contains(&nanoseconds) {
         return Err(Problem::bad_request(
             "PF-5008",
             format!("{name} is not a duration in milliseconds"),
