@@ -314,8 +314,6 @@ mod tests {
                 negated: false,
             };
             assert!(evaluate(&list).unwrap().as_boolean().value(0), "{column}");
-            let filled = Expr::call("coalesce", vec![Expr::column(column), Expr::text("")]);
-            assert_eq!(evaluate(&filled).unwrap().null_count(), 0, "{column}");
         }
         assert!(
             evaluate(&Expr::column("view").equals(Expr::column("text")))
