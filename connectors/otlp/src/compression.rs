@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn what_was_compressed_comes_back() {
         for size in [0, 1, 1000, PORTION, PORTION + 1, 1_000_000] {
-            let body: Vec<u8> = (0..size).map(|at: usize| (at * at >> 7) as u8).collect();
+            let body: Vec<u8> = (0..size).map(|at: usize| ((at * at) >> 7) as u8).collect();
             for (compression, bytes) in compressed(&body) {
                 let in_flight = InFlight::new(1 << 30);
                 let mut held = in_flight.hold();
