@@ -66,10 +66,18 @@ def names() -> list[str]:
     return [line.split("\t")[0] for line in listed.stdout.splitlines()]
 
 
-def send(server: Server, client: str, count: int, scratch: Path, project: str = "default", seed: int = 1) -> Sent:
-    """Runs a client; raises if not everything was acknowledged."""
+def send(
+    server: Server,
+    client: str,
+    count: int,
+    scratch: Path,
+    project: str = "default",
+    seed: int = 1,
+    prefix: str = "",
+) -> Sent:
+    """Runs a client; raises if not everything was acknowledged. The prefix keeps its service apart from others."""
     assert server.endpoints is not None
-    service = client if project == "default" else f"{client}-{project}"
+    service = prefix + (client if project == "default" else f"{client}-{project}")
     sent = Sent(service, project, scratch / f"{service}-{seed}.ndjson")
     command = [str(RUN), client, "--endpoint-grpc", server.endpoints.otlp_grpc]
     command += ["--endpoint-http", server.endpoints.otlp_http_url, "--count", str(count)]

@@ -77,12 +77,12 @@ async def _frames_add_up(server: Server, scratch: Path, count: int) -> None:
     async with connect(server.endpoints.live_url, max_size=None) as socket:
         await socket.send(json.dumps({"type": "subscribe", "id": "a", "view": "requests", "snapshot": True}))
         live.apply(await _next(socket))
-        sent = await asyncio.to_thread(send, server, "otel-python-grpc", count, scratch, "default", 41)
+        sent = await asyncio.to_thread(send, server, "otel-python-grpc", count, scratch, "default", 41, "live-")
         first = await _until_equal(socket, live, [sent])
         assert_equal(live.resets, 1, "resets of a subscription with a snapshot")
     async with connect(server.endpoints.live_url, max_size=None) as socket:
         await socket.send(json.dumps({"type": "subscribe", "id": "b", "view": "requests", "resume": live.resume}))
-        again = await asyncio.to_thread(send, server, "otel-python-grpc", count, scratch, "default", 42)
+        again = await asyncio.to_thread(send, server, "otel-python-grpc", count, scratch, "default", 42, "live-")
         await _until_equal(socket, live, [sent, again])
         assert_equal(live.resets, 1, "resets: a token still known must resume, not start anew")
     print(f"     {live.frames} frames; all spans were in the view {first * 1000:.0f} ms after the export returned")
