@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch};
-use arrow::compute::interleave;
+use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, UInt32Array};
+use arrow::compute::{interleave, take};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::row::{OwnedRow, RowConverter, SortField};
 
@@ -87,6 +87,26 @@ pub(crate) fn with_tick_and_diff(changes: &Changes, tick: Tick) -> RecordBatch {
     columns.push(Arc::new(Int64Array::from(changes.diffs.clone())));
     RecordBatch::try_new(changes_schema(changes.batch.schema_ref()), columns)
         .expect("invariant: two columns were added")
+}
+
+/// Rows repeated as often as their multiplicity says.
+pub(crate) fn repeated(changes: Changes) -> RecordBatch {
+    if changes.diffs.iter().all(|diff| *diff == 1) {
+        return changes.batch;
+    }
+    let indices: UInt32Array = changes
+        .diffs
+        .iter()
+        .enumerate()
+        .flat_map(|(row, diff)| std::iter::repeat_n(row as u32, (*diff).max(0) as usize))
+        .collect();
+    let columns: Vec<ArrayRef> = changes
+        .batch
+        .columns()
+        .iter()
+        .map(|column| take(column, &indices, None).expect("invariant: indices lie within the batch"))
+        .collect();
+    RecordBatch::try_new(changes.batch.schema(), columns).expect("invariant: same schema")
 }
 
 #[cfg(test)]

@@ -5,67 +5,30 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
-use arrow::compute::take;
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use parking_lot::Mutex;
 use pyflare_connectors::{Catalog, Log, Signal, Store, TickLog};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::admission::Admission;
-use super::consolidate::{Changes, consolidate};
+use super::consolidate::{Changes, consolidate, repeated};
 use super::coordinator::{Coordinator, Gauges, Pace};
+use super::error::EngineError;
 use super::flush::{Flusher, FlusherHandle, stream_of};
 use super::holds::{Holds, ReadHold};
 use super::hub::{Event, Hub, HubOptions, NewSubscriber, SUBSCRIBER_QUEUE, only_project};
-use super::messages::{FromWorker, PeekRequest, PeekShare, ToCoordinator, ToHub, ToWorker};
+use super::messages::{PeekRequest, PeekShare, ToCoordinator, ToHub, ToWorker};
+use super::start::{lineage, spawn, start_workers};
 use super::tail::{HistoryTail, Tail};
 use super::views::{InstalledView, ViewDescription, ViewName, ViewRegistry};
-use super::worker::{self, WorkerContext};
+use super::worker::WorkerContext;
 use super::worker_link::{WorkerLink, WorkerLinks};
-use crate::plan::{MonitorDefinition, PlanError};
+use crate::plan::MonitorDefinition;
 use crate::time::Tick;
 
 /// Requests may wait this long in the log before receivers are told to slow down.
 const LAG_LIMIT_MS: u64 = 30_000;
-
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum EngineError {
-    #[error("PF-3001: there already is a monitor {name}; drop it first or use CREATE OR REPLACE")]
-    Exists { name: String },
-    #[error("PF-3002: there is no monitor {name}")]
-    Unknown { name: String },
-    #[error("PF-3003: {name} is built in; it goes when its file in dataflows/views is deleted")]
-    Builtin { name: String },
-    #[error("PF-3004: the tick log failed: {detail}")]
-    TickLog { detail: String },
-    #[error("PF-3005: the log failed: {detail}")]
-    Log { detail: String },
-    #[error("PF-3006: a worker has failed; restart the server, it recovers from the log")]
-    WorkerFailed,
-    #[error("PF-3007: the engine is shutting down")]
-    Closed,
-    #[error("PF-3008: the engine could not start: {detail}")]
-    Start { detail: String },
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-}
-
-impl EngineError {
-    pub fn code(&self) -> &'static str {
-        match self {
-            EngineError::Exists { .. } => "PF-3001",
-            EngineError::Unknown { .. } => "PF-3002",
-            EngineError::Builtin { .. } => "PF-3003",
-            EngineError::TickLog { .. } => "PF-3004",
-            EngineError::Log { .. } => "PF-3005",
-            EngineError::WorkerFailed => "PF-3006",
-            EngineError::Closed => "PF-3007",
-            EngineError::Start { .. } => "PF-3008",
-            EngineError::Plan(error) => error.code(),
-        }
-    }
-}
 
 /// What the engine is built from.
 pub struct EngineOptions {
@@ -648,92 +611,4 @@ impl Engine {
             .try_send(message)
             .map_err(|_| EngineError::Closed)
     }
-}
-
-/// Rows repeated as often as their multiplicity says.
-fn repeated(changes: Changes) -> RecordBatch {
-    if changes.diffs.iter().all(|diff| *diff == 1) {
-        return changes.batch;
-    }
-    let indices: UInt32Array = changes
-        .diffs
-        .iter()
-        .enumerate()
-        .flat_map(|(row, diff)| std::iter::repeat_n(row as u32, (*diff).max(0) as usize))
-        .collect();
-    let columns: Vec<ArrayRef> = changes
-        .batch
-        .columns()
-        .iter()
-        .map(|column| take(column, &indices, None).expect("invariant: indices lie within the batch"))
-        .collect();
-    RecordBatch::try_new(changes.batch.schema(), columns).expect("invariant: same schema")
-}
-
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, EngineError> {
-    std::thread::Builder::new()
-        .name(name.into())
-        .spawn(run)
-        .map_err(|error| EngineError::Start {
-            detail: format!("no thread for the {name}: {error}"),
-        })
-}
-
-fn start_workers(
-    count: usize,
-    contexts: Vec<Option<WorkerContext>>,
-    workers: &Arc<WorkerLinks>,
-) -> Result<timely::communication::WorkerGuards<()>, EngineError> {
-    let mut config = match count {
-        1 => timely::Config::thread(),
-        count => timely::Config::process(count),
-    };
-    // Traces that receive nothing are still merged and compacted.
-    differential_dataflow::configure(
-        &mut config.worker,
-        &differential_dataflow::Config::default().idle_merge_effort(Some(1_000)),
-    );
-    let contexts = Mutex::new(contexts);
-    let workers = Arc::clone(workers);
-    timely::execute(config, move |timely_worker| {
-        let index = timely_worker.index();
-        let Some(context) = contexts.lock()[index].take() else {
-            return;
-        };
-        let _ = workers.links[index].thread.set(std::thread::current());
-        let _guard = FailureGuard {
-            coordinator: context.coordinator.clone(),
-        };
-        worker::run(timely_worker, context);
-    })
-    .map_err(|detail| EngineError::Start { detail })
-}
-
-/// Tells the coordinator when a worker ends by a panic, which would otherwise wait for its answer for ever.
-struct FailureGuard {
-    coordinator: crossbeam_channel::Sender<FromWorker>,
-}
-
-impl Drop for FailureGuard {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let _ = self.coordinator.try_send(FromWorker::Failed);
-        }
-    }
-}
-
-/// Names this data directory's history; part of resume tokens.
-fn lineage(catalog: &dyn Catalog) -> Result<String, EngineError> {
-    let failed = |error: pyflare_connectors::CatalogError| EngineError::Start {
-        detail: error.to_string(),
-    };
-    let fresh = uuid::Uuid::new_v4().simple().to_string();
-    catalog
-        .put_if_absent("lineage", fresh.as_bytes())
-        .map_err(failed)?;
-    let kept = catalog
-        .get("lineage")
-        .map_err(failed)?
-        .unwrap_or_else(|| fresh.into_bytes());
-    Ok(String::from_utf8_lossy(&kept).into_owned())
 }

@@ -1,6 +1,6 @@
 //! The running engine: who decides, who works, who tells.
 //!
-//! - [`engine`](Engine): the handle everybody uses, and how the parts are started and stopped;
+//! - [`engine`](Engine): the handle everybody uses, and how the parts are stopped; `start`: how they are started;
 //! - `coordinator`: cuts the log into ticks; `admission`: what a tick takes, each body once; `tick_record`: what a
 //!   tick says, durable before anything is emitted;
 //! - `worker`: decodes, emits, answers peeks; `messages`, `worker_link`: how the parts talk;
@@ -11,19 +11,20 @@ mod admission;
 mod consolidate;
 mod coordinator;
 mod engine;
+mod error;
 mod flush;
 mod holds;
 mod hub;
 mod messages;
+mod start;
 mod tail;
 mod tick_record;
 mod views;
 mod worker;
 mod worker_link;
 
-pub use engine::{
-    Busy, Engine, EngineError, EngineOptions, EngineStatus, PeekResult, SubscribeOptions, Subscription,
-};
+pub use engine::{Busy, Engine, EngineOptions, EngineStatus, PeekResult, SubscribeOptions, Subscription};
+pub use error::EngineError;
 pub use holds::ReadHold;
 pub use hub::{Event, Frame};
 pub use tail::Tail;

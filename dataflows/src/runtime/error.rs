@@ -1,0 +1,41 @@
+//! What the engine refuses or fails with; each has a stable code.
+
+use crate::plan::PlanError;
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum EngineError {
+    #[error("PF-3001: there already is a monitor {name}; drop it first or use CREATE OR REPLACE")]
+    Exists { name: String },
+    #[error("PF-3002: there is no monitor {name}")]
+    Unknown { name: String },
+    #[error("PF-3003: {name} is built in; it goes when its file in dataflows/views is deleted")]
+    Builtin { name: String },
+    #[error("PF-3004: the tick log failed: {detail}")]
+    TickLog { detail: String },
+    #[error("PF-3005: the log failed: {detail}")]
+    Log { detail: String },
+    #[error("PF-3006: a worker has failed; restart the server, it recovers from the log")]
+    WorkerFailed,
+    #[error("PF-3007: the engine is shutting down")]
+    Closed,
+    #[error("PF-3008: the engine could not start: {detail}")]
+    Start { detail: String },
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+}
+
+impl EngineError {
+    pub fn code(&self) -> &'static str {
+        match self {
+            EngineError::Exists { .. } => "PF-3001",
+            EngineError::Unknown { .. } => "PF-3002",
+            EngineError::Builtin { .. } => "PF-3003",
+            EngineError::TickLog { .. } => "PF-3004",
+            EngineError::Log { .. } => "PF-3005",
+            EngineError::WorkerFailed => "PF-3006",
+            EngineError::Closed => "PF-3007",
+            EngineError::Start { .. } => "PF-3008",
+            EngineError::Plan(error) => error.code(),
+        }
+    }
+}

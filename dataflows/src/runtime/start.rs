@@ -1,0 +1,80 @@
+//! Starting the engine's threads: workers, named threads, and the name of this data directory's history.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+use pyflare_connectors::Catalog;
+
+use super::error::EngineError;
+use super::messages::FromWorker;
+use super::worker::{self, WorkerContext};
+use super::worker_link::WorkerLinks;
+
+pub(super) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, EngineError> {
+    std::thread::Builder::new()
+        .name(name.into())
+        .spawn(run)
+        .map_err(|error| EngineError::Start {
+            detail: format!("no thread for the {name}: {error}"),
+        })
+}
+
+pub(super) fn start_workers(
+    count: usize,
+    contexts: Vec<Option<WorkerContext>>,
+    workers: &Arc<WorkerLinks>,
+) -> Result<timely::communication::WorkerGuards<()>, EngineError> {
+    let mut config = match count {
+        1 => timely::Config::thread(),
+        count => timely::Config::process(count),
+    };
+    // Traces that receive nothing are still merged and compacted.
+    differential_dataflow::configure(
+        &mut config.worker,
+        &differential_dataflow::Config::default().idle_merge_effort(Some(1_000)),
+    );
+    let contexts = Mutex::new(contexts);
+    let workers = Arc::clone(workers);
+    timely::execute(config, move |timely_worker| {
+        let index = timely_worker.index();
+        let Some(context) = contexts.lock()[index].take() else {
+            return;
+        };
+        let _ = workers.links[index].thread.set(std::thread::current());
+        let _guard = FailureGuard {
+            coordinator: context.coordinator.clone(),
+        };
+        worker::run(timely_worker, context);
+    })
+    .map_err(|detail| EngineError::Start { detail })
+}
+
+/// Tells the coordinator when a worker ends by a panic, which would otherwise wait for its answer for ever.
+struct FailureGuard {
+    coordinator: crossbeam_channel::Sender<FromWorker>,
+}
+
+impl Drop for FailureGuard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = self.coordinator.try_send(FromWorker::Failed);
+        }
+    }
+}
+
+/// Names this data directory's history; part of resume tokens.
+pub(super) fn lineage(catalog: &dyn Catalog) -> Result<String, EngineError> {
+    let failed = |error: pyflare_connectors::CatalogError| EngineError::Start {
+        detail: error.to_string(),
+    };
+    let fresh = uuid::Uuid::new_v4().simple().to_string();
+    catalog
+        .put_if_absent("lineage", fresh.as_bytes())
+        .map_err(failed)?;
+    let kept = catalog
+        .get("lineage")
+        .map_err(failed)?
+        .unwrap_or_else(|| fresh.into_bytes());
+    Ok(String::from_utf8_lossy(&kept).into_owned())
+}
