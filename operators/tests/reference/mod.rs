@@ -623,7 +623,12 @@ fn class(key: &str, word: &str) -> Option<&'static str> {
         .filter(|_| key == "mlflow.spanType")
         .unwrap_or(word);
     match (key, word) {
-        ("pyflare.span.class", "guardrail") => Some("guardrail"),
+        ("pyflare.span.class", word) => [
+            "llm", "embedding", "retriever", "reranker", "tool", "agent", "chain", "guardrail", "evaluator", "http",
+            "db", "other",
+        ]
+        .into_iter()
+        .find(|class| *class == word),
         ("gen_ai.operation.name" | "llm.request.type", "chat" | "completion") => Some("llm"),
         ("gen_ai.operation.name" | "llm.request.type", "execute_tool") => Some("tool"),
         ("openinference.span.kind" | "mlflow.spanType" | "lmnr.span.type", "LLM" | "CHAT_MODEL") => {
