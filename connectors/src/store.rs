@@ -31,6 +31,22 @@ pub struct TableDefinition {
     pub time_column: Option<String>,
 }
 
+/// Some rows of a block, made batch by batch when they are written, so that a large block need not be in memory
+/// twice. The parts of a block may be written at the same time, each by a thread of its own.
+pub struct Part {
+    pub rows: usize,
+    pub batches: Box<dyn Iterator<Item = RecordBatch> + Send>,
+}
+
+impl Part {
+    pub fn of(batches: Vec<RecordBatch>) -> Part {
+        Part {
+            rows: batches.iter().map(RecordBatch::num_rows).sum(),
+            batches: Box::new(batches.into_iter()),
+        }
+    }
+}
+
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Creates the table if it is missing and checks its schema otherwise.
@@ -38,7 +54,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Appends the block of one flush cut, durably, all or nothing. Does nothing if that cut (or a later one) is
     /// already in the table, and nothing for a block without rows, which leaves [`Store::last_cut`] where it was.
-    async fn append(&self, table: &str, cut: u64, batches: Vec<RecordBatch>) -> Result<(), StoreError>;
+    async fn append_parts(&self, table: &str, cut: u64, parts: Vec<Part>) -> Result<(), StoreError>;
+
+    /// [`Store::append_parts`] with a block of one part.
+    async fn append(&self, table: &str, cut: u64, batches: Vec<RecordBatch>) -> Result<(), StoreError> {
+        self.append_parts(table, cut, vec![Part::of(batches)]).await
+    }
 
     /// The greatest cut in the table, from its own metadata.
     async fn last_cut(&self, table: &str) -> Result<Option<u64>, StoreError>;

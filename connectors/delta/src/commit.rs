@@ -44,7 +44,7 @@ pub fn remove(path: &str, bytes: u64, data_change: bool) -> Action {
 }
 
 /// The block of one flush cut.
-pub fn append_entry(file: &WrittenFile, cut: u64) -> Result<Vec<u8>, io::Error> {
+pub fn append_entry(files: &[WrittenFile], cut: u64) -> Result<Vec<u8>, io::Error> {
     let operation = DeltaOperation::Write {
         mode: SaveMode::Append,
         partition_by: None,
@@ -54,7 +54,8 @@ pub fn append_entry(file: &WrittenFile, cut: u64) -> Result<Vec<u8>, io::Error> 
         .map_err(|_| io::Error::other("the cut is beyond the range of a transaction version"))?;
     let transaction =
         Transaction::new_with_last_update(APPLICATION, cut, Some(Utc::now().timestamp_millis()));
-    entry(vec![add(file, true)], operation, vec![transaction])
+    let added = files.iter().map(|file| add(file, true)).collect();
+    entry(added, operation, vec![transaction])
 }
 
 /// Small files replaced by a larger one with the same rows.

@@ -26,10 +26,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
-use pyflare_connectors::{Store, StoreError, TableDefinition};
+use pyflare_connectors::{Part, Store, StoreError, TableDefinition};
 
 use crate::scan::StoredTable;
 use crate::table::{Retention, Table, failure};
@@ -167,8 +166,8 @@ impl Store for DeltaStore {
         Ok(())
     }
 
-    async fn append(&self, table: &str, cut: u64, batches: Vec<RecordBatch>) -> Result<(), StoreError> {
-        self.get(table).await?.append(cut, batches).await.map(|_| ())
+    async fn append_parts(&self, table: &str, cut: u64, parts: Vec<Part>) -> Result<(), StoreError> {
+        self.get(table).await?.append(cut, parts).await.map(|_| ())
     }
 
     async fn last_cut(&self, table: &str) -> Result<Option<u64>, StoreError> {

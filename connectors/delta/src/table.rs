@@ -6,18 +6,18 @@
 //! table, say), the next entry of ours meets a taken version, the table is loaded anew, and the entry is tried again
 //! where that is still right.
 //!
-//! Files are named `<first cut>-<last cut>[-<suffix>].parquet`: in name order they are in the order in which the rows
+//! Files are named `<first cut>-<last cut>[-<part or suffix>].parquet`: in name order they are in the order in which the rows
 //! were admitted, and the block of a cut that was written twice because of a crash has the same name both times.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use deltalake::{DeltaTable, DeltaTableBuilder};
+use futures::stream::{self, StreamExt, TryStreamExt};
 use parking_lot::{Mutex, RwLock};
-use pyflare_connectors::{StoreError, TableDefinition};
+use pyflare_connectors::{Part, StoreError, TableDefinition};
 
 use crate::files::{FileWriter, WrittenFile};
 use crate::statistics::FileStatistics;
@@ -146,14 +146,13 @@ impl Table {
     }
 
     /// Appends the block of a cut; `false` if the table has that cut or a later one, or if there are no rows.
-    pub async fn append(self: &Arc<Self>, cut: u64, batches: Vec<RecordBatch>) -> Result<bool, StoreError> {
-        let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    pub async fn append(self: &Arc<Self>, cut: u64, parts: Vec<Part>) -> Result<bool, StoreError> {
+        let rows: usize = parts.iter().map(|part| part.rows).sum();
         let _committing = self.committing.lock().await;
         if rows == 0 || self.current().last_cut.is_some_and(|last| last >= cut) {
             return Ok(false);
         }
-        let table = Arc::clone(self);
-        let block = blocking(&self.name, move || table.write_block(cut, rows, &batches)).await?;
+        let block = self.write_block(cut, parts).await?;
         for _ in 0..COMMIT_ATTEMPTS {
             let known = self.current();
             if known.last_cut.is_some_and(|last| last >= cut) {
@@ -164,7 +163,9 @@ impl Table {
             let moved = self
                 .put(known.version + 1, entry, move |version| {
                     version.last_cut = Some(cut);
-                    insert(version, &block);
+                    for file in &block {
+                        insert(version, file);
+                    }
                 })
                 .await?;
             if moved {
@@ -174,10 +175,33 @@ impl Table {
         Err(self.io("other writers kept committing to the table; let PyFlare be its only writer"))
     }
 
-    fn write_block(&self, cut: u64, rows: usize, batches: &[RecordBatch]) -> Result<WrittenFile, io::Error> {
-        let mut writer = FileWriter::create(&self.directory, &self.schema, rows)?;
-        for batch in batches {
-            let written = schema::conform(batch, &self.schema)
+    /// One file for each part, as many at a time as there are processors. A crash leaves files that nothing refers
+    /// to; maintenance removes them.
+    async fn write_block(
+        self: &Arc<Self>,
+        cut: u64,
+        parts: Vec<Part>,
+    ) -> Result<Vec<WrittenFile>, StoreError> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let parts = parts.into_iter().filter(|part| part.rows > 0).enumerate();
+        let writes = parts.map(|(number, part)| {
+            let table = Arc::clone(self);
+            let name = match number {
+                0 => format!("{cut:016}-{cut:016}.parquet"),
+                _ => format!("{cut:016}-{cut:016}-{number:04}.parquet"),
+            };
+            async move {
+                let name_of_table = table.name.clone();
+                blocking(&name_of_table, move || table.write_part(&name, part)).await
+            }
+        });
+        stream::iter(writes).buffered(threads).try_collect().await
+    }
+
+    fn write_part(&self, name: &str, part: Part) -> Result<WrittenFile, io::Error> {
+        let mut writer = FileWriter::create(&self.directory, &self.schema, part.rows)?;
+        for batch in part.batches {
+            let written = schema::conform(&batch, &self.schema)
                 .map_err(io::Error::other)
                 .and_then(|batch| writer.write(&batch));
             if let Err(error) = written {
@@ -185,7 +209,7 @@ impl Table {
                 return Err(error);
             }
         }
-        writer.finish(&format!("{cut:016}-{cut:016}.parquet"))
+        writer.finish(name)
     }
 
     /// Replaces files by `merged` (or by nothing), if all of them are still in the current version.

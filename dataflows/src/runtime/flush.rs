@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use arrow::array::RecordBatch;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use pyflare_connectors::{Signal, Store, StoreError, TableDefinition};
+use pyflare_connectors::{Part, Signal, Store, StoreError, TableDefinition};
 use pyflare_operators::fields;
 
 use super::consolidate::{changes_schema, consolidate, with_tick_and_diff};
@@ -19,6 +20,9 @@ use crate::time::{Tick, tick_us};
 
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_LONGEST: Duration = Duration::from_secs(10);
+/// Rows that one thread writes to a file of their own: enough to compress well, few enough that a second of heavy
+/// traffic keeps two threads busy.
+const PART_ROWS: usize = 64 * 1024;
 /// The store merges small files at most this often.
 const MAINTENANCE_EVERY: Duration = Duration::from_secs(60);
 
@@ -148,8 +152,7 @@ impl Flusher {
                 continue;
             }
             let rows: usize = batches.iter().map(|batch| batch.num_rows()).sum();
-            let batches = batches.iter().map(|batch| logical(signal, batch)).collect();
-            self.append(&table.name, cut, batches)?;
+            self.append(&table.name, cut, parts(signal, batches))?;
             self.state.written_rows.fetch_add(rows as u64, Ordering::Relaxed);
         }
         for (view, changes) in block.views {
@@ -163,7 +166,11 @@ impl Flusher {
                 continue;
             }
             if let Some(net) = consolidate(&changes) {
-                self.append(&table.name, cut, vec![with_tick_and_diff(&net, cut)])?;
+                self.append(
+                    &table.name,
+                    cut,
+                    vec![Part::of(vec![with_tick_and_diff(&net, cut)])],
+                )?;
             }
         }
         Ok(())
@@ -182,13 +189,9 @@ impl Flusher {
         Ok(self.written[&table.name].is_some_and(|last| last >= cut))
     }
 
-    fn append(
-        &mut self,
-        table: &str,
-        cut: Tick,
-        batches: Vec<arrow::array::RecordBatch>,
-    ) -> Result<(), StoreError> {
-        self.runtime.block_on(self.store.append(table, cut, batches))?;
+    fn append(&mut self, table: &str, cut: Tick, parts: Vec<Part>) -> Result<(), StoreError> {
+        self.runtime
+            .block_on(self.store.append_parts(table, cut, parts))?;
         self.written.insert(table.to_string(), Some(cut));
         Ok(())
     }
@@ -205,6 +208,28 @@ impl Flusher {
             }
         }
     }
+}
+
+/// Divides a block so that several threads can write it; attributes are materialised as they are written.
+fn parts(signal: Signal, batches: Vec<RecordBatch>) -> Vec<Part> {
+    let mut parts = Vec::new();
+    let mut batches = batches.into_iter().peekable();
+    while batches.peek().is_some() {
+        let mut rows = 0;
+        let mut taken = Vec::new();
+        while rows < PART_ROWS
+            && let Some(batch) = batches.next()
+        {
+            rows += batch.num_rows();
+            taken.push(batch);
+        }
+        let batches = taken.into_iter().map(move |batch| logical(signal, &batch));
+        parts.push(Part {
+            rows,
+            batches: Box::new(batches),
+        });
+    }
+    parts
 }
 
 /// Stream tables by signal, for readers.

@@ -12,7 +12,8 @@
 mod access;
 mod failure;
 mod frames;
-#[cfg(feature = "memory")]
+// Always compiled: a feature only for tests would make them build half of the workspace a second time.
+#[doc(hidden)]
 pub mod memory;
 mod protocol;
 mod service;

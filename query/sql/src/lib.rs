@@ -22,7 +22,8 @@ mod clauses;
 mod hidden;
 mod lower;
 mod options;
-#[cfg(feature = "oracle")]
+// Always compiled: a feature only for tests would make them build half of the workspace a second time.
+#[doc(hidden)]
 pub mod oracle;
 mod planning;
 mod statement;
