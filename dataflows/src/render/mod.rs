@@ -8,11 +8,13 @@
 pub(crate) mod arrange;
 pub(crate) mod cells;
 pub(crate) mod finish;
+pub(crate) mod key_cache;
 pub(crate) mod pipeline;
 pub(crate) mod tap;
 pub(crate) mod view;
 
 pub(crate) use arrange::ArrangedView;
 pub(crate) use finish::Finish;
+pub(crate) use key_cache::KeyCache;
 pub(crate) use tap::Tap;
 pub(crate) use view::RenderedView;

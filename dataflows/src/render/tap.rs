@@ -12,6 +12,7 @@ use arrow::row::{RowConverter, SortField};
 use pyflare_operators::aggregate::{Accumulator, Combiner};
 
 use super::arrange::Key;
+use super::key_cache::KeyCache;
 use super::pipeline::{Flow, RowErrors, batch_of, evaluate};
 use super::view::RenderedView;
 use crate::plan::PlanError;
@@ -62,12 +63,14 @@ impl Tap {
         &self.view
     }
 
-    /// Folds one batch. `source` holds the view's source columns, `event_time` the rows' event time.
+    /// Folds one batch. `source` holds the view's source columns, `event_time` the rows' event time; `cache` is
+    /// the batch's own.
     pub fn fold(
         &mut self,
         source: &RecordBatch,
         event_time: &ArrayRef,
         mark_us: Option<i64>,
+        cache: &mut KeyCache,
         left_out: &mut LeftOut,
     ) {
         let rows = source.num_rows();
@@ -102,14 +105,11 @@ impl Tap {
         let mut key_arrays: Vec<ArrayRef> = Vec::with_capacity(keys + 1);
         key_arrays.push(Arc::new(flow.carried));
         key_arrays.extend(arrays.into_iter().map(normalise));
-        let encoded = self
-            .converter
-            .convert_columns(&key_arrays)
-            .expect("invariant: arrays have the key's types");
+        let encoded = cache.encode(&self.converter, key_arrays);
         let inputs = self.view.cells.inputs(rest);
         let mut bad_rows = Vec::new();
         self.combiner
-            .fold(&encoded, &inputs, None, 1, &mut bad_rows)
+            .fold(&*encoded, &inputs, None, 1, &mut bad_rows)
             .expect("invariant: the cells were planned for these inputs");
         for bad in bad_rows {
             left_out.errors.record(|| bad.to_string());

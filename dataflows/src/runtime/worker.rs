@@ -25,7 +25,7 @@ use super::messages::{
 use super::tail::HistoryTail;
 use super::views::InstalledView;
 use crate::render::tap::LeftOut;
-use crate::render::{ArrangedView, Finish, Tap};
+use crate::render::{ArrangedView, Finish, KeyCache, Tap};
 use crate::time::Tick;
 
 /// Rows of one decoded batch: large enough for vectorised evaluation, small enough for the cache.
@@ -49,6 +49,8 @@ struct WorkerView {
     tap: Tap,
     finish: Finish,
     arranged: ArrangedView,
+    /// Of the tick at hand.
+    left_out: LeftOut,
 }
 
 /// A decoded batch waiting for its tick's commit.
@@ -152,7 +154,15 @@ impl WorkerState {
         }
         let bytes = std::mem::take(&mut pending_bytes[signal as usize]);
         match decoder.finish() {
-            Ok(batch) => self.batches.push(DecodedBatch { signal, batch, bytes }),
+            Ok(batch) => {
+                let mut bytes = bytes;
+                self.batches
+                    .extend(decode::bounded(&batch).into_iter().map(|batch| DecodedBatch {
+                        signal,
+                        batch,
+                        bytes: std::mem::take(&mut bytes),
+                    }));
+            }
             Err(error) => {
                 summary.failed_requests += 1;
                 summary.failure_sample.get_or_insert_with(|| error.to_string());
@@ -163,24 +173,30 @@ impl WorkerState {
     fn commit(&mut self, worker: &mut Worker, commit: &Commit) {
         let tick = commit.tick;
         let mut left_out = Vec::new();
-        let event_times: Vec<ArrayRef> = self
-            .batches
-            .iter()
-            .map(|decoded| event_time(&decoded.batch))
-            .collect();
-        for (id, view) in &mut self.views {
-            let mark = commit.marks[view.signal as usize];
+        for view in self.views.values_mut() {
             view.arranged.compact(commit.since);
+            let mark = commit.marks[view.signal as usize];
             if let Some(until) = view.tap.view().rule.expired_until(mark) {
                 view.arranged.expire(until);
             }
-            let mut missing = LeftOut::default();
-            for (decoded, event_time) in self.batches.iter().zip(&event_times) {
-                if decoded.signal == view.signal {
-                    let source = select(decoded, &view.tap.view().source_columns);
-                    view.tap.fold(&source, event_time, mark, &mut missing);
-                }
+        }
+        // All views of a batch while it is in the processor's cache.
+        for decoded in &self.batches {
+            let event_time = event_time(&decoded.batch);
+            let mut cache = KeyCache::default();
+            for view in self
+                .views
+                .values_mut()
+                .filter(|view| view.signal == decoded.signal)
+            {
+                let mark = commit.marks[view.signal as usize];
+                let source = select(decoded, &view.tap.view().source_columns);
+                view.tap
+                    .fold(&source, &event_time, mark, &mut cache, &mut view.left_out);
             }
+        }
+        for (id, view) in &mut self.views {
+            let missing = std::mem::take(&mut view.left_out);
             let arranged = &mut view.arranged;
             view.tap
                 .drain(|key, accumulator| arranged.update(key, accumulator));
@@ -274,6 +290,7 @@ impl WorkerState {
                         rendered.layout,
                         tick + 1,
                     ),
+                    left_out: LeftOut::default(),
                     installed: Arc::clone(installed),
                 };
                 self.views.insert(installed.id, view);

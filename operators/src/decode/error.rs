@@ -71,4 +71,7 @@ pub enum WireError {
     /// Messages are nested too deeply.
     #[error("messages are nested more than 100 levels deep")]
     TooDeep,
+    /// The attributes of some rows are more text than an array can hold.
+    #[error("the rows have more than 2 GiB of attributes")]
+    TooMuchText,
 }

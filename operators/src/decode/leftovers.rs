@@ -5,12 +5,12 @@
 use smallvec::SmallVec;
 
 use super::OtlpSignal;
+use super::entries::Entries;
 use super::error::WireError;
 use super::logs::LogRows;
 use super::metrics::MetricRows;
 use super::request::Rows;
 use super::row::RowBuilder;
-use super::select::{Entries, count_entry, entry};
 use super::spans::SpanRows;
 use super::text::Body;
 use super::value::{KeyValue, Value};
@@ -64,9 +64,12 @@ fn leftover_attributes(
     attribute_tag: u32,
     entries: &mut Entries,
 ) -> Result<(), WireError> {
-    let held: SmallVec<[u32; 48]> = (0..64)
-        .filter_map(|column| builder.exact_winner(column))
-        .collect();
+    // Attributes beyond the 64th hardly ever fill a column: they are looked up in a list.
+    let (mut held, mut held_beyond) = (0u64, SmallVec::<[u32; 8]>::new());
+    builder.each_exact_winner(|number| match number {
+        1..=64 => held |= 1 << (number - 1),
+        _ => held_beyond.push(number),
+    });
     builder.columns.truncate(0);
     builder.text.clear();
     builder.forget();
@@ -80,9 +83,13 @@ fn leftover_attributes(
         }
         let pair = wire::bytes(&mut rest)?;
         number += 1;
-        if !held.contains(&number) {
+        let is_held = match number {
+            1..=64 => held >> (number - 1) & 1 == 1,
+            _ => held_beyond.contains(&number),
+        };
+        if !is_held {
             let pair = KeyValue::read(pair)?;
-            entry(entries, pair.key, &pair.value()?)?;
+            entries.add(pair.key, &pair.value()?)?;
         }
     }
     Ok(())
@@ -102,12 +109,11 @@ fn span_entries(mut rest: &[u8], entries: &mut Entries) -> Result<(), WireError>
         }
     }
     if !state.is_empty() {
-        entry(entries, b"otel.trace_state", &Value::Text(state))?;
+        entries.add(b"otel.trace_state", &Value::Text(state))?;
     }
-    count_entry(entries, "otel.dropped_events_count", u64::from(events as u32));
-    count_entry(entries, "otel.dropped_links_count", u64::from(links as u32));
-    count_entry(entries, "otel.flags", u64::from(flags));
-    Ok(())
+    entries.add_count("otel.dropped_events_count", u64::from(events as u32))?;
+    entries.add_count("otel.dropped_links_count", u64::from(links as u32))?;
+    entries.add_count("otel.flags", u64::from(flags))
 }
 
 /// What a log record says beside its attributes and has no column.
@@ -120,6 +126,5 @@ fn log_entries(mut rest: &[u8], entries: &mut Entries) -> Result<(), WireError> 
             _ => wire::skip(tag & 7, &mut rest)?,
         }
     }
-    count_entry(entries, "otel.flags", u64::from(flags));
-    Ok(())
+    entries.add_count("otel.flags", u64::from(flags))
 }

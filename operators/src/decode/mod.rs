@@ -18,6 +18,7 @@ mod aliases;
 mod columns;
 mod dialects;
 mod documents;
+mod entries;
 mod error;
 mod json;
 mod leftovers;
@@ -44,7 +45,7 @@ use arrow::array::RecordBatch;
 use bytes::Bytes;
 
 pub use error::{DecodeError, WireError};
-pub use select::{memory_schema, select};
+pub use select::{bounded, memory_schema, select};
 pub use verify::{Checked, check};
 
 use logs::LogRows;

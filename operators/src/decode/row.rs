@@ -129,10 +129,16 @@ impl RowBuilder {
         }
     }
 
-    /// The number of the attribute (from 1) that fills a column exactly, if one does.
-    pub(crate) fn exact_winner(&self, column: usize) -> Option<u32> {
-        let winner = self.winner[column];
-        (self.has(column) && winner & EXACT != 0).then_some(winner & !EXACT)
+    /// Calls `each` with the number (from 1) of every attribute that fills a column exactly.
+    pub(crate) fn each_exact_winner(&self, mut each: impl FnMut(u32)) {
+        let mut columns = self.mask;
+        while columns != 0 {
+            let winner = self.winner[columns.trailing_zeros() as usize];
+            if winner & EXACT != 0 {
+                each(winner & !EXACT);
+            }
+            columns &= columns - 1;
+        }
     }
 
     /// Says that a column no longer holds what its attribute said.

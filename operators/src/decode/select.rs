@@ -5,11 +5,11 @@
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryViewArray, MapBuilder, MapFieldNames, RecordBatch, RecordBatchOptions,
-    StringBuilder, StringViewBuilder,
+    Array, ArrayRef, AsArray, BinaryViewArray, RecordBatch, RecordBatchOptions, StringViewBuilder,
 };
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 
+use super::entries::Entries;
 use super::error::{DecodeError, WireError};
 use super::leftovers::Leftovers;
 use super::value::{
@@ -17,9 +17,6 @@ use super::value::{
 };
 use super::{OtlpSignal, raw_columns, wire};
 use crate::fields::{FieldType, STREAMS, schema_of, stream_fields, stream_number, stream_schema};
-
-/// Entries of a map: keys and JSON texts.
-pub(crate) type Entries = Vec<(String, String)>;
 
 /// The layout of a batch in memory: [`stream_schema`], but the columns that are made on demand hold raw wire
 /// bytes as `BinaryView`. `None` for a stream that is not declared.
@@ -58,12 +55,7 @@ pub fn select(stream: &str, batch: &RecordBatch, columns: &[&str]) -> Result<Rec
         let field = schema.field_with_name(column).map_err(|_| no_such(column))?;
         let array = batch.column_by_name(column).ok_or_else(|| no_such(column))?;
         arrays.push(match array.as_binary_view_opt() {
-            Some(raw) if field.data_type() != array.data_type() => {
-                materialise(stream, column, raw).map_err(|cause| DecodeError::Malformed {
-                    message: "row",
-                    cause,
-                })?
-            }
+            Some(raw) if field.data_type() != array.data_type() => materialise(stream, column, raw)?,
             _ => Arc::clone(array),
         });
         fields.push(field.clone());
@@ -76,7 +68,41 @@ pub fn select(stream: &str, batch: &RecordBatch, columns: &[&str]) -> Result<Rec
     )?)
 }
 
-fn materialise(stream: &str, column: &str, raw: &BinaryViewArray) -> Result<ArrayRef, WireError> {
+/// Slices of a batch of the memory layout whose wire bytes, each row's counted, stay below a limit of 64 MiB, or have
+/// one row. A resource is one for many rows in memory, and is repeated for each when it is selected: a batch may grow
+/// by the number of its rows.
+pub fn bounded(batch: &RecordBatch) -> Vec<RecordBatch> {
+    let raw: Vec<&BinaryViewArray> = batch
+        .columns()
+        .iter()
+        .filter_map(|column| column.as_binary_view_opt())
+        .collect();
+    // The low half of a view is the length of its value.
+    let length = |row: usize| {
+        raw.iter()
+            .map(|column| column.views()[row] as u32 as usize)
+            .sum::<usize>()
+    };
+    let (mut ranges, mut start, mut bytes) = (Vec::new(), 0, 0);
+    for row in 0..batch.num_rows() {
+        let more = length(row);
+        if bytes + more > SELECTED_BYTES && row > start {
+            ranges.push((start, row - start));
+            (start, bytes) = (row, 0);
+        }
+        bytes += more;
+    }
+    ranges.push((start, batch.num_rows() - start));
+    ranges
+        .into_iter()
+        .map(|(start, rows)| batch.slice(start, rows))
+        .collect()
+}
+
+/// See [`bounded`].
+const SELECTED_BYTES: usize = 64 << 20;
+
+fn materialise(stream: &str, column: &str, raw: &BinaryViewArray) -> Result<ArrayRef, DecodeError> {
     match column {
         "attributes" => {
             let mut leftovers = Leftovers::new(stream);
@@ -93,34 +119,32 @@ fn materialise(stream: &str, column: &str, raw: &BinaryViewArray) -> Result<Arra
 fn maps(
     raw: &BinaryViewArray,
     mut read: impl FnMut(&[u8], &mut Entries) -> Result<(), WireError>,
-) -> Result<ArrayRef, WireError> {
-    let names = MapFieldNames {
-        entry: "entries".to_owned(),
-        key: "keys".to_owned(),
-        value: "values".to_owned(),
-    };
-    let mut builder = MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new());
-    let mut entries = Entries::new();
+) -> Result<ArrayRef, DecodeError> {
+    let mut entries = Entries::with_rows(raw.len());
     let mut last: Option<u128> = None;
     for (row, view) in raw.views().iter().enumerate() {
-        if last != Some(*view) {
-            entries.clear();
-            read(raw.value(row), &mut entries)?;
-            last = Some(*view);
+        if last == Some(*view) {
+            entries.repeat_row().map_err(malformed)?;
+            continue;
         }
-        for (key, value) in &entries {
-            builder.keys().append_value(key);
-            builder.values().append_value(value);
-        }
-        builder.append(true).expect("invariant: as many keys as values");
+        read(raw.value(row), &mut entries).map_err(malformed)?;
+        entries.end_row();
+        last = Some(*view);
     }
-    Ok(Arc::new(builder.finish()))
+    Ok(entries.finish()?)
+}
+
+fn malformed(cause: WireError) -> DecodeError {
+    DecodeError::Malformed {
+        message: "row",
+        cause,
+    }
 }
 
 fn texts(
     raw: &BinaryViewArray,
     mut write: impl FnMut(&[u8], &mut Vec<u8>) -> Result<(), WireError>,
-) -> Result<ArrayRef, WireError> {
+) -> Result<ArrayRef, DecodeError> {
     let mut builder = StringViewBuilder::with_capacity(raw.len());
     let mut json = Vec::new();
     for message in raw {
@@ -129,7 +153,7 @@ fn texts(
             continue;
         };
         json.clear();
-        write(message, &mut json)?;
+        write(message, &mut json).map_err(malformed)?;
         builder.append_value(String::from_utf8_lossy(&json));
     }
     Ok(Arc::new(builder.finish()))
@@ -287,24 +311,6 @@ fn write_exemplar(mut rest: &[u8], object: &mut Object<'_>) -> Result<(), WireEr
     object.attributes(message, 0x3a)
 }
 
-/// Appends an entry whose value is JSON text.
-pub(crate) fn entry(entries: &mut Entries, key: &[u8], value: &Value<'_>) -> Result<(), WireError> {
-    let mut json = Vec::new();
-    value.write_json(&mut json)?;
-    entries.push((
-        String::from_utf8_lossy(key).into_owned(),
-        String::from_utf8_lossy(&json).into_owned(),
-    ));
-    Ok(())
-}
-
-/// Appends a number, unless it is zero.
-pub(crate) fn count_entry(entries: &mut Entries, key: &str, count: u64) {
-    if count != 0 {
-        entries.push((key.to_owned(), count.to_string()));
-    }
-}
-
 /// The resource and what the scope says beyond its name, from the context a batch kept for each scope.
 fn resource_entries(context: &[u8], entries: &mut Entries) -> Result<(), WireError> {
     let mut dropped = 0;
@@ -316,11 +322,10 @@ fn resource_entries(context: &[u8], entries: &mut Entries) -> Result<(), WireErr
         }
         Ok(())
     })?;
-    count_entry(
-        entries,
+    entries.add_count(
         "otel.resource.dropped_attributes_count",
         u64::from(dropped as u32),
-    );
+    )?;
     let mut version = Vec::new();
     dropped = 0;
     for_each_piece(context, 0x12, |tag, scope| {
@@ -333,19 +338,15 @@ fn resource_entries(context: &[u8], entries: &mut Entries) -> Result<(), WireErr
         Ok(())
     })?;
     if !version.is_empty() {
-        entry(entries, b"otel.scope.version", &Value::Text(&version))?;
+        entries.add(b"otel.scope.version", &Value::Text(&version))?;
     }
-    count_entry(
-        entries,
-        "otel.scope.dropped_attributes_count",
-        u64::from(dropped as u32),
-    );
+    entries.add_count("otel.scope.dropped_attributes_count", u64::from(dropped as u32))?;
     for (tag, key) in [
         (0x1a, "otel.resource.schema_url"),
         (0x22, "otel.scope.schema_url"),
     ] {
         each_field(&[context], tag, |url| {
-            entry(entries, key.as_bytes(), &Value::Text(url))
+            entries.add(key.as_bytes(), &Value::Text(url))
         })?;
     }
     Ok(())
@@ -368,7 +369,7 @@ fn for_each_piece(
 
 fn pair_entry(entries: &mut Entries, prefix: &str, pair: &[u8]) -> Result<(), WireError> {
     let pair = KeyValue::read(pair)?;
-    entry(entries, &[prefix.as_bytes(), pair.key].concat(), &pair.value()?)
+    entries.add_prefixed(prefix, pair.key, &pair.value()?)
 }
 
 impl OtlpSignal {
