@@ -159,9 +159,9 @@ pub fn now_us() -> i64 {
 /// Clock ticks per second in `/proc`; Linux fixes this for all its 64-bit machines.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Processor time of this process so far, in seconds.
-pub fn processor_seconds() -> anyhow::Result<f64> {
-    let text = std::fs::read_to_string("/proc/self/stat")?;
+/// Processor time of a process so far, in seconds.
+pub fn processor_seconds(process: u32) -> anyhow::Result<f64> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
     // The second field, in parentheses, may hold anything; user and system time are the 14th and 15th.
     let after = text.rsplit_once(')').map_or("", |(_, after)| after);
     let ticks: Option<u64> = after
@@ -170,10 +170,7 @@ pub fn processor_seconds() -> anyhow::Result<f64> {
         .take(2)
         .map(|field| field.parse::<u64>().ok())
         .sum();
-    Ok(
-        ticks.ok_or_else(|| anyhow!("/proc/self/stat reads unlike a Linux system's"))? as f64
-            / TICKS_PER_SECOND,
-    )
+    Ok(ticks.ok_or_else(|| anyhow!("/proc reads unlike a Linux system's"))? as f64 / TICKS_PER_SECOND)
 }
 
 /// Resident memory in bytes.

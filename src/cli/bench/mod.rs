@@ -1,12 +1,15 @@
 //! `pyflare bench`: the figures this project promises, measured on this machine against its own targets.
 //!
-//! Ratios come from one run, so that a busy host hits both sides alike. Everything happens in this process, in
-//! temporary directories that are removed afterwards; durability and deduplication are on, as in a server.
+//! Ratios come from one run, so that a busy host hits both sides alike. Everything happens in temporary directories
+//! that are removed afterwards, in this process or (freshness, idle) in a server started for it; durability and
+//! deduplication are on.
 
 mod bed;
 mod decode;
 mod freshness;
+mod idle;
 mod pipeline;
+mod server;
 
 use std::io::Write;
 
@@ -99,7 +102,7 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
             "views" => runtime.block_on(pipeline::views(args.seconds))?,
             "everything" => runtime.block_on(pipeline::everything(args.seconds, args.workers))?,
             "freshness" => runtime.block_on(freshness::freshness(args.seconds))?,
-            "idle" => runtime.block_on(freshness::idle())?,
+            "idle" => runtime.block_on(idle::idle())?,
             _ => runtime.block_on(pipeline::memory(args.millions))?,
         };
         figures.extend(measured);

@@ -11,6 +11,11 @@ use super::{Figure, REAL, SMALL, Target, figure};
 
 const PER_REQUEST: usize = 500;
 const HOUR_NS: u64 = 3_600_000_000_000;
+/// Event time of the memory measurement, of which built-in views keep the last six hours.
+const HOURS: u64 = 10;
+const RETAINED_HOURS: u64 = 6;
+/// Five for each of 1,000 groups and 60 minutes.
+const SPANS_AN_HOUR: u64 = 300_000;
 
 /// Traffic whose last span begins now.
 fn traffic(spans: u64, spacing_ns: u64) -> Traffic {
@@ -121,18 +126,20 @@ pub async fn everything(seconds: f64, workers: usize) -> anyhow::Result<Vec<Figu
     ])
 }
 
-/// An hour of event time with 1,000 groups a minute and view.
+/// An hour of event time with 1,000 groups a minute and view, then as many hours with fewer spans in as many groups
+/// as it takes for panes to leave (minutes are kept for six hours) and two more.
 pub async fn memory(millions: u64) -> anyhow::Result<Vec<Figure>> {
     let spans = millions.max(1) * 1_000_000;
     let spacing = HOUR_NS / spans;
-    let mut generator = Generator::new(
-        11,
-        Traffic {
-            services: 50,
-            models: 20,
-            ..traffic(spans, spacing)
-        },
-    );
+    let start_unix_nano = (now_us().max(0) as u64 * 1_000).saturating_sub(HOURS * HOUR_NS);
+    let groups = |start_unix_nano, spacing_ns| Traffic {
+        services: 50,
+        models: 20,
+        start_unix_nano,
+        spacing_ns,
+        ..Traffic::default()
+    };
+    let mut generator = Generator::new(11, groups(start_unix_nano, spacing));
     let bed = Bed::new().await?;
     let engine = bed.start(1, None).await?;
     let mut figures = Vec::new();
@@ -157,6 +164,26 @@ pub async fn memory(millions: u64) -> anyhow::Result<Vec<Figure>> {
         }
     }
     check(counted(&engine).await?, fed)?;
+    let after = groups(start_unix_nano + HOUR_NS, HOUR_NS / SPANS_AN_HOUR);
+    let mut generator = Generator::new(12, after);
+    for hour in 2..=HOURS {
+        fed += SPANS_AN_HOUR;
+        bed.fill(
+            &mut generator,
+            Generator::small_request,
+            SPANS_AN_HOUR,
+            PER_REQUEST,
+        )
+        .await?;
+        caught_up(&engine, fed / PER_REQUEST as u64).await?;
+        let resident = resident_bytes()?;
+        greatest = greatest.max(resident);
+        if hour >= RETAINED_HOURS {
+            let name = format!("resident memory after {hour} hours");
+            let mebibytes = resident as f64 / f64::from(1 << 20);
+            figures.push(figure(name, mebibytes, "MiB", Target::None, SMALL));
+        }
+    }
     stop(engine).await?;
     let name = "greatest resident memory";
     figures.push(figure(
