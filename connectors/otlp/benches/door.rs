@@ -323,8 +323,7 @@ fn span(number: u64) -> Span {
             text("server.address", "api.openai.example"),
             text(
                 "gen_ai.input.messages",
-                &"[{\"role\":\"user\",\"parts\":[{\"type\":\"text\",\"content\":\"What is the weather like in Reykjavik tomorrow, and do I need a coat?\"}]}]    "
-                    [..125],
+                "[{\"role\":\"user\",\"parts\":[{\"type\":\"text\",\"content\":\"What is the weather like in Reykjavik tomorrow, and do I need a coat? Answer in one sentence, name the temperature in degrees Celsius and say whether it will rain in the afternoon, because I shall be outside.\"}]}]",
             ),
         ],
         ..Default::default()
