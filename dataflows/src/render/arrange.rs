@@ -181,6 +181,20 @@ impl ArrangedView {
         }
     }
 
+    /// Takes back every key of this worker's share that is wanted, under the same condition.
+    pub fn take_back(&mut self, wanted: impl Fn(&[u8]) -> bool) {
+        let mut found = Vec::new();
+        self.read(Tick::MAX, |key, accumulator| {
+            if wanted(key) {
+                found.push((key.clone(), accumulator));
+            }
+        });
+        for (key, mut accumulator) in found {
+            accumulator.negate();
+            self.update(key, accumulator);
+        }
+    }
+
     /// Every key with rows at `tick`, with its accumulator. `tick` must not lie below the compaction frontier.
     pub fn read(&mut self, tick: Tick, mut visit: impl FnMut(&Key, Accumulator)) {
         let (mut cursor, storage) = cursor_over(self.merged.as_mut().unwrap_or(&mut self.base));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use parking_lot::Mutex;
-use pyflare_connectors::{Catalog, Log, Signal, Store, TickLog};
+use pyflare_connectors::Signal;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::admission::Admission;
@@ -19,9 +19,11 @@ use super::flush::{Flusher, FlusherHandle, stream_of};
 use super::holds::{Holds, ReadHold};
 use super::hub::{Event, Hub, HubOptions, NewSubscriber, SUBSCRIBER_QUEUE, only_project};
 use super::messages::{PeekRequest, PeekShare, ToCoordinator, ToHub, ToWorker};
+use super::options::EngineOptions;
 use super::start::{lineage, spawn, start_workers};
+use super::status::{Busy, EngineStatus};
 use super::tail::{HistoryTail, Tail};
-use super::views::{InstalledView, ViewDescription, ViewName, ViewRegistry};
+use super::views::{Relation, ViewDescription, ViewName, ViewRegistry};
 use super::worker::WorkerContext;
 use super::worker_link::{WorkerLink, WorkerLinks};
 use crate::plan::MonitorDefinition;
@@ -30,59 +32,6 @@ use crate::time::Tick;
 /// Requests may wait this long in the log before receivers are told to slow down.
 const LAG_LIMIT_MS: u64 = 30_000;
 
-/// What the engine is built from.
-pub struct EngineOptions {
-    /// Timely worker threads.
-    pub workers: usize,
-    pub log: Arc<dyn Log>,
-    pub tick_log: Arc<dyn TickLog>,
-    pub catalog: Arc<dyn Catalog>,
-    /// Where history goes; without it nothing beyond the live views is kept.
-    pub store: Option<Arc<dyn Store>>,
-    /// For the store's asynchronous calls.
-    pub runtime: tokio::runtime::Handle,
-    /// Ticks under load are this far apart.
-    pub tick_period: Duration,
-    /// Ticks without anything to do are this far apart.
-    pub idle_period: Duration,
-    pub flush_every: Duration,
-    /// Bytes of requests after which a flush does not wait for its time.
-    pub flush_bytes: u64,
-    /// Rows older than this may be deleted from the stored streams, microseconds.
-    pub stream_retention_us: Option<i64>,
-}
-
-impl EngineOptions {
-    pub fn new(
-        log: Arc<dyn Log>,
-        tick_log: Arc<dyn TickLog>,
-        catalog: Arc<dyn Catalog>,
-        store: Option<Arc<dyn Store>>,
-        runtime: tokio::runtime::Handle,
-    ) -> EngineOptions {
-        EngineOptions {
-            workers: 1,
-            log,
-            tick_log,
-            catalog,
-            store,
-            runtime,
-            tick_period: Duration::from_millis(100),
-            idle_period: Duration::from_secs(1),
-            flush_every: Duration::from_secs(10),
-            flush_bytes: 256 << 20,
-            stream_retention_us: None,
-        }
-    }
-}
-
-/// Why receivers should wait before sending more.
-#[derive(Debug, Clone)]
-pub struct Busy {
-    pub retry_after_ms: u64,
-    pub reason: String,
-}
-
 /// A view's content at one tick.
 #[derive(Debug, Clone)]
 pub struct PeekResult {
@@ -90,6 +39,8 @@ pub struct PeekResult {
     pub schema: SchemaRef,
     /// Rows in no particular order, repeated as often as they occur.
     pub batches: Vec<RecordBatch>,
+    /// How many different rows each worker holds, of all projects, in no particular order.
+    pub rows_by_worker: Vec<usize>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -106,18 +57,19 @@ pub struct SubscribeOptions {
 
 /// Frames of one view.
 pub struct Subscription {
-    view: Arc<InstalledView>,
+    relation: Relation,
+    key: Vec<usize>,
     receiver: mpsc::Receiver<Event>,
 }
 
 impl Subscription {
     pub fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.view.rendered.schema)
+        self.relation.schema()
     }
 
     /// The columns that identify a row; empty: the whole row does.
     pub fn key(&self) -> &[usize] {
-        &self.view.rendered.key_columns
+        &self.key
     }
 
     pub async fn next(&mut self) -> Event {
@@ -125,33 +77,6 @@ impl Subscription {
             reason: "the server is shutting down".into(),
         })
     }
-}
-
-/// Figures about the running engine.
-#[derive(Debug, Clone, Default)]
-pub struct EngineStatus {
-    pub workers: usize,
-    pub tick: Tick,
-    /// The newest tick that all workers have passed.
-    pub complete_tick: Tick,
-    pub replaying: bool,
-    pub failure: Option<String>,
-    /// Rows admitted, by stream: spans, metrics, logs.
-    pub rows: [u64; 3],
-    /// The streams' marks, microseconds.
-    pub marks_us: [Option<i64>; 3],
-    pub requests: u64,
-    pub duplicate_requests: u64,
-    pub rejected_rows: u64,
-    pub failed_requests: u64,
-    pub lag_ms: u64,
-    pub last_tick_micros: u64,
-    pub admitted_bytes: u64,
-    pub tail_bytes: u64,
-    pub flushed_tick: Option<Tick>,
-    pub flushed_rows: u64,
-    pub store_failure: Option<String>,
-    pub views: usize,
 }
 
 struct Shared {
@@ -340,9 +265,23 @@ impl Engine {
 
     /// Drops any view, built-in ones too: for the start-up that finds a file of `dataflows/views` gone.
     pub async fn remove(&self, name: &ViewName) -> Result<(), EngineError> {
-        let view = self.shared.views.get(name).ok_or_else(|| EngineError::Unknown {
-            name: name.to_string(),
-        })?;
+        let relation = self
+            .shared
+            .views
+            .relation(name)
+            .ok_or_else(|| EngineError::Unknown {
+                name: name.to_string(),
+            })?;
+        let Relation {
+            view,
+            companion: None,
+        } = relation
+        else {
+            return Err(EngineError::Companion {
+                name: name.to_string(),
+                view: relation.view.name.to_string(),
+            });
+        };
         let (reply, answer) = oneshot::channel();
         self.ask(ToCoordinator::Drop { id: view.id, reply })?;
         answer.await.map_err(|_| EngineError::Closed)?
@@ -357,12 +296,22 @@ impl Engine {
             .collect()
     }
 
+    /// What is derived from the views: `<view>$late` and `<view>$errors` of each.
+    pub fn companions(&self) -> Vec<Arc<ViewDescription>> {
+        let views = self.shared.views.all();
+        let relations = views.iter().flat_map(Relation::all_of);
+        relations
+            .filter(|relation| relation.companion.is_some())
+            .map(|relation| Arc::new(relation.describe()))
+            .collect()
+    }
+
     /// The project's own view of that name, else the built-in one; without a project any that is unambiguous.
     pub fn view(&self, project: Option<&str>, name: &str) -> Option<Arc<ViewDescription>> {
         self.shared
             .views
             .resolve(project, name)
-            .map(|view| Arc::new(view.describe()))
+            .map(|relation| Arc::new(relation.describe()))
     }
 
     /// Keeps all views readable at the newest complete tick.
@@ -370,9 +319,10 @@ impl Engine {
         self.shared.holds.take(&self.shared.complete)
     }
 
-    /// The view of exactly that name.
+    /// The view, or the companion, of exactly that name.
     pub fn view_named(&self, name: &ViewName) -> Option<Arc<ViewDescription>> {
-        self.shared.views.get(name).map(|view| Arc::new(view.describe()))
+        let relation = self.shared.views.relation(name)?;
+        Some(Arc::new(relation.describe()))
     }
 
     /// A view's content at the hold's tick; `project` narrows built-in views.
@@ -395,14 +345,14 @@ impl Engine {
         let unknown = || EngineError::Unknown {
             name: name.to_string(),
         };
-        let view = self.shared.views.get(name).ok_or_else(unknown)?;
-        let id = view.id;
+        let found = self.shared.views.relation(name).ok_or_else(unknown)?;
+        let relation = found.id();
         let workers = Arc::clone(&self.shared.workers);
         let shares = tokio::task::spawn_blocking(move || {
             let (reply, shares) = crossbeam_channel::bounded(workers.len());
             workers.broadcast(|| {
                 ToWorker::Peek(PeekRequest {
-                    view: id,
+                    relation,
                     tick,
                     reply: reply.clone(),
                 })
@@ -415,6 +365,10 @@ impl Engine {
         if shares.len() < self.shared.workers.len() {
             return Err(EngineError::WorkerFailed);
         }
+        let rows_by_worker = shares
+            .iter()
+            .map(|share| share.iter().map(|(batch, _)| batch.num_rows()).sum())
+            .collect();
         let mut batches = Vec::new();
         for (batch, diffs) in shares.into_iter().flatten() {
             let changes = Changes { batch, diffs };
@@ -426,8 +380,9 @@ impl Engine {
         }
         Ok(PeekResult {
             tick,
-            schema: Arc::clone(&view.rendered.schema),
+            schema: found.schema(),
             batches,
+            rows_by_worker,
         })
     }
 
@@ -435,11 +390,12 @@ impl Engine {
         let unknown = || EngineError::Unknown {
             name: name.to_string(),
         };
-        let view = self.shared.views.get(name).ok_or_else(unknown)?;
+        let relation = self.shared.views.relation(name).ok_or_else(unknown)?;
+        let key = relation.key();
         let (sender, receiver) = mpsc::channel(SUBSCRIBER_QUEUE);
         let new = NewSubscriber {
             id: self.shared.subscribers.fetch_add(1, Ordering::Relaxed),
-            view: Arc::clone(&view),
+            relation: relation.clone(),
             project: options.project,
             snapshot: options.snapshot,
             progress: options.progress,
@@ -450,7 +406,11 @@ impl Engine {
             .hub
             .send(ToHub::Subscribe(Box::new(new)))
             .map_err(|_| EngineError::Closed)?;
-        Ok(Subscription { view, receiver })
+        Ok(Subscription {
+            relation,
+            key,
+            receiver,
+        })
     }
 
     /// Rows of a stream that are not yet in the store, up to `tick`.

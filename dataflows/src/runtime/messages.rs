@@ -7,7 +7,7 @@ use pyflare_connectors::{LogRecord, Signal};
 use tokio::sync::oneshot;
 
 use super::tick_record::Command;
-use super::views::InstalledView;
+use super::views::{InstalledView, RelationId};
 use crate::time::Tick;
 
 /// One admitted request, to be decoded by one worker.
@@ -86,7 +86,7 @@ pub(crate) enum FromWorker {
 
 /// Read one view's share at a tick.
 pub(crate) struct PeekRequest {
-    pub view: u64,
+    pub relation: RelationId,
     pub tick: Tick,
     pub reply: crossbeam_channel::Sender<PeekShare>,
 }
@@ -94,9 +94,9 @@ pub(crate) struct PeekRequest {
 /// One worker's share of a view's content, with multiplicities.
 pub(crate) type PeekShare = Vec<(RecordBatch, Vec<i64>)>;
 
-/// What a view's share changed at one tick.
+/// What the share of a view, or of a companion, changed at one tick.
 pub(crate) struct ViewChange {
-    pub view: u64,
+    pub relation: RelationId,
     pub batch: RecordBatch,
     pub diffs: Vec<i64>,
     /// Retractions by which panes leave the live view; stores ignore them.

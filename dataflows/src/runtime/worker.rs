@@ -23,9 +23,9 @@ use super::messages::{
     ViewChange, ViewLeftOut,
 };
 use super::tail::HistoryTail;
-use super::views::InstalledView;
-use crate::render::tap::LeftOut;
-use crate::render::{ArrangedView, Finish, Tap};
+use super::views::{InstalledView, RelationId};
+use crate::render::left_out::LeftOut;
+use crate::render::{ArrangedView, Finish, Ledger, Tap};
 use crate::time::Tick;
 
 /// Rows of one decoded batch: large enough for vectorised evaluation, small enough for the cache.
@@ -63,6 +63,8 @@ struct WorkerState {
     decoders: [Decoder; 3],
     batches: Vec<DecodedBatch>,
     views: BTreeMap<u64, WorkerView>,
+    /// What the views leave out.
+    ledger: Ledger,
 }
 
 pub(crate) fn run(worker: &mut Worker, context: WorkerContext) {
@@ -72,6 +74,7 @@ pub(crate) fn run(worker: &mut Worker, context: WorkerContext) {
         decoders,
         batches: Vec::new(),
         views: BTreeMap::new(),
+        ledger: Ledger::build(worker),
     };
     loop {
         match state.context.receiver.try_recv() {
@@ -89,7 +92,7 @@ pub(crate) fn run(worker: &mut Worker, context: WorkerContext) {
             }
         }
     }
-    state.views.clear();
+    drop(state);
     while worker.has_dataflows() {
         if !worker.step() {
             break;
@@ -168,6 +171,7 @@ impl WorkerState {
             .iter()
             .map(|decoded| event_time(&decoded.batch))
             .collect();
+        self.ledger.open_tick(tick, commit.since);
         for (id, view) in &mut self.views {
             let mark = commit.marks[view.signal as usize];
             view.arranged.compact(commit.since);
@@ -185,10 +189,13 @@ impl WorkerState {
             view.tap
                 .drain(|key, accumulator| arranged.update(key, accumulator));
             arranged.close_tick(tick);
-            if missing.late_rows > 0 || missing.errors.rows > 0 {
+            if missing.late.rows > 0 || missing.errors.rows > 0 {
+                let page = view.installed.page();
+                self.ledger.enter_late(&page, tick, &missing.late);
+                self.ledger.enter_errors(&page, tick, &missing.errors, false);
                 left_out.push(ViewLeftOut {
                     view: *id,
-                    late_rows: missing.late_rows,
+                    late_rows: missing.late.rows,
                     error_rows: missing.errors.rows,
                     error_sample: missing.errors.sample,
                 });
@@ -199,7 +206,25 @@ impl WorkerState {
                 worker.step_or_park(Some(Duration::from_millis(10)));
             }
         }
-        let changes = self.changes(commit, &mut left_out);
+        let mut changes = self.changes(commit, &mut left_out);
+        self.ledger.close_tick(tick);
+        while !self.ledger.is_complete(tick) {
+            worker.step_or_park(Some(Duration::from_millis(10)));
+        }
+        changes.extend(
+            self.ledger
+                .take_changes(tick)
+                .into_iter()
+                .map(|entered| ViewChange {
+                    relation: RelationId {
+                        view: entered.view,
+                        companion: Some(entered.companion),
+                    },
+                    batch: entered.batch,
+                    diffs: entered.diffs,
+                    expiry: entered.expiry,
+                }),
+        );
         if let Some(tail) = &self.context.tail {
             for DecodedBatch { signal, batch, bytes } in self.batches.drain(..) {
                 tail.push_rows(signal, tick, batch, bytes);
@@ -237,17 +262,23 @@ impl WorkerState {
             let (live, expired) = view.finish.changes(&changes, until);
             for (finished, expiry) in [(live, false), (expired, true)] {
                 let Some(finished) = finished else { continue };
-                if finished.errors.rows > 0 && !expiry {
+                if finished.errors.rows > 0 {
+                    let page = view.installed.page();
+                    self.ledger
+                        .enter_errors(&page, commit.tick, &finished.errors, true);
                     left_out.push(ViewLeftOut {
                         view: *id,
                         late_rows: 0,
-                        error_rows: finished.errors.rows,
+                        error_rows: finished.errors.came(),
                         error_sample: finished.errors.sample,
                     });
                 }
                 if finished.batch.num_rows() > 0 {
                     reported.push(ViewChange {
-                        view: *id,
+                        relation: RelationId {
+                            view: *id,
+                            companion: None,
+                        },
                         batch: finished.batch,
                         diffs: finished.diffs,
                         expiry,
@@ -281,17 +312,23 @@ impl WorkerState {
             // Its input closes with it; an aggregate holds no future updates, so nothing is released by that.
             AppliedCommand::Drop { id } => {
                 self.views.remove(id);
+                self.ledger.forget(*id);
             }
             AppliedCommand::FlushCut => {}
         }
     }
 
     fn peek(&mut self, request: PeekRequest) {
-        let Some(view) = self.views.get_mut(&request.view) else {
+        let RelationId { view: id, companion } = request.relation;
+        let Some(view) = self.views.get_mut(&id) else {
             let _ = request.reply.send(Vec::new());
             return;
         };
-        debug_assert_eq!(view.installed.id, request.view);
+        if let Some(companion) = companion {
+            let share = self.ledger.read(id, companion, request.tick);
+            let _ = request.reply.send(vec![share]);
+            return;
+        }
         let mut share = Vec::new();
         let mut entries = Vec::with_capacity(PEEK_ROWS);
         let finish = &view.finish;
