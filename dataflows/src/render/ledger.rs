@@ -227,6 +227,14 @@ impl Ledger {
         self.arranged.is_complete(tick)
     }
 
+    /// No entry of this worker's share leaves before this, microseconds; at once if a view is to be forgotten.
+    pub fn next_leave(&self) -> i64 {
+        match self.forgotten.is_empty() {
+            true => self.arranged.lowest_pane(),
+            false => i64::MIN,
+        }
+    }
+
     /// The view was dropped: its entries go at the next tick.
     pub fn forget(&mut self, view: u64) {
         self.forgotten.push(view);

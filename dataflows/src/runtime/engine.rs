@@ -1,7 +1,7 @@
 //! The engine's handle, and how its parts are started and stopped.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use super::error::EngineError;
 use super::flush::{Flusher, FlusherHandle, stream_of};
 use super::holds::{Holds, ReadHold};
 use super::hub::{Event, Hub, HubOptions, NewSubscriber, SUBSCRIBER_QUEUE, only_project};
-use super::messages::{PeekRequest, PeekShare, ToCoordinator, ToHub, ToWorker};
+use super::messages::{Horizon, PeekRequest, PeekShare, ToCoordinator, ToHub, ToWorker};
 use super::options::EngineOptions;
 use super::start::{lineage, spawn, start_workers};
 use super::status::{Busy, EngineStatus};
@@ -51,6 +51,9 @@ pub struct SubscribeOptions {
     pub progress: bool,
     /// A token of an earlier frame, to continue right after it.
     pub resume: Option<String>,
+    /// What was missed since that frame comes as it was sent at first, a frame per tick that changed something,
+    /// instead of as its net.
+    pub every_tick: bool,
     /// Of built-in views only this project's rows.
     pub project: Option<String>,
 }
@@ -95,6 +98,60 @@ struct Shared {
     timely: Mutex<Option<timely::communication::WorkerGuards<()>>>,
 }
 
+impl Drop for Shared {
+    /// Without [`Engine::shutdown`], such as when a test panics, what is in the log is left for the next start.
+    fn drop(&mut self) {
+        self.stop(false);
+    }
+}
+
+impl Shared {
+    /// Stops the threads in the order in which they depend on each other; does nothing the second time.
+    fn stop(&self, drain: bool) {
+        let mut threads = std::mem::take(&mut *self.threads.lock());
+        let _ = self.coordinator.send(ToCoordinator::Shutdown { drain });
+        // The coordinator was started last and is the first to end; it has drained by then.
+        if let Some(coordinator) = threads.pop() {
+            let _ = coordinator.join();
+        }
+        match drain {
+            true => self.await_flushes(),
+            false => self.flusher.iter().for_each(FlusherHandle::stop),
+        }
+        self.workers.broadcast(|| ToWorker::Shutdown);
+        if let Some(timely) = self.timely.lock().take() {
+            for worker in timely.join() {
+                if let Err(error) = worker {
+                    tracing::error!(%error, "a worker ended in failure");
+                }
+            }
+        }
+        let _ = self.hub.send(ToHub::Shutdown);
+        if let Some(hub) = threads.pop() {
+            let _ = hub.join();
+        }
+    }
+
+    fn await_flushes(&self) {
+        let Some(flusher) = &self.flusher else {
+            return;
+        };
+        let complete = self.gauges.tick.load(Ordering::Acquire);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        // The hub asks for the last flush once it has seen the last tick.
+        while Instant::now() < deadline
+            && (self.complete.load(Ordering::Acquire) < complete
+                || flusher.state.pending.load(Ordering::Acquire) > 0)
+        {
+            if flusher.state.failing.load(Ordering::Acquire) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        flusher.stop();
+    }
+}
+
 /// The streaming engine; cheap to clone.
 #[derive(Clone)]
 pub struct Engine {
@@ -119,6 +176,7 @@ impl Engine {
         let mut links = Vec::new();
         let mut contexts = Vec::new();
         let tail = Arc::new(HistoryTail::default());
+        let failed = Arc::new(AtomicBool::new(false));
         for index in 0..worker_count {
             let (sender, receiver) = crossbeam_channel::bounded(1_024);
             links.push(WorkerLink {
@@ -131,6 +189,7 @@ impl Engine {
                 coordinator: from_workers.clone(),
                 hub: to_hub.clone(),
                 tail: options.store.is_some().then(|| Arc::clone(&tail)),
+                failed: Arc::clone(&failed),
             }));
         }
         drop(from_workers);
@@ -195,6 +254,7 @@ impl Engine {
             last_tick: 0,
             budget: super::coordinator::FIRST_BUDGET,
             last_flush: Instant::now(),
+            horizon: Horizon::NEVER,
         };
         let replayed = coordinator.replay()?;
         tracing::info!(
@@ -400,6 +460,7 @@ impl Engine {
             snapshot: options.snapshot,
             progress: options.progress,
             resume: options.resume,
+            every_tick: options.every_tick,
             sender,
         };
         self.shared
@@ -522,44 +583,7 @@ impl Engine {
 
     /// Drains the log, flushes the store and joins every thread. Blocks.
     pub fn shutdown(&self) {
-        let _ = self.shared.coordinator.send(ToCoordinator::Shutdown);
-        let mut threads = std::mem::take(&mut *self.shared.threads.lock());
-        // The coordinator was started last and is the first to end; it has drained by then.
-        if let Some(coordinator) = threads.pop() {
-            let _ = coordinator.join();
-        }
-        self.await_flushes();
-        self.shared.workers.broadcast(|| ToWorker::Shutdown);
-        if let Some(timely) = self.shared.timely.lock().take() {
-            for worker in timely.join() {
-                if let Err(error) = worker {
-                    tracing::error!(%error, "a worker ended in failure");
-                }
-            }
-        }
-        let _ = self.shared.hub.send(ToHub::Shutdown);
-        if let Some(hub) = threads.pop() {
-            let _ = hub.join();
-        }
-    }
-
-    fn await_flushes(&self) {
-        let Some(flusher) = &self.shared.flusher else {
-            return;
-        };
-        let complete = self.shared.gauges.tick.load(Ordering::Acquire);
-        let deadline = Instant::now() + Duration::from_secs(30);
-        // The hub asks for the last flush once it has seen the last tick.
-        while Instant::now() < deadline
-            && (self.shared.complete.load(Ordering::Acquire) < complete
-                || flusher.state.pending.load(Ordering::Acquire) > 0)
-        {
-            if flusher.state.failing.load(Ordering::Acquire) {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        flusher.stop();
+        self.shared.stop(true);
     }
 
     fn ask(&self, message: ToCoordinator) -> Result<(), EngineError> {

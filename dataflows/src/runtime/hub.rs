@@ -66,6 +66,7 @@ pub(crate) struct NewSubscriber {
     pub snapshot: bool,
     pub progress: bool,
     pub resume: Option<String>,
+    pub every_tick: bool,
     pub sender: mpsc::Sender<Event>,
 }
 
@@ -384,8 +385,21 @@ impl Hub {
         };
         match resumed {
             Some(from) => {
-                let missed: Vec<Changes> = self.state.rings[&subscriber.new.relation.id()].since(from);
-                subscriber.send(&self.lineage, complete + 1, false, consolidate(&missed));
+                let missed = self.state.rings[&subscriber.new.relation.id()].since(from);
+                if subscriber.new.every_tick {
+                    for (tick, changes) in missed {
+                        // A queue that is full asks for a snapshot.
+                        if matches!(subscriber.state, State::Live) {
+                            subscriber.send(&self.lineage, tick + 1, false, Some(changes));
+                        }
+                    }
+                    if matches!(subscriber.state, State::Live) {
+                        subscriber.send(&self.lineage, complete + 1, false, None);
+                    }
+                } else {
+                    let missed: Vec<Changes> = missed.into_iter().map(|(_, changes)| changes).collect();
+                    subscriber.send(&self.lineage, complete + 1, false, consolidate(&missed));
+                }
                 self.state.subscribers.insert(id, subscriber);
             }
             None => {
@@ -566,11 +580,11 @@ impl Ring {
         }
     }
 
-    fn since(&self, from: Tick) -> Vec<Changes> {
+    fn since(&self, from: Tick) -> Vec<(Tick, Changes)> {
         self.frames
             .iter()
             .filter(|(tick, _)| *tick >= from)
-            .map(|(_, changes)| changes.clone())
+            .cloned()
             .collect()
     }
 }

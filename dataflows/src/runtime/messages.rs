@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::tick_record::Command;
 use super::views::{InstalledView, RelationId};
-use crate::time::Tick;
+use crate::time::{Tick, tick_us};
 
 /// One admitted request, to be decoded by one worker.
 pub(crate) struct AdmittedRequest {
@@ -79,9 +79,43 @@ pub(crate) enum FromWorker {
     },
     Done {
         worker: usize,
+        horizon: Horizon,
     },
     /// It ended by a panic.
     Failed,
+}
+
+/// Until when nothing leaves a worker's views if nothing arrives.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Horizon {
+    /// No pane expires while its stream's mark lies below, microseconds.
+    pub marks: [i64; 3],
+    /// No entry leaves a companion while the tick lies below, microseconds.
+    pub tick: i64,
+}
+
+impl Horizon {
+    pub const NEVER: Horizon = Horizon {
+        marks: [i64::MAX; 3],
+        tick: i64::MAX,
+    };
+
+    /// The earlier of both.
+    pub fn least(self, other: Horizon) -> Horizon {
+        Horizon {
+            marks: [0, 1, 2].map(|signal| self.marks[signal].min(other.marks[signal])),
+            tick: self.tick.min(other.tick),
+        }
+    }
+
+    /// Whether a tick without rows and commands changes nothing.
+    pub fn lies_beyond(&self, tick: Tick, marks: &[Option<i64>; 3]) -> bool {
+        tick_us(tick) < self.tick
+            && marks
+                .iter()
+                .zip(self.marks)
+                .all(|(mark, horizon)| mark.is_none_or(|mark| mark < horizon))
+    }
 }
 
 /// Read one view's share at a tick.
@@ -144,5 +178,8 @@ pub(crate) enum ToCoordinator {
     Flush {
         reply: oneshot::Sender<Tick>,
     },
-    Shutdown,
+    /// Stop; with `drain` only once everything in the log is admitted and flushed.
+    Shutdown {
+        drain: bool,
+    },
 }

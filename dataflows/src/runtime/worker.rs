@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, RecordBatch};
@@ -19,8 +20,8 @@ use pyflare_operators::decode::{self, BodyEncoding, Decoder, Origin, OtlpSignal}
 use timely::worker::Worker;
 
 use super::messages::{
-    AdmittedRequest, AppliedCommand, Commit, DecodeSummary, FromWorker, PeekRequest, ToHub, ToWorker,
-    ViewChange, ViewLeftOut,
+    AdmittedRequest, AppliedCommand, Commit, DecodeSummary, FromWorker, Horizon, PeekRequest, ToHub,
+    ToWorker, ViewChange, ViewLeftOut,
 };
 use super::tail::HistoryTail;
 use super::views::{InstalledView, RelationId};
@@ -40,7 +41,12 @@ pub(crate) struct WorkerContext {
     pub hub: Sender<ToHub>,
     /// Where rows go for history; `None` without a store.
     pub tail: Option<Arc<HistoryTail>>,
+    /// Set when a worker has ended by a panic: the others would wait for its share for ever.
+    pub failed: Arc<AtomicBool>,
 }
+
+/// Another worker has ended by a panic.
+struct PeerFailed;
 
 /// A view on this worker.
 struct WorkerView {
@@ -83,7 +89,11 @@ pub(crate) fn run(worker: &mut Worker, context: WorkerContext) {
                 marks,
                 requests,
             }) => state.decode(tick, marks, requests),
-            Ok(ToWorker::Commit(commit)) => state.commit(worker, &commit),
+            Ok(ToWorker::Commit(commit)) => {
+                if state.commit(worker, &commit).is_err() {
+                    break;
+                }
+            }
             Ok(ToWorker::Peek(request)) => state.peek(request),
             Ok(ToWorker::Shutdown) | Err(TryRecvError::Disconnected) => break,
             // Idle traces are merged while the worker has nothing else to do.
@@ -92,10 +102,17 @@ pub(crate) fn run(worker: &mut Worker, context: WorkerContext) {
             }
         }
     }
+    let failed = Arc::clone(&state.context.failed);
     drop(state);
-    while worker.has_dataflows() {
+    while worker.has_dataflows() && !failed.load(Ordering::Acquire) {
         if !worker.step() {
             break;
+        }
+    }
+    // What a failed worker leaves unfinished is finished by nobody, and timely waits for what is installed.
+    if failed.load(Ordering::Acquire) {
+        for dataflow in worker.installed_dataflows() {
+            worker.drop_dataflow(dataflow);
         }
     }
 }
@@ -163,7 +180,7 @@ impl WorkerState {
         }
     }
 
-    fn commit(&mut self, worker: &mut Worker, commit: &Commit) {
+    fn commit(&mut self, worker: &mut Worker, commit: &Commit) -> Result<(), PeerFailed> {
         let tick = commit.tick;
         let mut left_out = Vec::new();
         let event_times: Vec<ArrayRef> = self
@@ -202,15 +219,11 @@ impl WorkerState {
             }
         }
         for view in self.views.values() {
-            while !view.arranged.is_complete(tick) {
-                worker.step_or_park(Some(Duration::from_millis(10)));
-            }
+            self.step_until(worker, || view.arranged.is_complete(tick))?;
         }
         let mut changes = self.changes(commit, &mut left_out);
         self.ledger.close_tick(tick);
-        while !self.ledger.is_complete(tick) {
-            worker.step_or_park(Some(Duration::from_millis(10)));
-        }
+        self.step_until(worker, || self.ledger.is_complete(tick))?;
         changes.extend(
             self.ledger
                 .take_changes(tick)
@@ -243,7 +256,32 @@ impl WorkerState {
         });
         let _ = self.context.coordinator.send(FromWorker::Done {
             worker: self.context.index,
+            horizon: self.horizon(),
         });
+        Ok(())
+    }
+
+    fn step_until(&self, worker: &mut Worker, done: impl Fn() -> bool) -> Result<(), PeerFailed> {
+        while !done() {
+            if self.context.failed.load(Ordering::Acquire) {
+                return Err(PeerFailed);
+            }
+            worker.step_or_park(Some(Duration::from_millis(10)));
+        }
+        Ok(())
+    }
+
+    fn horizon(&self) -> Horizon {
+        let mut horizon = Horizon {
+            tick: self.ledger.next_leave(),
+            ..Horizon::NEVER
+        };
+        for view in self.views.values() {
+            let leaves = view.tap.view().rule.leaves_at(view.arranged.lowest_pane());
+            let mark = &mut horizon.marks[view.signal as usize];
+            *mark = leaves.min(*mark);
+        }
+        horizon
     }
 
     fn changes(&mut self, commit: &Commit, left_out: &mut Vec<ViewLeftOut>) -> Vec<ViewChange> {
