@@ -86,6 +86,13 @@ impl PaneRule {
         }
     }
 
+    /// The pane that ends at `pane_end` leaves once the stream's mark is here.
+    pub fn leaves_at(&self, pane_end: i64) -> i64 {
+        pane_end
+            .saturating_add(self.lateness_us)
+            .saturating_add(self.retention_us)
+    }
+
     /// Panes that end at or before this have left the view, given the stream's mark.
     pub fn expired_until(&self, mark_us: Option<i64>) -> Option<i64> {
         mark_us.map(|mark| {

@@ -40,7 +40,8 @@ impl history::LiveSource for EngineSource {
     }
 
     fn views(&self, scope: &history::Scope) -> Vec<history::ViewDescription> {
-        let views = self.engine.views();
+        let mut views = self.engine.views();
+        views.extend(self.engine.companions());
         let visible = views
             .iter()
             .filter(|view| scope.sees(view.name.project.as_deref()) && !is_temporary(&view.name));
@@ -49,7 +50,7 @@ impl history::LiveSource for EngineSource {
                 name: view.name.name.clone(),
                 project: view.name.project.clone(),
                 schema: Arc::clone(&view.schema),
-                stored: self.stored,
+                stored: self.stored && view.companion_of.is_none(),
             })
             .collect()
     }
@@ -170,7 +171,7 @@ fn engine_failure(error: &EngineError) -> live::Failure {
     let kind = match error {
         EngineError::Exists { .. } => live::FailureKind::Conflict,
         EngineError::Unknown { .. } => live::FailureKind::NotFound,
-        EngineError::Builtin { .. } => live::FailureKind::Conflict,
+        EngineError::Builtin { .. } | EngineError::Companion { .. } => live::FailureKind::Conflict,
         EngineError::Plan(_) => live::FailureKind::Invalid,
         EngineError::Closed | EngineError::WorkerFailed => live::FailureKind::Unavailable,
         _ => live::FailureKind::Internal,
@@ -253,6 +254,7 @@ impl live::Views for EngineViews {
             progress,
             resume,
             project,
+            ..SubscribeOptions::default()
         };
         let subscription = self
             .engine

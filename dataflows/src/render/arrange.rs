@@ -90,6 +90,8 @@ pub(crate) struct ArrangedView {
     /// By group alone, where the result does not show the pane.
     merged: Option<KeyTrace>,
     probe: ProbeHandle<Tick>,
+    /// Of the operator that tracks the lowest pane, where it is one of its own.
+    lowest_probe: Option<ProbeHandle<Tick>>,
     changes: Rc<RefCell<Vec<Change>>>,
     /// No key of this worker's share has a pane below this.
     lowest_pane: Rc<Cell<i64>>,
@@ -101,25 +103,26 @@ impl ArrangedView {
         let probe = ProbeHandle::new();
         let changes: Rc<RefCell<Vec<Change>>> = Rc::default();
         let lowest_pane = Rc::new(Cell::new(i64::MAX));
-        let (mut input, base, merged) = worker.dataflow_named(name, |scope| {
+        let (mut input, base, merged, lowest_probe) = worker.dataflow_named(name, |scope| {
             let (input, updates) = scope.new_collection::<Key, Diff>();
             let base = updates.arrange_by_self_named("panes");
             let base_trace = base.trace.clone();
-            track_lowest_pane(&base, &lowest_pane);
-            let merged = match layout {
+            let lowest = Rc::clone(&lowest_pane);
+            let (merged, lowest_probe) = match layout {
                 Layout::Merged => {
+                    let lowest_probe = track_lowest_pane(&base, lowest);
                     let groups = base.as_collection(|key, ()| Key::from(&key[PANE_BYTES..]));
                     let merged = groups.arrange_by_self_named("groups");
                     let trace = merged.trace.clone();
-                    report_changes(merged, layout, &changes, &probe);
-                    Some(trace)
+                    report_changes(merged, layout, &changes, None, &probe);
+                    (Some(trace), Some(lowest_probe))
                 }
                 Layout::Rows | Layout::Groups => {
-                    report_changes(base, layout, &changes, &probe);
-                    None
+                    report_changes(base, layout, &changes, Some(lowest), &probe);
+                    (None, None)
                 }
             };
-            (input, base_trace, merged)
+            (input, base_trace, merged, lowest_probe)
         });
         input.advance_to(start);
         input.flush();
@@ -128,6 +131,7 @@ impl ArrangedView {
             base,
             merged,
             probe,
+            lowest_probe,
             changes,
             lowest_pane,
         }
@@ -144,11 +148,17 @@ impl ArrangedView {
     }
 
     pub fn is_complete(&self, tick: Tick) -> bool {
-        !self.probe.less_equal(&tick)
+        let probes = self.lowest_probe.iter().chain([&self.probe]);
+        !probes.into_iter().any(|probe| probe.less_equal(&tick))
     }
 
     pub fn take_changes(&mut self) -> Vec<Change> {
         std::mem::take(&mut *self.changes.borrow_mut())
+    }
+
+    /// No key of this worker's share has a pane below this, as far as is known.
+    pub fn lowest_pane(&self) -> i64 {
+        self.lowest_pane.get()
     }
 
     /// Takes back every pane that ended at or before `until`, at the input's current tick.
@@ -177,6 +187,20 @@ impl ArrangedView {
         }
         self.lowest_pane.set(lowest);
         for (key, accumulator) in expired {
+            self.update(key, accumulator);
+        }
+    }
+
+    /// Takes back every key of this worker's share that is wanted, under the same condition.
+    pub fn take_back(&mut self, wanted: impl Fn(&[u8]) -> bool) {
+        let mut found = Vec::new();
+        self.read(Tick::MAX, |key, accumulator| {
+            if wanted(key) {
+                found.push((key.clone(), accumulator));
+            }
+        });
+        for (key, mut accumulator) in found {
+            accumulator.negate();
             self.update(key, accumulator);
         }
     }
@@ -227,20 +251,33 @@ fn sum_through(cursor: &mut KeyCursor, storage: &Vec<KeyBatch>, tick: Tick) -> O
     sum.filter(|sum| !sum.is_zero())
 }
 
-fn track_lowest_pane<'scope>(base: &Arranged<'scope, KeyTrace>, lowest: &Rc<Cell<i64>>) {
-    let lowest = Rc::clone(lowest);
-    base.stream
-        .clone()
-        .sink(Pipeline, "lowest pane", move |(input, _frontier)| {
-            input.for_each(|_capability, spans| {
-                for batch in spans.drain(..).filter_map(|span| span.inner) {
-                    // Keys are sorted and lead with the pane.
-                    if let Some(key) = batch.cursor().get_key(&batch) {
-                        lowest.set(lowest.get().min(pane_of(key)));
-                    }
-                }
-            });
-        });
+/// For an arrangement whose changes nobody reports.
+fn track_lowest_pane<'scope>(base: &Arranged<'scope, KeyTrace>, lowest: Rc<Cell<i64>>) -> ProbeHandle<Tick> {
+    let probe = ProbeHandle::new();
+    let stream = base.stream.clone();
+    let tracked = stream.unary_frontier::<CapacityContainerBuilder<Vec<()>>, _, _, _>(
+        Pipeline,
+        "lowest pane",
+        move |_capability, _info| {
+            move |(input, _frontier), _output| {
+                input.for_each(|_capability, spans| {
+                    let batches: Vec<KeyBatch> = spans.drain(..).filter_map(|span| span.inner).collect();
+                    lower_to_first_pane(&lowest, &batches);
+                });
+            }
+        },
+    );
+    tracked.probe_with(&probe);
+    probe
+}
+
+fn lower_to_first_pane(lowest: &Cell<i64>, batches: &[KeyBatch]) {
+    for batch in batches {
+        // Keys are sorted and lead with the pane.
+        if let Some(key) = batch.cursor().get_key(batch) {
+            lowest.set(lowest.get().min(pane_of(key)));
+        }
+    }
 }
 
 /// Hands every key's change at every tick to `changes`, and lets `probe` follow.
@@ -248,6 +285,7 @@ fn report_changes<'scope>(
     arranged: Arranged<'scope, KeyTrace>,
     layout: Layout,
     changes: &Rc<RefCell<Vec<Change>>>,
+    lowest: Option<Rc<Cell<i64>>>,
     probe: &ProbeHandle<Tick>,
 ) {
     let changes = Rc::clone(changes);
@@ -269,6 +307,9 @@ fn report_changes<'scope>(
                             batches.extend(span.inner);
                         }
                     });
+                    if let Some(lowest) = &lowest {
+                        lower_to_first_pane(lowest, &batches);
+                    }
                     if !batches.is_empty() {
                         let mut changes = changes.borrow_mut();
                         match layout {

@@ -9,9 +9,8 @@ use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::{cast, nullif};
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::physical_expr::PhysicalExpr;
-use pyflare_operators::aggregate::{Accumulator, CellKind, Reading, read, row_counts};
+use pyflare_operators::aggregate::{Accumulator, CellKind, GroupError, Reading, read, row_counts};
 
-use super::pipeline::RowErrors;
 use crate::plan::{Aggregate, AggregateFunction, Expr, PlanError, compile};
 
 /// The cells of a view's accumulators and how its aggregate columns read them.
@@ -170,8 +169,8 @@ impl CellPlan {
         self.outputs.iter().map(|output| output.field.clone())
     }
 
-    /// The aggregate columns of many groups; a group whose result does not fit its type is NULL and counted.
-    pub fn read(&self, groups: &[&Accumulator], errors: &mut RowErrors) -> Vec<ArrayRef> {
+    /// The aggregate columns of many groups; a group whose result does not fit its type is NULL and a misfit.
+    pub fn read(&self, groups: &[&Accumulator], misfits: &mut Vec<GroupError>) -> Vec<ArrayRef> {
         self.outputs
             .iter()
             .map(|output| match output.source {
@@ -183,12 +182,8 @@ impl CellPlan {
                         (CellKind::Extremes, DataType::Int32) => &DataType::Int64,
                         _ => data_type,
                     };
-                    let mut misfits = Vec::new();
-                    let array = read(groups.iter().copied(), cell, kind, reading, stored, &mut misfits)
+                    let array = read(groups.iter().copied(), cell, kind, reading, stored, misfits)
                         .expect("invariant: the reading was planned for its cell");
-                    for misfit in misfits {
-                        errors.record(|| misfit.to_string());
-                    }
                     match stored == data_type {
                         true => array,
                         false => cast(&array, data_type).expect("invariant: the values came from this type"),

@@ -10,7 +10,8 @@ use arrow::row::RowConverter;
 use pyflare_operators::aggregate::Accumulator;
 
 use super::arrange::{Change, PANE_BYTES, pane_of};
-use super::pipeline::{Flow, RowErrors, batch_of};
+use super::left_out::{RowErrors, project_of};
+use super::pipeline::{Flow, batch_of};
 use super::tap::{group_converter, key_converter};
 use super::view::{Layout, RenderedView};
 use crate::plan::PlanError;
@@ -39,7 +40,8 @@ impl Finish {
 
     /// The rows that stand for these keys, each with the given difference.
     pub fn rows(&self, entries: &[(&[u8], &Accumulator, i64)]) -> Finished {
-        let mut errors = RowErrors::default();
+        let mut errors = RowErrors::of_groups();
+        let mut misfits = Vec::new();
         let parser = self.converter.parser();
         let parsed = entries.iter().map(|(key, ..)| parser.parse(key));
         let mut columns = self
@@ -50,7 +52,7 @@ impl Finish {
             columns.remove(0);
         }
         let groups: Vec<&Accumulator> = entries.iter().map(|(_, accumulator, _)| *accumulator).collect();
-        columns.extend(self.view.cells.read(&groups, &mut errors));
+        columns.extend(self.view.cells.read(&groups, &mut misfits));
         let diffs = match self.view.layout {
             Layout::Rows => entries
                 .iter()
@@ -59,6 +61,10 @@ impl Finish {
             Layout::Groups | Layout::Merged => entries.iter().map(|(.., sign)| *sign).collect(),
         };
         let batch = batch_of(&self.view.finish_schema, columns, entries.len());
+        for misfit in misfits {
+            let group = misfit.group;
+            errors.record(project_of(&batch, group), diffs[group], misfit);
+        }
         let flow = self.view.above.run(
             Flow {
                 batch,

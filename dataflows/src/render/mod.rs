@@ -3,12 +3,15 @@
 //! A plan is split at its aggregate: what lies below runs vectorised on Arrow batches ([`pipeline`]) and ends in
 //! a [`tap`], which folds a tick's rows into one accumulator per (pane, key) *before* differential dataflow sees
 //! them; the arrangement of these accumulators ([`arrange`]) is all the state there is; what lies above is computed
-//! from accumulators when they are read or changed ([`finish`]).
+//! from accumulators when they are read or changed ([`finish`]). What is left out on the way, late rows and rows in
+//! error ([`left_out`]), is kept like a view too ([`ledger`]).
 
 pub(crate) mod arrange;
 pub(crate) mod cells;
 pub(crate) mod finish;
 pub(crate) mod key_cache;
+pub(crate) mod ledger;
+pub(crate) mod left_out;
 pub(crate) mod pipeline;
 pub(crate) mod tap;
 pub(crate) mod view;
@@ -16,5 +19,7 @@ pub(crate) mod view;
 pub(crate) use arrange::ArrangedView;
 pub(crate) use finish::Finish;
 pub(crate) use key_cache::KeyCache;
+pub use ledger::Companion;
+pub(crate) use ledger::{Ledger, Page};
 pub(crate) use tap::Tap;
 pub(crate) use view::RenderedView;

@@ -17,6 +17,7 @@ use datafusion::error::DataFusionError;
 use datafusion::physical_expr::PhysicalExpr;
 use pyflare_operators::fields;
 
+use super::left_out::{RowErrors, project_of};
 use crate::plan::{Plan, PlanError, WINDOW_END, WINDOW_START, compile};
 use crate::time::window_start;
 
@@ -27,18 +28,11 @@ pub(crate) struct Flow {
     pub carried: Int64Array,
 }
 
-/// Rows left out because an expression failed on them, with the first message.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct RowErrors {
-    pub rows: u64,
-    pub sample: Option<String>,
-}
-
-impl RowErrors {
-    pub fn record(&mut self, message: impl FnOnce() -> String) {
-        self.rows += 1;
-        if self.sample.is_none() {
-            self.sample = Some(message());
+impl Flow {
+    fn slice(&self, offset: usize, rows: usize) -> Flow {
+        Flow {
+            batch: self.batch.slice(offset, rows),
+            carried: self.carried.slice(offset, rows),
         }
     }
 }
@@ -281,7 +275,7 @@ pub(crate) fn evaluate(
     }
     let mut pieces: Vec<Vec<ArrayRef>> = Vec::new();
     let mut good = vec![false; flow.batch.num_rows()];
-    bisect(expressions, &flow.batch, 0, &mut pieces, &mut good, errors);
+    bisect(expressions, &flow, 0, &mut pieces, &mut good, errors);
     let arrays = (0..expressions.len())
         .map(|index| {
             let parts: Vec<&dyn Array> = pieces.iter().map(|piece| piece[index].as_ref()).collect();
@@ -300,33 +294,30 @@ pub(crate) fn evaluate(
 
 fn bisect(
     expressions: &[Arc<dyn PhysicalExpr>],
-    batch: &RecordBatch,
+    flow: &Flow,
     offset: usize,
     pieces: &mut Vec<Vec<ArrayRef>>,
     good: &mut [bool],
     errors: &mut RowErrors,
 ) {
-    let rows = batch.num_rows();
+    let rows = flow.batch.num_rows();
     if rows == 0 {
         return;
     }
-    match evaluate_all(expressions, batch) {
+    match evaluate_all(expressions, &flow.batch) {
         Ok(arrays) => {
             good[offset..offset + rows].fill(true);
             pieces.push(arrays);
         }
-        Err(error) if rows == 1 => errors.record(|| error.to_string()),
+        Err(error) if rows == 1 => {
+            let project = project_of(&flow.batch, 0);
+            errors.record(project, flow.carried.value(0), error.strip_backtrace());
+        }
         Err(_) => {
             let half = rows / 2;
-            bisect(expressions, &batch.slice(0, half), offset, pieces, good, errors);
-            bisect(
-                expressions,
-                &batch.slice(half, rows - half),
-                offset + half,
-                pieces,
-                good,
-                errors,
-            );
+            let (first, second) = (flow.slice(0, half), flow.slice(half, rows - half));
+            bisect(expressions, &first, offset, pieces, good, errors);
+            bisect(expressions, &second, offset + half, pieces, good, errors);
         }
     }
 }

@@ -13,7 +13,8 @@ use pyflare_operators::aggregate::{Accumulator, Combiner};
 
 use super::arrange::Key;
 use super::key_cache::KeyCache;
-use super::pipeline::{Flow, RowErrors, batch_of, evaluate};
+use super::left_out::{LateRows, LeftOut, project_of};
+use super::pipeline::{Flow, batch_of, evaluate};
 use super::view::RenderedView;
 use crate::plan::PlanError;
 use crate::time::window_start;
@@ -22,13 +23,6 @@ pub(crate) struct Tap {
     view: Arc<RenderedView>,
     converter: RowConverter,
     combiner: Combiner,
-}
-
-/// What a tap left out of one tick.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct LeftOut {
-    pub late_rows: u64,
-    pub errors: RowErrors,
 }
 
 /// Encodes a key: the pane, then the group.
@@ -95,7 +89,7 @@ impl Tap {
         };
         let batch = batch_of(self.view.below_input(), source.columns().to_vec(), rows);
         let flow = self.view.below.run(Flow { batch, carried }, &mut left_out.errors);
-        let flow = drop_late(flow, self.view.rule.expired_until(mark_us), left_out);
+        let flow = drop_late(flow, self.view.rule.expired_until(mark_us), &mut left_out.late);
         if flow.batch.num_rows() == 0 {
             return;
         }
@@ -103,7 +97,7 @@ impl Tap {
         let (mut arrays, flow) = evaluate(self.view.expressions(), flow, &mut left_out.errors);
         let rest = arrays.split_off(keys);
         let mut key_arrays: Vec<ArrayRef> = Vec::with_capacity(keys + 1);
-        key_arrays.push(Arc::new(flow.carried));
+        key_arrays.push(Arc::new(flow.carried.clone()));
         key_arrays.extend(arrays.into_iter().map(normalise));
         let encoded = cache.encode(&self.converter, key_arrays);
         let inputs = self.view.cells.inputs(rest);
@@ -112,7 +106,8 @@ impl Tap {
             .fold(&*encoded, &inputs, None, 1, &mut bad_rows)
             .expect("invariant: the cells were planned for these inputs");
         for bad in bad_rows {
-            left_out.errors.record(|| bad.to_string());
+            let project = project_of(&flow.batch, bad.row);
+            left_out.errors.record(project, 1, bad);
         }
     }
 
@@ -123,18 +118,15 @@ impl Tap {
     }
 }
 
-fn drop_late(flow: Flow, expired_until: Option<i64>, left_out: &mut LeftOut) -> Flow {
+fn drop_late(flow: Flow, expired_until: Option<i64>, late_rows: &mut LateRows) -> Flow {
     let Some(until) = expired_until else { return flow };
-    let late = flow
-        .carried
-        .values()
-        .iter()
-        .filter(|pane| **pane <= until)
-        .count();
-    if late == 0 {
+    let panes = flow.carried.values();
+    if panes.iter().all(|pane| *pane > until) {
         return flow;
     }
-    left_out.late_rows += late as u64;
+    for (row, pane) in panes.iter().enumerate().filter(|(_, pane)| **pane <= until) {
+        late_rows.add(project_of(&flow.batch, row), *pane, 1);
+    }
     let on_time: BooleanArray = flow
         .carried
         .values()

@@ -20,7 +20,7 @@ use super::EngineError;
 use super::admission::{Admission, Taken};
 use super::flush::FlusherHandle;
 use super::holds::Holds;
-use super::messages::{AppliedCommand, Commit, DecodeSummary, FromWorker, ToCoordinator, ToWorker};
+use super::messages::{AppliedCommand, Commit, DecodeSummary, FromWorker, Horizon, ToCoordinator, ToWorker};
 use super::tail::HistoryTail;
 use super::tick_record::{Command, FORMAT, TickRecord};
 use super::views::{InstalledView, ViewName, ViewRegistry};
@@ -83,6 +83,8 @@ pub(crate) struct Coordinator {
     pub last_tick: Tick,
     pub budget: usize,
     pub last_flush: Instant,
+    /// Until when nothing leaves the views by itself, as of the last committed tick.
+    pub horizon: Horizon,
 }
 
 /// A command waiting for its tick, with whom to tell.
@@ -109,16 +111,28 @@ impl Coordinator {
             .map_err(|error| EngineError::TickLog {
                 detail: error.to_string(),
             })?;
-        let mut replayed = 0;
-        for payload in records {
+        let (mut replayed, newest) = (0, records.len());
+        for (index, payload) in records.into_iter().enumerate() {
             let record = TickRecord::decode(&payload).map_err(|detail| EngineError::TickLog {
                 detail: format!("a tick record cannot be read: {detail}"),
             })?;
+            // The newest tick is always emitted: readers begin there.
+            if index + 1 < newest && self.is_eventless(&record) {
+                self.admission.close_logged(&record.partitions, &record.marks);
+                continue;
+            }
             self.replay_tick(record)?;
             replayed += 1;
         }
         self.gauges.replaying.store(false, Ordering::Release);
         Ok(replayed)
+    }
+
+    /// Whether a logged tick changed no view: only time passed, and nothing's time was over.
+    fn is_eventless(&self, record: &TickRecord) -> bool {
+        record.partitions.is_empty()
+            && record.commands.is_empty()
+            && self.horizon.lies_beyond(record.tick, &self.admission.marks())
     }
 
     fn replay_tick(&mut self, record: TickRecord) -> Result<(), EngineError> {
@@ -149,6 +163,7 @@ impl Coordinator {
     }
 
     pub fn run(mut self) -> Result<(), EngineError> {
+        let mut drain = true;
         let mut pending = Vec::new();
         let mut last_start = Instant::now();
         loop {
@@ -182,7 +197,10 @@ impl Coordinator {
                     pending.push(Pending::Flush(reply));
                     continue;
                 }
-                Ok(ToCoordinator::Shutdown) => break,
+                Ok(ToCoordinator::Shutdown { drain: wanted }) => {
+                    drain = wanted;
+                    break;
+                }
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -190,7 +208,10 @@ impl Coordinator {
             self.tick(std::mem::take(&mut pending))?;
         }
         // Everything admitted so far becomes history before the process ends.
-        self.drain()
+        if drain {
+            self.drain()?;
+        }
+        Ok(())
     }
 
     fn drain(&mut self) -> Result<(), EngineError> {
@@ -396,9 +417,11 @@ impl Coordinator {
         });
         self.workers.broadcast(|| ToWorker::Commit(Arc::clone(&commit)));
         let mut done = BTreeSet::new();
+        self.horizon = Horizon::NEVER;
         while done.len() < self.workers.len() {
             match self.from_workers.recv() {
-                Ok(FromWorker::Done { worker }) => {
+                Ok(FromWorker::Done { worker, horizon }) => {
+                    self.horizon = self.horizon.least(horizon);
                     done.insert(worker);
                 }
                 Ok(FromWorker::Decoded { .. }) => unreachable!("a worker commits after it decoded"),

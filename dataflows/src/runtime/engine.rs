@@ -1,14 +1,14 @@
 //! The engine's handle, and how its parts are started and stopped.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use parking_lot::Mutex;
-use pyflare_connectors::{Catalog, Log, Signal, Store, TickLog};
+use pyflare_connectors::Signal;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::admission::Admission;
@@ -18,10 +18,12 @@ use super::error::EngineError;
 use super::flush::{Flusher, FlusherHandle, stream_of};
 use super::holds::{Holds, ReadHold};
 use super::hub::{Event, Hub, HubOptions, NewSubscriber, SUBSCRIBER_QUEUE, only_project};
-use super::messages::{PeekRequest, PeekShare, ToCoordinator, ToHub, ToWorker};
+use super::messages::{Horizon, PeekRequest, PeekShare, ToCoordinator, ToHub, ToWorker};
+use super::options::EngineOptions;
 use super::start::{lineage, spawn, start_workers};
+use super::status::{Busy, EngineStatus};
 use super::tail::{HistoryTail, Tail};
-use super::views::{InstalledView, ViewDescription, ViewName, ViewRegistry};
+use super::views::{Relation, ViewDescription, ViewName, ViewRegistry};
 use super::worker::WorkerContext;
 use super::worker_link::{WorkerLink, WorkerLinks};
 use crate::plan::MonitorDefinition;
@@ -30,59 +32,6 @@ use crate::time::Tick;
 /// Requests may wait this long in the log before receivers are told to slow down.
 const LAG_LIMIT_MS: u64 = 30_000;
 
-/// What the engine is built from.
-pub struct EngineOptions {
-    /// Timely worker threads.
-    pub workers: usize,
-    pub log: Arc<dyn Log>,
-    pub tick_log: Arc<dyn TickLog>,
-    pub catalog: Arc<dyn Catalog>,
-    /// Where history goes; without it nothing beyond the live views is kept.
-    pub store: Option<Arc<dyn Store>>,
-    /// For the store's asynchronous calls.
-    pub runtime: tokio::runtime::Handle,
-    /// Ticks under load are this far apart.
-    pub tick_period: Duration,
-    /// Ticks without anything to do are this far apart.
-    pub idle_period: Duration,
-    pub flush_every: Duration,
-    /// Bytes of requests after which a flush does not wait for its time.
-    pub flush_bytes: u64,
-    /// Rows older than this may be deleted from the stored streams, microseconds.
-    pub stream_retention_us: Option<i64>,
-}
-
-impl EngineOptions {
-    pub fn new(
-        log: Arc<dyn Log>,
-        tick_log: Arc<dyn TickLog>,
-        catalog: Arc<dyn Catalog>,
-        store: Option<Arc<dyn Store>>,
-        runtime: tokio::runtime::Handle,
-    ) -> EngineOptions {
-        EngineOptions {
-            workers: 1,
-            log,
-            tick_log,
-            catalog,
-            store,
-            runtime,
-            tick_period: Duration::from_millis(100),
-            idle_period: Duration::from_secs(1),
-            flush_every: Duration::from_secs(10),
-            flush_bytes: 256 << 20,
-            stream_retention_us: None,
-        }
-    }
-}
-
-/// Why receivers should wait before sending more.
-#[derive(Debug, Clone)]
-pub struct Busy {
-    pub retry_after_ms: u64,
-    pub reason: String,
-}
-
 /// A view's content at one tick.
 #[derive(Debug, Clone)]
 pub struct PeekResult {
@@ -90,6 +39,8 @@ pub struct PeekResult {
     pub schema: SchemaRef,
     /// Rows in no particular order, repeated as often as they occur.
     pub batches: Vec<RecordBatch>,
+    /// How many different rows each worker holds, of all projects, in no particular order.
+    pub rows_by_worker: Vec<usize>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -100,24 +51,28 @@ pub struct SubscribeOptions {
     pub progress: bool,
     /// A token of an earlier frame, to continue right after it.
     pub resume: Option<String>,
+    /// What was missed since that frame comes as it was sent at first, a frame per tick that changed something,
+    /// instead of as its net.
+    pub every_tick: bool,
     /// Of built-in views only this project's rows.
     pub project: Option<String>,
 }
 
 /// Frames of one view.
 pub struct Subscription {
-    view: Arc<InstalledView>,
+    relation: Relation,
+    key: Vec<usize>,
     receiver: mpsc::Receiver<Event>,
 }
 
 impl Subscription {
     pub fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.view.rendered.schema)
+        self.relation.schema()
     }
 
     /// The columns that identify a row; empty: the whole row does.
     pub fn key(&self) -> &[usize] {
-        &self.view.rendered.key_columns
+        &self.key
     }
 
     pub async fn next(&mut self) -> Event {
@@ -125,33 +80,6 @@ impl Subscription {
             reason: "the server is shutting down".into(),
         })
     }
-}
-
-/// Figures about the running engine.
-#[derive(Debug, Clone, Default)]
-pub struct EngineStatus {
-    pub workers: usize,
-    pub tick: Tick,
-    /// The newest tick that all workers have passed.
-    pub complete_tick: Tick,
-    pub replaying: bool,
-    pub failure: Option<String>,
-    /// Rows admitted, by stream: spans, metrics, logs.
-    pub rows: [u64; 3],
-    /// The streams' marks, microseconds.
-    pub marks_us: [Option<i64>; 3],
-    pub requests: u64,
-    pub duplicate_requests: u64,
-    pub rejected_rows: u64,
-    pub failed_requests: u64,
-    pub lag_ms: u64,
-    pub last_tick_micros: u64,
-    pub admitted_bytes: u64,
-    pub tail_bytes: u64,
-    pub flushed_tick: Option<Tick>,
-    pub flushed_rows: u64,
-    pub store_failure: Option<String>,
-    pub views: usize,
 }
 
 struct Shared {
@@ -168,6 +96,60 @@ struct Shared {
     subscribers: AtomicU64,
     threads: Mutex<Vec<JoinHandle<()>>>,
     timely: Mutex<Option<timely::communication::WorkerGuards<()>>>,
+}
+
+impl Drop for Shared {
+    /// Without [`Engine::shutdown`], such as when a test panics, what is in the log is left for the next start.
+    fn drop(&mut self) {
+        self.stop(false);
+    }
+}
+
+impl Shared {
+    /// Stops the threads in the order in which they depend on each other; does nothing the second time.
+    fn stop(&self, drain: bool) {
+        let mut threads = std::mem::take(&mut *self.threads.lock());
+        let _ = self.coordinator.send(ToCoordinator::Shutdown { drain });
+        // The coordinator was started last and is the first to end; it has drained by then.
+        if let Some(coordinator) = threads.pop() {
+            let _ = coordinator.join();
+        }
+        match drain {
+            true => self.await_flushes(),
+            false => self.flusher.iter().for_each(FlusherHandle::stop),
+        }
+        self.workers.broadcast(|| ToWorker::Shutdown);
+        if let Some(timely) = self.timely.lock().take() {
+            for worker in timely.join() {
+                if let Err(error) = worker {
+                    tracing::error!(%error, "a worker ended in failure");
+                }
+            }
+        }
+        let _ = self.hub.send(ToHub::Shutdown);
+        if let Some(hub) = threads.pop() {
+            let _ = hub.join();
+        }
+    }
+
+    fn await_flushes(&self) {
+        let Some(flusher) = &self.flusher else {
+            return;
+        };
+        let complete = self.gauges.tick.load(Ordering::Acquire);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        // The hub asks for the last flush once it has seen the last tick.
+        while Instant::now() < deadline
+            && (self.complete.load(Ordering::Acquire) < complete
+                || flusher.state.pending.load(Ordering::Acquire) > 0)
+        {
+            if flusher.state.failing.load(Ordering::Acquire) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        flusher.stop();
+    }
 }
 
 /// The streaming engine; cheap to clone.
@@ -194,6 +176,7 @@ impl Engine {
         let mut links = Vec::new();
         let mut contexts = Vec::new();
         let tail = Arc::new(HistoryTail::default());
+        let failed = Arc::new(AtomicBool::new(false));
         for index in 0..worker_count {
             let (sender, receiver) = crossbeam_channel::bounded(1_024);
             links.push(WorkerLink {
@@ -206,6 +189,7 @@ impl Engine {
                 coordinator: from_workers.clone(),
                 hub: to_hub.clone(),
                 tail: options.store.is_some().then(|| Arc::clone(&tail)),
+                failed: Arc::clone(&failed),
             }));
         }
         drop(from_workers);
@@ -270,6 +254,7 @@ impl Engine {
             last_tick: 0,
             budget: super::coordinator::FIRST_BUDGET,
             last_flush: Instant::now(),
+            horizon: Horizon::NEVER,
         };
         let replayed = coordinator.replay()?;
         tracing::info!(
@@ -340,9 +325,23 @@ impl Engine {
 
     /// Drops any view, built-in ones too: for the start-up that finds a file of `dataflows/views` gone.
     pub async fn remove(&self, name: &ViewName) -> Result<(), EngineError> {
-        let view = self.shared.views.get(name).ok_or_else(|| EngineError::Unknown {
-            name: name.to_string(),
-        })?;
+        let relation = self
+            .shared
+            .views
+            .relation(name)
+            .ok_or_else(|| EngineError::Unknown {
+                name: name.to_string(),
+            })?;
+        let Relation {
+            view,
+            companion: None,
+        } = relation
+        else {
+            return Err(EngineError::Companion {
+                name: name.to_string(),
+                view: relation.view.name.to_string(),
+            });
+        };
         let (reply, answer) = oneshot::channel();
         self.ask(ToCoordinator::Drop { id: view.id, reply })?;
         answer.await.map_err(|_| EngineError::Closed)?
@@ -357,12 +356,22 @@ impl Engine {
             .collect()
     }
 
+    /// What is derived from the views: `<view>$late` and `<view>$errors` of each.
+    pub fn companions(&self) -> Vec<Arc<ViewDescription>> {
+        let views = self.shared.views.all();
+        let relations = views.iter().flat_map(Relation::all_of);
+        relations
+            .filter(|relation| relation.companion.is_some())
+            .map(|relation| Arc::new(relation.describe()))
+            .collect()
+    }
+
     /// The project's own view of that name, else the built-in one; without a project any that is unambiguous.
     pub fn view(&self, project: Option<&str>, name: &str) -> Option<Arc<ViewDescription>> {
         self.shared
             .views
             .resolve(project, name)
-            .map(|view| Arc::new(view.describe()))
+            .map(|relation| Arc::new(relation.describe()))
     }
 
     /// Keeps all views readable at the newest complete tick.
@@ -370,9 +379,10 @@ impl Engine {
         self.shared.holds.take(&self.shared.complete)
     }
 
-    /// The view of exactly that name.
+    /// The view, or the companion, of exactly that name.
     pub fn view_named(&self, name: &ViewName) -> Option<Arc<ViewDescription>> {
-        self.shared.views.get(name).map(|view| Arc::new(view.describe()))
+        let relation = self.shared.views.relation(name)?;
+        Some(Arc::new(relation.describe()))
     }
 
     /// A view's content at the hold's tick; `project` narrows built-in views.
@@ -395,14 +405,14 @@ impl Engine {
         let unknown = || EngineError::Unknown {
             name: name.to_string(),
         };
-        let view = self.shared.views.get(name).ok_or_else(unknown)?;
-        let id = view.id;
+        let found = self.shared.views.relation(name).ok_or_else(unknown)?;
+        let relation = found.id();
         let workers = Arc::clone(&self.shared.workers);
         let shares = tokio::task::spawn_blocking(move || {
             let (reply, shares) = crossbeam_channel::bounded(workers.len());
             workers.broadcast(|| {
                 ToWorker::Peek(PeekRequest {
-                    view: id,
+                    relation,
                     tick,
                     reply: reply.clone(),
                 })
@@ -415,6 +425,10 @@ impl Engine {
         if shares.len() < self.shared.workers.len() {
             return Err(EngineError::WorkerFailed);
         }
+        let rows_by_worker = shares
+            .iter()
+            .map(|share| share.iter().map(|(batch, _)| batch.num_rows()).sum())
+            .collect();
         let mut batches = Vec::new();
         for (batch, diffs) in shares.into_iter().flatten() {
             let changes = Changes { batch, diffs };
@@ -426,8 +440,9 @@ impl Engine {
         }
         Ok(PeekResult {
             tick,
-            schema: Arc::clone(&view.rendered.schema),
+            schema: found.schema(),
             batches,
+            rows_by_worker,
         })
     }
 
@@ -435,22 +450,28 @@ impl Engine {
         let unknown = || EngineError::Unknown {
             name: name.to_string(),
         };
-        let view = self.shared.views.get(name).ok_or_else(unknown)?;
+        let relation = self.shared.views.relation(name).ok_or_else(unknown)?;
+        let key = relation.key();
         let (sender, receiver) = mpsc::channel(SUBSCRIBER_QUEUE);
         let new = NewSubscriber {
             id: self.shared.subscribers.fetch_add(1, Ordering::Relaxed),
-            view: Arc::clone(&view),
+            relation: relation.clone(),
             project: options.project,
             snapshot: options.snapshot,
             progress: options.progress,
             resume: options.resume,
+            every_tick: options.every_tick,
             sender,
         };
         self.shared
             .hub
             .send(ToHub::Subscribe(Box::new(new)))
             .map_err(|_| EngineError::Closed)?;
-        Ok(Subscription { view, receiver })
+        Ok(Subscription {
+            relation,
+            key,
+            receiver,
+        })
     }
 
     /// Rows of a stream that are not yet in the store, up to `tick`.
@@ -562,44 +583,7 @@ impl Engine {
 
     /// Drains the log, flushes the store and joins every thread. Blocks.
     pub fn shutdown(&self) {
-        let _ = self.shared.coordinator.send(ToCoordinator::Shutdown);
-        let mut threads = std::mem::take(&mut *self.shared.threads.lock());
-        // The coordinator was started last and is the first to end; it has drained by then.
-        if let Some(coordinator) = threads.pop() {
-            let _ = coordinator.join();
-        }
-        self.await_flushes();
-        self.shared.workers.broadcast(|| ToWorker::Shutdown);
-        if let Some(timely) = self.shared.timely.lock().take() {
-            for worker in timely.join() {
-                if let Err(error) = worker {
-                    tracing::error!(%error, "a worker ended in failure");
-                }
-            }
-        }
-        let _ = self.shared.hub.send(ToHub::Shutdown);
-        if let Some(hub) = threads.pop() {
-            let _ = hub.join();
-        }
-    }
-
-    fn await_flushes(&self) {
-        let Some(flusher) = &self.shared.flusher else {
-            return;
-        };
-        let complete = self.shared.gauges.tick.load(Ordering::Acquire);
-        let deadline = Instant::now() + Duration::from_secs(30);
-        // The hub asks for the last flush once it has seen the last tick.
-        while Instant::now() < deadline
-            && (self.shared.complete.load(Ordering::Acquire) < complete
-                || flusher.state.pending.load(Ordering::Acquire) > 0)
-        {
-            if flusher.state.failing.load(Ordering::Acquire) {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        flusher.stop();
+        self.shared.stop(true);
     }
 
     fn ask(&self, message: ToCoordinator) -> Result<(), EngineError> {

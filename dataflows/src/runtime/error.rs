@@ -10,6 +10,8 @@ pub enum EngineError {
     Unknown { name: String },
     #[error("PF-3003: {name} is built in; it goes when its file in dataflows/views is deleted")]
     Builtin { name: String },
+    #[error("PF-3009: {name} belongs to {view} and goes with it; drop that monitor instead")]
+    Companion { name: String, view: String },
     #[error("PF-3004: the tick log failed: {detail}")]
     TickLog { detail: String },
     #[error("PF-3005: the log failed: {detail}")]
@@ -30,6 +32,7 @@ impl EngineError {
             EngineError::Exists { .. } => "PF-3001",
             EngineError::Unknown { .. } => "PF-3002",
             EngineError::Builtin { .. } => "PF-3003",
+            EngineError::Companion { .. } => "PF-3009",
             EngineError::TickLog { .. } => "PF-3004",
             EngineError::Log { .. } => "PF-3005",
             EngineError::WorkerFailed => "PF-3006",

@@ -23,7 +23,7 @@ use super::flush::FlusherHandle;
 use super::holds::{Holds, ReadHold};
 use super::messages::{AppliedCommand, PeekRequest, PeekShare, ToHub, ToWorker, ViewChange, ViewLeftOut};
 use super::tail::HistoryTail;
-use super::views::InstalledView;
+use super::views::{Relation, RelationId};
 use super::worker_link::WorkerLinks;
 use crate::time::Tick;
 
@@ -61,11 +61,12 @@ pub enum Event {
 
 pub(crate) struct NewSubscriber {
     pub id: u64,
-    pub view: Arc<InstalledView>,
+    pub relation: Relation,
     pub project: Option<String>,
     pub snapshot: bool,
     pub progress: bool,
     pub resume: Option<String>,
+    pub every_tick: bool,
     pub sender: mpsc::Sender<Event>,
 }
 
@@ -87,8 +88,8 @@ struct Subscriber {
     next_lower: Tick,
 }
 
-struct ViewRing {
-    view: Arc<InstalledView>,
+struct Ring {
+    relation: Relation,
     frames: VecDeque<(Tick, Changes)>,
     bytes: usize,
     /// The ring holds every change at a tick ≥ this.
@@ -111,7 +112,7 @@ pub(crate) struct Hub {
 
 #[derive(Default)]
 struct HubState {
-    rings: BTreeMap<u64, ViewRing>,
+    rings: BTreeMap<RelationId, Ring>,
     subscribers: BTreeMap<u64, Subscriber>,
     open: BTreeMap<Tick, OpenTick>,
 }
@@ -222,8 +223,12 @@ impl Hub {
 
     fn on_complete(&mut self, tick: Tick, complete: OpenTick) {
         for left_out in complete.left_out {
-            if let Some(ring) = self.state.rings.get(&left_out.view) {
-                let counters = &ring.view.counters;
+            let view = RelationId {
+                view: left_out.view,
+                companion: None,
+            };
+            if let Some(ring) = self.state.rings.get(&view) {
+                let counters = &ring.relation.view.counters;
                 counters
                     .late_rows
                     .fetch_add(left_out.late_rows, Ordering::Relaxed);
@@ -235,40 +240,40 @@ impl Hub {
                 }
             }
         }
-        let mut by_view: BTreeMap<u64, (Vec<Changes>, Vec<Changes>)> = BTreeMap::new();
+        let mut by_relation: BTreeMap<RelationId, (Vec<Changes>, Vec<Changes>)> = BTreeMap::new();
         for ViewChange {
-            view,
+            relation,
             batch,
             diffs,
             expiry,
         } in complete.changes
         {
-            let (live, all) = by_view.entry(view).or_default();
+            let (live, all) = by_relation.entry(relation).or_default();
             let changes = Changes { batch, diffs };
             if !expiry {
                 live.push(changes.clone());
             }
             all.push(changes);
         }
-        let mut frames: BTreeMap<u64, Changes> = BTreeMap::new();
-        for (view, (live, all)) in by_view {
-            let Some(ring) = self.state.rings.get_mut(&view) else {
+        let mut frames: BTreeMap<RelationId, Changes> = BTreeMap::new();
+        for (id, (live, all)) in by_relation {
+            let Some(ring) = self.state.rings.get_mut(&id) else {
                 continue;
             };
             let net = consolidate(&all);
-            if self.keep_tail {
+            if self.keep_tail && id.companion.is_none() {
                 let stored = if live.len() == all.len() {
                     net.clone()
                 } else {
                     consolidate(&live)
                 };
                 if let Some(stored) = stored {
-                    self.tail.push_changes(view, tick, stored);
+                    self.tail.push_changes(id.view, tick, stored);
                 }
             }
             if let Some(net) = net {
                 ring.push(tick, net.clone());
-                frames.insert(view, net);
+                frames.insert(id, net);
             }
         }
         let mut flush = false;
@@ -278,16 +283,18 @@ impl Hub {
                     if self.keep_tail {
                         self.tail.add_view(Arc::clone(&view));
                     }
-                    let ring = ViewRing {
-                        floor: view.start + 1,
-                        view,
-                        frames: VecDeque::new(),
-                        bytes: 0,
-                    };
-                    self.state.rings.insert(ring.view.id, ring);
+                    for relation in Relation::all_of(&view) {
+                        let ring = Ring {
+                            floor: view.start + 1,
+                            relation,
+                            frames: VecDeque::new(),
+                            bytes: 0,
+                        };
+                        self.state.rings.insert(ring.relation.id(), ring);
+                    }
                 }
                 AppliedCommand::Drop { id } => {
-                    self.state.rings.remove(&id);
+                    self.state.rings.retain(|relation, _| relation.view != id);
                     self.tail.remove_view(id);
                     self.end_subscribers(id);
                 }
@@ -302,7 +309,7 @@ impl Hub {
         self.deliver(tick, &frames);
     }
 
-    fn deliver(&mut self, tick: Tick, frames: &BTreeMap<u64, Changes>) {
+    fn deliver(&mut self, tick: Tick, frames: &BTreeMap<RelationId, Changes>) {
         let mut snapshots = Vec::new();
         let mut closed = Vec::new();
         for (id, subscriber) in &mut self.state.subscribers {
@@ -310,7 +317,7 @@ impl Hub {
                 closed.push(*id);
                 continue;
             }
-            let changes = frames.get(&subscriber.new.view.id);
+            let changes = frames.get(&subscriber.new.relation.id());
             match &mut subscriber.state {
                 State::AwaitingSnapshot {
                     tick: at, pending, ..
@@ -346,7 +353,7 @@ impl Hub {
 
     fn end_subscribers(&mut self, view: u64) {
         self.state.subscribers.retain(|_, subscriber| {
-            let ended = subscriber.new.view.id == view;
+            let ended = subscriber.new.relation.view.id == view;
             if ended {
                 let _ = subscriber.new.sender.try_send(Event::End {
                     reason: "the monitor was dropped".into(),
@@ -359,7 +366,7 @@ impl Hub {
     fn on_subscribe(&mut self, new: NewSubscriber) {
         let id = new.id;
         let complete = self.complete_tick();
-        if !self.state.rings.contains_key(&new.view.id) {
+        if !self.state.rings.contains_key(&new.relation.id()) {
             let _ = new.sender.try_send(Event::End {
                 reason: "the monitor was dropped".into(),
             });
@@ -368,7 +375,7 @@ impl Hub {
         let resumed = new
             .resume
             .as_deref()
-            .and_then(|token| self.resume_point(&new.view, token, complete));
+            .and_then(|token| self.resume_point(new.relation.id(), token, complete));
         let wants_snapshot = new.snapshot || new.resume.is_some();
         let next_lower = resumed.unwrap_or(complete + 1);
         let mut subscriber = Subscriber {
@@ -378,8 +385,21 @@ impl Hub {
         };
         match resumed {
             Some(from) => {
-                let missed: Vec<Changes> = self.state.rings[&subscriber.new.view.id].since(from);
-                subscriber.send(&self.lineage, complete + 1, false, consolidate(&missed));
+                let missed = self.state.rings[&subscriber.new.relation.id()].since(from);
+                if subscriber.new.every_tick {
+                    for (tick, changes) in missed {
+                        // A queue that is full asks for a snapshot.
+                        if matches!(subscriber.state, State::Live) {
+                            subscriber.send(&self.lineage, tick + 1, false, Some(changes));
+                        }
+                    }
+                    if matches!(subscriber.state, State::Live) {
+                        subscriber.send(&self.lineage, complete + 1, false, None);
+                    }
+                } else {
+                    let missed: Vec<Changes> = missed.into_iter().map(|(_, changes)| changes).collect();
+                    subscriber.send(&self.lineage, complete + 1, false, consolidate(&missed));
+                }
                 self.state.subscribers.insert(id, subscriber);
             }
             None => {
@@ -392,12 +412,12 @@ impl Hub {
     }
 
     /// The tick from which a token continues, if the ring still has everything after it.
-    fn resume_point(&self, view: &InstalledView, token: &str, complete: Tick) -> Option<Tick> {
+    fn resume_point(&self, relation: RelationId, token: &str, complete: Tick) -> Option<Tick> {
         let (lineage, rest) = token.split_once('.')?;
         let (incarnation, upper) = rest.split_once('.')?;
         let upper: Tick = upper.parse().ok()?;
-        let ring = self.state.rings.get(&view.id)?;
-        let known = lineage == self.lineage && incarnation.parse() == Ok(view.id);
+        let ring = self.state.rings.get(&relation)?;
+        let known = lineage == self.lineage && incarnation == relation.to_string();
         (known && upper >= ring.floor && upper <= complete + 1).then_some(upper)
     }
 
@@ -407,7 +427,7 @@ impl Hub {
         let Some(subscriber) = self.state.subscribers.get_mut(&id) else {
             return;
         };
-        let view = subscriber.new.view.id;
+        let relation = subscriber.new.relation.id();
         subscriber.state = State::AwaitingSnapshot {
             tick,
             pending: Vec::new(),
@@ -422,7 +442,7 @@ impl Hub {
             .spawn(move || {
                 workers.broadcast(|| {
                     ToWorker::Peek(PeekRequest {
-                        view,
+                        relation,
                         tick,
                         reply: reply.clone(),
                     })
@@ -484,12 +504,12 @@ impl Subscriber {
             None => (None, Vec::new()),
         };
         let lower = if reset {
-            self.new.view.start + 1
+            self.new.relation.view.start + 1
         } else {
             self.next_lower
         };
         let lower = lower.min(upper);
-        let resume = format!("{lineage}.{}.{upper}", self.new.view.id);
+        let resume = format!("{lineage}.{}.{upper}", self.new.relation.id());
         let frame = Frame {
             lower,
             upper,
@@ -506,7 +526,7 @@ impl Subscriber {
 
     /// Of a built-in view only the rows of the subscriber's project.
     fn visible(&self, changes: Changes) -> Option<Changes> {
-        let (Some(project), None) = (&self.new.project, &self.new.view.name.project) else {
+        let (Some(project), None) = (&self.new.project, &self.new.relation.view.name.project) else {
             return Some(changes);
         };
         only_project(changes, project)
@@ -544,10 +564,10 @@ pub(crate) fn only_project(changes: Changes, project: &str) -> Option<Changes> {
     (batch.num_rows() > 0).then_some(Changes { batch, diffs })
 }
 
-impl ViewRing {
+impl Ring {
     fn push(&mut self, tick: Tick, changes: Changes) {
         let rows: i64 = changes.diffs.iter().sum();
-        self.view.counters.rows.fetch_add(rows as u64, Ordering::Relaxed);
+        self.relation.rows().fetch_add(rows as u64, Ordering::Relaxed);
         self.bytes += changes.approximate_bytes();
         self.frames.push_back((tick, changes));
         while let Some((oldest, changes)) = self.frames.front() {
@@ -560,11 +580,11 @@ impl ViewRing {
         }
     }
 
-    fn since(&self, from: Tick) -> Vec<Changes> {
+    fn since(&self, from: Tick) -> Vec<(Tick, Changes)> {
         self.frames
             .iter()
             .filter(|(tick, _)| *tick >= from)
-            .map(|(_, changes)| changes.clone())
+            .cloned()
             .collect()
     }
 }

@@ -7,8 +7,8 @@ use pyflare_connectors::{LogRecord, Signal};
 use tokio::sync::oneshot;
 
 use super::tick_record::Command;
-use super::views::InstalledView;
-use crate::time::Tick;
+use super::views::{InstalledView, RelationId};
+use crate::time::{Tick, tick_us};
 
 /// One admitted request, to be decoded by one worker.
 pub(crate) struct AdmittedRequest {
@@ -79,14 +79,48 @@ pub(crate) enum FromWorker {
     },
     Done {
         worker: usize,
+        horizon: Horizon,
     },
     /// It ended by a panic.
     Failed,
 }
 
+/// Until when nothing leaves a worker's views if nothing arrives.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Horizon {
+    /// No pane expires while its stream's mark lies below, microseconds.
+    pub marks: [i64; 3],
+    /// No entry leaves a companion while the tick lies below, microseconds.
+    pub tick: i64,
+}
+
+impl Horizon {
+    pub const NEVER: Horizon = Horizon {
+        marks: [i64::MAX; 3],
+        tick: i64::MAX,
+    };
+
+    /// The earlier of both.
+    pub fn least(self, other: Horizon) -> Horizon {
+        Horizon {
+            marks: [0, 1, 2].map(|signal| self.marks[signal].min(other.marks[signal])),
+            tick: self.tick.min(other.tick),
+        }
+    }
+
+    /// Whether a tick without rows and commands changes nothing.
+    pub fn lies_beyond(&self, tick: Tick, marks: &[Option<i64>; 3]) -> bool {
+        tick_us(tick) < self.tick
+            && marks
+                .iter()
+                .zip(self.marks)
+                .all(|(mark, horizon)| mark.is_none_or(|mark| mark < horizon))
+    }
+}
+
 /// Read one view's share at a tick.
 pub(crate) struct PeekRequest {
-    pub view: u64,
+    pub relation: RelationId,
     pub tick: Tick,
     pub reply: crossbeam_channel::Sender<PeekShare>,
 }
@@ -94,9 +128,9 @@ pub(crate) struct PeekRequest {
 /// One worker's share of a view's content, with multiplicities.
 pub(crate) type PeekShare = Vec<(RecordBatch, Vec<i64>)>;
 
-/// What a view's share changed at one tick.
+/// What the share of a view, or of a companion, changed at one tick.
 pub(crate) struct ViewChange {
-    pub view: u64,
+    pub relation: RelationId,
     pub batch: RecordBatch,
     pub diffs: Vec<i64>,
     /// Retractions by which panes leave the live view; stores ignore them.
@@ -144,5 +178,8 @@ pub(crate) enum ToCoordinator {
     Flush {
         reply: oneshot::Sender<Tick>,
     },
-    Shutdown,
+    /// Stop; with `drain` only once everything in the log is admitted and flushed.
+    Shutdown {
+        drain: bool,
+    },
 }

@@ -1,6 +1,7 @@
 //! The running engine: who decides, who works, who tells.
 //!
-//! - [`engine`](Engine): the handle everybody uses, and how the parts are stopped; `start`: how they are started;
+//! - [`engine`](Engine): the handle everybody uses, and how the parts are stopped; `start`: how they are started,
+//!   from `options`; `status`: how they are doing;
 //! - `coordinator`: cuts the log into ticks; `admission`: what a tick takes, each body once; `tick_record`: what a
 //!   tick says, durable before anything is emitted;
 //! - `worker`: decodes, emits, answers peeks; `messages`, `worker_link`: how the parts talk;
@@ -16,16 +17,20 @@ mod flush;
 mod holds;
 mod hub;
 mod messages;
+mod options;
 mod start;
+mod status;
 mod tail;
 mod tick_record;
 mod views;
 mod worker;
 mod worker_link;
 
-pub use engine::{Busy, Engine, EngineOptions, EngineStatus, PeekResult, SubscribeOptions, Subscription};
+pub use engine::{Engine, PeekResult, SubscribeOptions, Subscription};
 pub use error::EngineError;
 pub use holds::ReadHold;
 pub use hub::{Event, Frame};
+pub use options::EngineOptions;
+pub use status::{Busy, EngineStatus};
 pub use tail::Tail;
 pub use views::{ViewDescription, ViewName};

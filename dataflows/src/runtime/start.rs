@@ -1,6 +1,7 @@
 //! Starting the engine's threads: workers, named threads, and the name of this data directory's history.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
@@ -44,20 +45,23 @@ pub(super) fn start_workers(
         let _ = workers.links[index].thread.set(std::thread::current());
         let _guard = FailureGuard {
             coordinator: context.coordinator.clone(),
+            failed: Arc::clone(&context.failed),
         };
         worker::run(timely_worker, context);
     })
     .map_err(|detail| EngineError::Start { detail })
 }
 
-/// Tells the coordinator when a worker ends by a panic, which would otherwise wait for its answer for ever.
+/// Tells the coordinator and the other workers when a worker ends by a panic, who would otherwise wait for it for ever.
 struct FailureGuard {
     coordinator: crossbeam_channel::Sender<FromWorker>,
+    failed: Arc<AtomicBool>,
 }
 
 impl Drop for FailureGuard {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            self.failed.store(true, Ordering::Release);
             let _ = self.coordinator.try_send(FromWorker::Failed);
         }
     }

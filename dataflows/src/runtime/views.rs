@@ -1,4 +1,4 @@
-//! The installed views: names, definitions, counters. Shared by everybody, changed by the coordinator only.
+//! The installed views and their companions: names, definitions, counters. Shared by everybody, changed by the coordinator only.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use arrow::datatypes::SchemaRef;
 use parking_lot::{Mutex, RwLock};
 
 use crate::plan::{MonitorDefinition, PlanError};
-use crate::render::RenderedView;
+use crate::render::{Companion, Page, RenderedView};
 use crate::time::Tick;
 
 /// A view's name; the project is `None` for built-in views, which hold the rows of all projects.
@@ -61,6 +61,92 @@ pub(crate) struct ViewCounters {
     pub late_rows: AtomicU64,
     pub error_rows: AtomicU64,
     pub error_sample: Mutex<Option<String>>,
+    /// Rows in each companion now.
+    pub companion_rows: [AtomicU64; 2],
+}
+
+/// Tells the relations that readers follow apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct RelationId {
+    pub view: u64,
+    /// `None`: the view itself.
+    pub companion: Option<Companion>,
+}
+
+impl std::fmt::Display for RelationId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{}", self.view, self.companion.map_or("", Companion::suffix))
+    }
+}
+
+/// A view or one of its companions.
+#[derive(Clone)]
+pub(crate) struct Relation {
+    pub view: Arc<InstalledView>,
+    pub companion: Option<Companion>,
+}
+
+impl Relation {
+    pub fn id(&self) -> RelationId {
+        RelationId {
+            view: self.view.id,
+            companion: self.companion,
+        }
+    }
+
+    /// The view and its companions.
+    pub fn all_of(view: &Arc<InstalledView>) -> impl Iterator<Item = Relation> {
+        let companions = Companion::ALL.into_iter().map(Some);
+        std::iter::once(None).chain(companions).map(|companion| Relation {
+            view: Arc::clone(view),
+            companion,
+        })
+    }
+
+    pub fn schema(&self) -> SchemaRef {
+        match self.companion {
+            None => Arc::clone(&self.view.rendered.schema),
+            Some(companion) => companion.schema(),
+        }
+    }
+
+    /// The columns that identify a row; empty: the whole row does.
+    pub fn key(&self) -> Vec<usize> {
+        match self.companion {
+            None => self.view.rendered.key_columns.clone(),
+            Some(companion) => companion.key_columns(),
+        }
+    }
+
+    /// Rows in it now.
+    pub fn rows(&self) -> &AtomicU64 {
+        match self.companion {
+            None => &self.view.counters.rows,
+            Some(companion) => &self.view.counters.companion_rows[companion as usize],
+        }
+    }
+
+    pub fn describe(&self) -> ViewDescription {
+        let described = self.view.describe();
+        let Some(companion) = self.companion else {
+            return described;
+        };
+        ViewDescription {
+            name: ViewName {
+                project: described.name.project,
+                name: format!("{}{}", described.name.name, companion.suffix()),
+            },
+            companion_of: Some(described.name.name),
+            description: Some(companion.description().into()),
+            schema: self.schema(),
+            key: self.key(),
+            rows: self.rows().load(Ordering::Relaxed),
+            late_rows: 0,
+            errors: 0,
+            error_sample: None,
+            ..described
+        }
+    }
 }
 
 impl InstalledView {
@@ -80,6 +166,16 @@ impl InstalledView {
         })
     }
 
+    /// How what it leaves out is entered in its companions.
+    pub fn page(&self) -> Page<'_> {
+        Page {
+            view: self.id,
+            project: self.definition.project.as_deref(),
+            pane_us: self.rendered.rule.pane_us,
+            retention_us: self.rendered.rule.retention_us,
+        }
+    }
+
     /// The name of the table that keeps the view's changes; another incarnation of a name is another table.
     pub fn changes_table(&self) -> String {
         let name = &self.name.name;
@@ -92,6 +188,7 @@ impl InstalledView {
     pub fn describe(&self) -> ViewDescription {
         ViewDescription {
             name: self.name.clone(),
+            companion_of: None,
             sql: self.definition.sql.clone(),
             description: self.definition.options.description.clone(),
             schema: Arc::clone(&self.rendered.schema),
@@ -112,6 +209,9 @@ impl InstalledView {
 #[derive(Debug, Clone)]
 pub struct ViewDescription {
     pub name: ViewName,
+    /// The view it is derived from, if it is a companion such as `<view>$late`; companions are not stored.
+    pub companion_of: Option<String>,
+    /// The statement as it was written; of a companion that of its view.
     pub sql: String,
     pub description: Option<String>,
     /// The columns, none of them hidden.
@@ -155,8 +255,24 @@ impl ViewRegistry {
         self.views.read().get(name).cloned()
     }
 
+    /// The view, or the companion, of exactly that name.
+    pub fn relation(&self, name: &ViewName) -> Option<Relation> {
+        let (view, companion) = parts(&name.name);
+        let view = self.get(&ViewName {
+            project: name.project.clone(),
+            name: view.to_string(),
+        })?;
+        Some(Relation { view, companion })
+    }
+
     /// The project's own view of that name, else the built-in one; without a project any that is unambiguous.
-    pub fn resolve(&self, project: Option<&str>, name: &str) -> Option<Arc<InstalledView>> {
+    pub fn resolve(&self, project: Option<&str>, name: &str) -> Option<Relation> {
+        let (view, companion) = parts(name);
+        let view = self.resolve_view(project, view)?;
+        Some(Relation { view, companion })
+    }
+
+    fn resolve_view(&self, project: Option<&str>, name: &str) -> Option<Arc<InstalledView>> {
         let views = self.views.read();
         let builtin = || views.get(&ViewName::builtin(name)).cloned();
         match project {
@@ -177,4 +293,9 @@ impl ViewRegistry {
     pub fn all(&self) -> Vec<Arc<InstalledView>> {
         self.views.read().values().cloned().collect()
     }
+}
+
+/// The view's name and the companion.
+fn parts(name: &str) -> (&str, Option<Companion>) {
+    Companion::of_name(name).map_or((name, None), |(view, companion)| (view, Some(companion)))
 }

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, RecordBatch};
@@ -19,13 +20,13 @@ use pyflare_operators::decode::{self, BodyEncoding, Decoder, Origin, OtlpSignal}
 use timely::worker::Worker;
 
 use super::messages::{
-    AdmittedRequest, AppliedCommand, Commit, DecodeSummary, FromWorker, PeekRequest, ToHub, ToWorker,
-    ViewChange, ViewLeftOut,
+    AdmittedRequest, AppliedCommand, Commit, DecodeSummary, FromWorker, Horizon, PeekRequest, ToHub,
+    ToWorker, ViewChange, ViewLeftOut,
 };
 use super::tail::HistoryTail;
-use super::views::InstalledView;
-use crate::render::tap::LeftOut;
-use crate::render::{ArrangedView, Finish, KeyCache, Tap};
+use super::views::{InstalledView, RelationId};
+use crate::render::left_out::LeftOut;
+use crate::render::{ArrangedView, Finish, KeyCache, Ledger, Tap};
 use crate::time::Tick;
 
 /// Rows of one decoded batch: large enough for vectorised evaluation, small enough for the cache.
@@ -40,7 +41,12 @@ pub(crate) struct WorkerContext {
     pub hub: Sender<ToHub>,
     /// Where rows go for history; `None` without a store.
     pub tail: Option<Arc<HistoryTail>>,
+    /// Set when a worker has ended by a panic: the others would wait for its share for ever.
+    pub failed: Arc<AtomicBool>,
 }
+
+/// Another worker has ended by a panic.
+struct PeerFailed;
 
 /// A view on this worker.
 struct WorkerView {
@@ -65,6 +71,8 @@ struct WorkerState {
     decoders: [Decoder; 3],
     batches: Vec<DecodedBatch>,
     views: BTreeMap<u64, WorkerView>,
+    /// What the views leave out.
+    ledger: Ledger,
 }
 
 pub(crate) fn run(worker: &mut Worker, context: WorkerContext) {
@@ -74,6 +82,7 @@ pub(crate) fn run(worker: &mut Worker, context: WorkerContext) {
         decoders,
         batches: Vec::new(),
         views: BTreeMap::new(),
+        ledger: Ledger::build(worker),
     };
     loop {
         match state.context.receiver.try_recv() {
@@ -82,7 +91,11 @@ pub(crate) fn run(worker: &mut Worker, context: WorkerContext) {
                 marks,
                 requests,
             }) => state.decode(tick, marks, requests),
-            Ok(ToWorker::Commit(commit)) => state.commit(worker, &commit),
+            Ok(ToWorker::Commit(commit)) => {
+                if state.commit(worker, &commit).is_err() {
+                    break;
+                }
+            }
             Ok(ToWorker::Peek(request)) => state.peek(request),
             Ok(ToWorker::Shutdown) | Err(TryRecvError::Disconnected) => break,
             // Idle traces are merged while the worker has nothing else to do.
@@ -91,10 +104,17 @@ pub(crate) fn run(worker: &mut Worker, context: WorkerContext) {
             }
         }
     }
-    state.views.clear();
-    while worker.has_dataflows() {
+    let failed = Arc::clone(&state.context.failed);
+    drop(state);
+    while worker.has_dataflows() && !failed.load(Ordering::Acquire) {
         if !worker.step() {
             break;
+        }
+    }
+    // What a failed worker leaves unfinished is finished by nobody, and timely waits for what is installed.
+    if failed.load(Ordering::Acquire) {
+        for dataflow in worker.installed_dataflows() {
+            worker.drop_dataflow(dataflow);
         }
     }
 }
@@ -170,9 +190,10 @@ impl WorkerState {
         }
     }
 
-    fn commit(&mut self, worker: &mut Worker, commit: &Commit) {
+    fn commit(&mut self, worker: &mut Worker, commit: &Commit) -> Result<(), PeerFailed> {
         let tick = commit.tick;
         let mut left_out = Vec::new();
+        self.ledger.open_tick(tick, commit.since);
         for view in self.views.values_mut() {
             view.arranged.compact(commit.since);
             let mark = commit.marks[view.signal as usize];
@@ -201,21 +222,38 @@ impl WorkerState {
             view.tap
                 .drain(|key, accumulator| arranged.update(key, accumulator));
             arranged.close_tick(tick);
-            if missing.late_rows > 0 || missing.errors.rows > 0 {
+            if missing.late.rows > 0 || missing.errors.rows > 0 {
+                let page = view.installed.page();
+                self.ledger.enter_late(&page, tick, &missing.late);
+                self.ledger.enter_errors(&page, tick, &missing.errors, false);
                 left_out.push(ViewLeftOut {
                     view: *id,
-                    late_rows: missing.late_rows,
+                    late_rows: missing.late.rows,
                     error_rows: missing.errors.rows,
                     error_sample: missing.errors.sample,
                 });
             }
         }
         for view in self.views.values() {
-            while !view.arranged.is_complete(tick) {
-                worker.step_or_park(Some(Duration::from_millis(10)));
-            }
+            self.step_until(worker, || view.arranged.is_complete(tick))?;
         }
-        let changes = self.changes(commit, &mut left_out);
+        let mut changes = self.changes(commit, &mut left_out);
+        self.ledger.close_tick(tick);
+        self.step_until(worker, || self.ledger.is_complete(tick))?;
+        changes.extend(
+            self.ledger
+                .take_changes(tick)
+                .into_iter()
+                .map(|entered| ViewChange {
+                    relation: RelationId {
+                        view: entered.view,
+                        companion: Some(entered.companion),
+                    },
+                    batch: entered.batch,
+                    diffs: entered.diffs,
+                    expiry: entered.expiry,
+                }),
+        );
         if let Some(tail) = &self.context.tail {
             for DecodedBatch { signal, batch, bytes } in self.batches.drain(..) {
                 tail.push_rows(signal, tick, batch, bytes);
@@ -234,7 +272,32 @@ impl WorkerState {
         });
         let _ = self.context.coordinator.send(FromWorker::Done {
             worker: self.context.index,
+            horizon: self.horizon(),
         });
+        Ok(())
+    }
+
+    fn step_until(&self, worker: &mut Worker, done: impl Fn() -> bool) -> Result<(), PeerFailed> {
+        while !done() {
+            if self.context.failed.load(Ordering::Acquire) {
+                return Err(PeerFailed);
+            }
+            worker.step_or_park(Some(Duration::from_millis(10)));
+        }
+        Ok(())
+    }
+
+    fn horizon(&self) -> Horizon {
+        let mut horizon = Horizon {
+            tick: self.ledger.next_leave(),
+            ..Horizon::NEVER
+        };
+        for view in self.views.values() {
+            let leaves = view.tap.view().rule.leaves_at(view.arranged.lowest_pane());
+            let mark = &mut horizon.marks[view.signal as usize];
+            *mark = leaves.min(*mark);
+        }
+        horizon
     }
 
     fn changes(&mut self, commit: &Commit, left_out: &mut Vec<ViewLeftOut>) -> Vec<ViewChange> {
@@ -253,17 +316,23 @@ impl WorkerState {
             let (live, expired) = view.finish.changes(&changes, until);
             for (finished, expiry) in [(live, false), (expired, true)] {
                 let Some(finished) = finished else { continue };
-                if finished.errors.rows > 0 && !expiry {
+                if finished.errors.rows > 0 {
+                    let page = view.installed.page();
+                    self.ledger
+                        .enter_errors(&page, commit.tick, &finished.errors, true);
                     left_out.push(ViewLeftOut {
                         view: *id,
                         late_rows: 0,
-                        error_rows: finished.errors.rows,
+                        error_rows: finished.errors.came(),
                         error_sample: finished.errors.sample,
                     });
                 }
                 if finished.batch.num_rows() > 0 {
                     reported.push(ViewChange {
-                        view: *id,
+                        relation: RelationId {
+                            view: *id,
+                            companion: None,
+                        },
                         batch: finished.batch,
                         diffs: finished.diffs,
                         expiry,
@@ -298,17 +367,23 @@ impl WorkerState {
             // Its input closes with it; an aggregate holds no future updates, so nothing is released by that.
             AppliedCommand::Drop { id } => {
                 self.views.remove(id);
+                self.ledger.forget(*id);
             }
             AppliedCommand::FlushCut => {}
         }
     }
 
     fn peek(&mut self, request: PeekRequest) {
-        let Some(view) = self.views.get_mut(&request.view) else {
+        let RelationId { view: id, companion } = request.relation;
+        let Some(view) = self.views.get_mut(&id) else {
             let _ = request.reply.send(Vec::new());
             return;
         };
-        debug_assert_eq!(view.installed.id, request.view);
+        if let Some(companion) = companion {
+            let share = self.ledger.read(id, companion, request.tick);
+            let _ = request.reply.send(vec![share]);
+            return;
+        }
         let mut share = Vec::new();
         let mut entries = Vec::with_capacity(PEEK_ROWS);
         let finish = &view.finish;

@@ -1,14 +1,16 @@
 //! From key bytes to dense group numbers.
 //!
 //! Keys lie one behind the other in an arena; the table holds a group number and part of the hash. The hash is
-//! fixed, so what a program does with the groups is the same in every process; nothing it yields may depend on
-//! the hash itself.
+//! seeded anew in every process, so that keys made up to collide do not; group numbers follow the order of first
+//! sight, and nothing that the table yields depends on the hash.
 
 use arrow::array::{Array, BinaryArray};
 use arrow::row::Rows;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
-use xxhash_rust::xxh3::xxh3_64;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::OnceLock;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Row-encoded keys, one per row of a batch.
 pub trait Keys {
@@ -59,14 +61,32 @@ struct Slot {
     tag: u32,
 }
 
+/// One seed for all tables of the process.
+fn seed() -> u64 {
+    static SEED: OnceLock<u64> = OnceLock::new();
+    *SEED.get_or_init(|| RandomState::new().build_hasher().finish())
+}
+
 /// See the module.
-#[derive(Default)]
 pub(super) struct GroupTable {
+    seed: u64,
     slots: HashTable<Slot>,
     hashes: Vec<u64>,
     arena: Vec<u8>,
     /// Where each key ends in the arena; it begins where the one before ends.
     ends: Vec<usize>,
+}
+
+impl Default for GroupTable {
+    fn default() -> Self {
+        GroupTable {
+            seed: seed(),
+            slots: HashTable::default(),
+            hashes: Vec::new(),
+            arena: Vec::new(),
+            ends: Vec::new(),
+        }
+    }
 }
 
 impl GroupTable {
@@ -84,13 +104,14 @@ impl GroupTable {
     /// the number of groups below [`LIMIT`](Self::LIMIT).
     #[inline]
     pub(super) fn intern(&mut self, bytes: &[u8]) -> u32 {
-        let hash = xxh3_64(bytes);
+        let hash = xxh3_64_with_seed(bytes, self.seed);
         let tag = (hash >> 32) as u32 ^ hash as u32;
         let Self {
             slots,
             hashes,
             arena,
             ends,
+            ..
         } = self;
         let same = |slot: &Slot| slot.tag == tag && key(arena, ends, slot.group as usize) == bytes;
         match slots.entry(hash, same, |slot| hashes[slot.group as usize]) {

@@ -1,0 +1,52 @@
+//! What the engine is built from.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pyflare_connectors::{Catalog, Log, Store, TickLog};
+
+/// What the engine is built from.
+pub struct EngineOptions {
+    /// Timely worker threads.
+    pub workers: usize,
+    pub log: Arc<dyn Log>,
+    pub tick_log: Arc<dyn TickLog>,
+    pub catalog: Arc<dyn Catalog>,
+    /// Where history goes; without it nothing beyond the live views is kept.
+    pub store: Option<Arc<dyn Store>>,
+    /// For the store's asynchronous calls.
+    pub runtime: tokio::runtime::Handle,
+    /// Ticks under load are this far apart.
+    pub tick_period: Duration,
+    /// Ticks without anything to do are this far apart.
+    pub idle_period: Duration,
+    pub flush_every: Duration,
+    /// Bytes of requests after which a flush does not wait for its time.
+    pub flush_bytes: u64,
+    /// Rows older than this may be deleted from the stored streams, microseconds.
+    pub stream_retention_us: Option<i64>,
+}
+
+impl EngineOptions {
+    pub fn new(
+        log: Arc<dyn Log>,
+        tick_log: Arc<dyn TickLog>,
+        catalog: Arc<dyn Catalog>,
+        store: Option<Arc<dyn Store>>,
+        runtime: tokio::runtime::Handle,
+    ) -> EngineOptions {
+        EngineOptions {
+            workers: 1,
+            log,
+            tick_log,
+            catalog,
+            store,
+            runtime,
+            tick_period: Duration::from_millis(100),
+            idle_period: Duration::from_secs(1),
+            flush_every: Duration::from_secs(10),
+            flush_bytes: 256 << 20,
+            stream_retention_us: None,
+        }
+    }
+}
