@@ -2,7 +2,7 @@
 
 `tests/support/python tests/e2e/run.py --binary PATH` starts a server on free ports over a
 temporary data directory, runs every client of tests/clients against it and checks what they sent
-against the store, the traces, the views, the live frames; then bad input, monitors, a restart.
+against the store, the traces, the views, the live frames; then monitors, what the documents show, bad input, a restart.
 Prints `N passed, N failed`; exit code 0 only if none failed. A missing tool is a printed skip,
 and a failure where CI=true.
 """
@@ -19,6 +19,7 @@ TESTS = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(TESTS / "support"), str(TESTS / "oracle")]
 
 import clients  # noqa: E402
+import documents  # noqa: E402
 import live  # noqa: E402
 import monitors  # noqa: E402
 import refusals  # noqa: E402
@@ -110,6 +111,8 @@ def run(options: argparse.Namespace, scratch: Path) -> Runner:
         runner.check("the same body twice counts once", lambda: monitors.same_body_counts_once(server))
         runner.check("a monitor lives and dies", lambda: monitors.lives_and_dies(server, everything))
         runner.check("metrics are Prometheus'", lambda: refusals.metrics_are_prometheus(server))
+        for name, claim in documents.claims(server):
+            runner.check(f"documented: {name}", claim)
         bad_input(runner, server, scratch)
         restart(runner, server, everything)
     finally:
