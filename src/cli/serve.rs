@@ -13,7 +13,7 @@ use pyflare_history::{QueryOptions, QueryService};
 use pyflare_live::{Access, Authorize, Failure, FailureKind, Live, LiveLimits, Scope};
 use pyflare_log::{DataDirectory, EmbeddedLog, FileCatalog, FileTickLog, LogOptions};
 use pyflare_otlp::{AuthRequest, Busy, IngestKeys, OpenMode, ReceiverOptions, Receivers};
-use pyflare_rest::{Api, ApiLimits};
+use pyflare_rest::{Api, ApiLimits, ReceiverAddresses};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -145,7 +145,11 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
         access(&keys, &configuration),
         Arc::new(metrics),
         ApiLimits::default(),
-    );
+    )
+    .with_receivers(ReceiverAddresses {
+        otlp_http: receiver_handle.http_address(),
+        otlp_grpc: receiver_handle.grpc_address(),
+    });
     let api_address = api_listener.local_addr()?;
     announce(
         &configuration,
@@ -240,6 +244,7 @@ fn access(keys: &IngestKeys, configuration: &Configuration) -> Access {
         OpenMode::Never => {
             let keys = keys.clone();
             access.open = false;
+            access.keys = true;
             access.authorize = Arc::new(move |headers, peer| {
                 let peer = peer.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
                 let project = keys.authenticate(&AuthRequest { headers, peer });

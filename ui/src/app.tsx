@@ -1,10 +1,12 @@
 /** The frame around every page: the rail, the bar with project and connection, and which page the address names. */
 import { lazy, Suspense, useEffect, useState, type ReactNode } from 'react';
+import { askForKey, chooseProject, forgetKey, useAccess } from './access/access.ts';
+import { KeyPage } from './access/key-page.tsx';
+import { keepAcquainted } from './access/meet.ts';
 import { pageConnection, useConnectionState } from './live/page-connection.ts';
 import { OverviewPage } from './overview/page.tsx';
 import { Icon, Mark, type IconName } from './parts/icons.tsx';
 import { Loading } from './parts/loading.tsx';
-import { chooseProject, useProjects } from './project.ts';
 import { useRoute, type Route } from './route.ts';
 import { toggleTheme, useTheme } from './theme.ts';
 
@@ -23,23 +25,23 @@ const places: readonly { path: string; name: string; icon: IconName }[] = [
   { path: 'sql', name: 'SQL', icon: 'sql' },
 ];
 
-function page({ path: [place = '', name, ...rest] }: Route, project: string): { title: string; content: ReactNode } {
+function page({ path: [place = '', name, ...rest] }: Route, epoch: string): { title: string; content: ReactNode } {
   if (rest.length === 0) {
     switch (place) {
       case '':
-        return { title: 'Overview', content: <OverviewPage key={project} /> };
+        return { title: 'Overview', content: <OverviewPage key={epoch} /> };
       case 'monitors':
         return name === undefined
-          ? { title: 'Monitors', content: <MonitorsPage key={project} /> }
-          : { title: name, content: <MonitorPage key={`${project}/${name}`} name={name} /> };
+          ? { title: 'Monitors', content: <MonitorsPage key={epoch} /> }
+          : { title: name, content: <MonitorPage key={`${epoch}/${name}`} name={name} /> };
       case 'new':
-        return { title: 'New monitor', content: <NewMonitorPage key={project} /> };
+        return { title: 'New monitor', content: <NewMonitorPage key={epoch} /> };
       case 'traces':
         return name === undefined
-          ? { title: 'Traces', content: <TracesPage key={project} /> }
-          : { title: `Trace ${name.slice(0, 8)}`, content: <TracePage key={`${project}/${name}`} traceId={name} /> };
+          ? { title: 'Traces', content: <TracesPage key={epoch} /> }
+          : { title: `Trace ${name.slice(0, 8)}`, content: <TracePage key={`${epoch}/${name}`} traceId={name} /> };
       case 'sql':
-        return { title: 'SQL', content: <SqlPage key={project} /> };
+        return { title: 'SQL', content: <SqlPage key={epoch} /> };
     }
   }
   return { title: 'Not found', content: <NotFound /> };
@@ -47,8 +49,9 @@ function page({ path: [place = '', name, ...rest] }: Route, project: string): { 
 
 export function App(): ReactNode {
   const route = useRoute();
-  const { project } = useProjects();
-  const { title, content } = page(route, project);
+  const { epoch, refused, adding } = useAccess();
+  useEffect(keepAcquainted, []);
+  const { title, content } = refused !== null || adding ? { title: 'Key', content: <KeyPage /> } : page(route, String(epoch));
   useEffect(() => {
     document.title = `${title} · PyFlare`;
   }, [title]);
@@ -96,15 +99,33 @@ function ThemeButton(): ReactNode {
   );
 }
 
+const anotherKey = '\u0000another';
+const noKey = '\u0000none';
+
 function ProjectChoice(): ReactNode {
-  const { project, known } = useProjects();
+  const { project, known, keyed, refused } = useAccess();
+  // Until a key is known there is no project to speak of.
+  if (refused !== null && known.length < 2) return null;
   return (
     <label className="project">
       <span>Project</span>
-      <select value={project} onChange={(event) => chooseProject(event.target.value)}>
+      <select
+        value={project}
+        onChange={(event) => {
+          if (event.target.value === anotherKey) askForKey(true);
+          else if (event.target.value === noKey) forgetKey();
+          else chooseProject(event.target.value);
+        }}
+      >
         {known.map((name) => (
-          <option key={name}>{name}</option>
+          <option key={name} value={name}>{name}</option>
         ))}
+        {keyed === true ? (
+          <optgroup label="Keys">
+            <option value={anotherKey}>Add a project…</option>
+            <option value={noKey}>Forget the key of {project}</option>
+          </optgroup>
+        ) : null}
       </select>
     </label>
   );

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { ago, bytes, cellText, columnKind, compact, decimal, duration, integer, line, percent, toMillis, toNumber } from './format.ts';
+import { ago, axisFormat, bytes, cellText, columnKind, compact, decimal, duration, integer, line, percent, toMillis, toNumber } from './format.ts';
 
 const thin = '\u202f';
 
@@ -61,5 +61,12 @@ describe('cells', () => {
   it('makes control and direction characters visible', () => {
     expect(line('a\nb\u0000c\u202ed\u2066e')).toBe('a␣b␣c�d�e');
     expect(line('plain — text 中 🔥')).toBe('plain — text 中 🔥');
+  });
+});
+
+describe('axes', () => {
+  it('have the unit that the column’s name ends in', () => {
+    expect([axisFormat('p95_ms')(1250), axisFormat('slowest_ns')(2_500_000), axisFormat('mean_s')(0.25), axisFormat('ms')(3)]).toEqual(['1.25 s', '2.5 ms', '250 ms', '3 ms']);
+    expect([axisFormat('error_rate')(0.045), axisFormat('requests')(1200), axisFormat('tokens')(1200), axisFormat('items')(2)]).toEqual(['4.5 %', '1.2k', '1.2k', '2']);
   });
 });

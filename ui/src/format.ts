@@ -170,3 +170,11 @@ export function line(text: string): string {
   // eslint-disable-next-line no-control-regex -- control characters are the point
   return text.replace(/[\u0000-\u001f\u007f-\u009f]/g, '␣').replace(/[\u200e\u200f\u202a-\u202e\u2066-\u2069\u061c]/g, '�');
 }
+
+/** How the numbers of a column are drawn on an axis: with the unit that its name ends in. */
+export function axisFormat(column: string): (value: number) => string {
+  const name = column.toLowerCase();
+  const unit = ([[/(^|_)(ns|nanos)$/, 1e-6], [/(^|_)(us|micros)$/, 1e-3], [/(^|_)(ms|millis)$/, 1], [/(^|_)(s|seconds)$/, 1000]] as const).find(([ending]) => ending.test(name));
+  if (unit !== undefined) return (value) => duration(value * unit[1]);
+  return /(^|_)(rate|share|ratio)$/.test(name) ? percent : compact;
+}

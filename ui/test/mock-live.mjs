@@ -63,11 +63,11 @@ export class MockLive {
   /** When true the next frame of every subscription is left out: a fault that a reader must notice. */
   skipFrame = false;
   #sockets = new Set();
-  #server = new WebSocketServer({ noServer: true, perMessageDeflate: false });
+  #server = new WebSocketServer({ noServer: true, perMessageDeflate: false, handleProtocols: () => 'pyflare' });
 
   attach(httpServer, ready) {
     httpServer.on('upgrade', (request, socket, head) => {
-      if (new URL(request.url, 'http://x').pathname !== '/api/v1/live' || !ready()) {
+      if (new URL(request.url, 'http://x').pathname !== '/api/v1/live' || !ready(request)) {
         socket.end('HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\n\r\n');
         return;
       }

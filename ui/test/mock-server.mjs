@@ -44,7 +44,7 @@ export async function startMock(options = {}) {
   const empty = scenario === 'empty';
   const started = Date.now();
   const live = new MockLive();
-  const control = { ready: scenario !== 'slow', delay: 0, failTraces: false, requests: [] };
+  const control = { ready: scenario !== 'slow', delay: 0, failTraces: false, requests: [], sockets: [], keys: new Map(Object.entries(options.keys ?? {})) };
   const monitors = new Map();
   const random = seeded(99);
   const traffic = new Traffic(42, started);
@@ -167,6 +167,7 @@ export async function startMock(options = {}) {
   const runSql = ({ query, limit = 1000 }) => {
     const began = performance.now();
     const answer = (names, all) => ({ columns: names.map(([name, type]) => ({ name, type })), rows: all.slice(0, limit), row_count: Math.min(all.length, limit), truncated: all.length > limit, as_of: Date.now(), elapsed_ms: Math.round((performance.now() - began) * 1000) / 1000 });
+    if (/DISTINCT project FROM/.test(query)) return answer([['project', text]], empty ? [] : [['default'], ['blue']]);
     if (!/^\s*(SELECT|SHOW|WITH)\b/i.test(query)) throw new Refusal(400, 'PF-4002', 'Expected a statement, such as SELECT.', { position: positionOf(query, query.search(/\S|$/)) });
     const missing = /\bFROM\s+(?:live\.|history\.)?(\w+)/i.exec(query);
     const view = live.views.get(missing?.[1] ?? '');
@@ -192,8 +193,20 @@ export async function startMock(options = {}) {
     return { items: found.slice(skip, skip + limit), next_cursor: skip + limit < found.length ? String(skip + limit) : null };
   };
 
-  const api = (method, path, query, body) => {
+  /** The project of a request: its key's, or the one it names. */
+  const projectOf = (key, named) => {
+    if (control.keys.size === 0) return named ?? 'default';
+    if (key === undefined) throw new Refusal(401, 'PF-1001', 'an ingest key is needed; send it as x-pyflare-key');
+    const project = control.keys.get(key);
+    if (project === undefined) throw new Refusal(401, 'PF-1002', "this ingest key is not known; check it against the server's configuration");
+    if (named !== undefined && named !== project) throw new Refusal(401, 'PF-1003', `this ingest key belongs to another project than "${named}"`);
+    return project;
+  };
+
+  const api = (method, path, query, body, headers) => {
     const [, resource, name] = /^\/api\/v1\/([^/]+)(?:\/(.+))?$/.exec(path) ?? [];
+    const project = projectOf(headers['x-pyflare-key'], headers['x-pyflare-project']);
+    if (resource === 'caller') return { project, keys: control.keys.size > 0, otlp_http: '127.0.0.1:4318', otlp_grpc: '127.0.0.1:4317' };
     if (!control.ready) throw new Refusal(503, 'PF-5041', 'PyFlare is recovering its log: 41 % read.', { hint: 'It answers as soon as it has caught up.' });
     if (resource === 'monitors' && name === undefined && method === 'GET') return { items: [...monitors.values()].map(describe), next_cursor: null };
     if (resource === 'monitors' && name === 'explain' && method === 'POST') return explain(String(body.sql ?? ''));
@@ -229,7 +242,7 @@ export async function startMock(options = {}) {
       control.requests.push({ method: request.method, url: request.url, headers: request.headers, body: received });
       setTimeout(() => {
         try {
-          const answer = api(request.method, url.pathname, url.searchParams, received === '' ? {} : JSON.parse(received));
+          const answer = api(request.method, url.pathname, url.searchParams, received === '' ? {} : JSON.parse(received), request.headers);
           response.writeHead(answer === null ? 204 : request.method === 'POST' && url.pathname.endsWith('/monitors') ? 201 : 200, { 'content-type': 'application/json' });
           response.end(answer === null ? undefined : JSON.stringify(answer));
         } catch (cause) {
@@ -240,7 +253,17 @@ export async function startMock(options = {}) {
       }, control.delay);
     });
   });
-  live.attach(server, () => control.ready);
+  live.attach(server, (request) => {
+    const offered = String(request.headers['sec-websocket-protocol'] ?? '').split(',').map((name) => name.trim());
+    const key = offered.find((name) => name.startsWith('pyflare.key.'))?.slice('pyflare.key.'.length);
+    try {
+      const project = projectOf(key === undefined ? undefined : Buffer.from(key, 'base64url').toString(), new URL(request.url, 'http://x').searchParams.get('project') ?? undefined);
+      control.sockets.push({ project, protocols: offered });
+      return control.ready;
+    } catch {
+      return false;
+    }
+  });
   await new Promise((resolve) => server.listen(port, '127.0.0.1', resolve));
 
   return {

@@ -8,7 +8,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::{Failure, FailureKind};
 
@@ -26,6 +28,24 @@ impl Scope {
     }
 }
 
+/// The subprotocol that is agreed on where one is offered.
+pub const SUBPROTOCOL: &str = "pyflare";
+/// A second offered "subprotocol" begins so and carries a key in base64url: the one header that a web page can
+/// fill when it opens a WebSocket. An address would not do, since proxies write addresses into their logs.
+const KEY_SUBPROTOCOL: &str = "pyflare.key.";
+
+/// The key among the offered subprotocols, if there is one.
+pub(crate) fn key_of_subprotocols(headers: &HeaderMap) -> Option<HeaderValue> {
+    let offers = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL);
+    let mut names = offers
+        .iter()
+        .filter_map(|offer| offer.to_str().ok())
+        .flat_map(|offer| offer.split(','));
+    let encoded = names.find_map(|name| name.trim().strip_prefix(KEY_SUBPROTOCOL))?;
+    let key = URL_SAFE_NO_PAD.decode(encoded).ok()?;
+    HeaderValue::from_bytes(&key).ok()
+}
+
 /// Headers and the peer's address to a scope, or a refusal.
 pub type Authorize = Arc<dyn Fn(&HeaderMap, Option<SocketAddr>) -> Result<Scope, Failure> + Send + Sync>;
 
@@ -35,6 +55,8 @@ pub struct Access {
     pub authorize: Authorize,
     /// No key is needed: web pages are then kept out by `Origin` and `Host`.
     pub open: bool,
+    /// Every caller must show a key, which says the project.
+    pub keys: bool,
     /// Host names besides loopback under which a reverse proxy on this machine publishes us.
     pub allowed_hosts: Vec<String>,
 }
@@ -58,6 +80,7 @@ impl Access {
         Access {
             authorize,
             open: true,
+            keys: false,
             allowed_hosts: Vec::new(),
         }
     }

@@ -6,12 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::extract::ws::WebSocketUpgrade;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use crate::access::{SUBPROTOCOL, key_of_subprotocols};
 use crate::views::Views;
 use crate::{Access, Failure, FailureKind, Scope, socket};
+
+const KEY_HEADER: &str = "x-pyflare-key";
 
 /// Why an upgrade is refused; the REST API answers with its `Failure`.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -149,7 +152,8 @@ impl Live {
 }
 
 /// Checks the caller and turns the request into a socket. Browsers cannot set headers on a WebSocket, so `project`
-/// (the query parameter) stands in for the header `x-pyflare-project` where that is absent.
+/// (the query parameter) stands in for the header `x-pyflare-project` where that is absent, and a key among the
+/// offered subprotocols (`pyflare.key.` and the key in base64url) for the header `x-pyflare-key`.
 pub fn upgrade(
     live: &Live,
     access: &Access,
@@ -171,11 +175,16 @@ pub fn upgrade(
         })?;
         headers.insert("x-pyflare-project", value);
     }
+    let has_key = headers.contains_key(KEY_HEADER) || headers.contains_key(header::AUTHORIZATION);
+    if !has_key && let Some(key) = key_of_subprotocols(&headers) {
+        headers.insert(KEY_HEADER, key);
+    }
     let scope: Scope = access.check(&headers, peer).map_err(LiveError)?;
     let permit = live.admit()?;
     let live = live.clone();
     // The library's own bound is well above ours: a message between the two is read and answered politely.
     let hard_limit = live.shared.limits.message_bytes.saturating_mul(16);
+    let request = request.protocols([SUBPROTOCOL]);
     let request = request.max_message_size(hard_limit).max_frame_size(hard_limit);
     Ok(request.on_upgrade(move |socket| async move {
         LiveCounters::add(&live.shared.counters.connections, 1);

@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use futures::{SinkExt, StreamExt};
 use pyflare_live::memory::{Cell, Changes, MemoryEngine};
-use pyflare_live::{Access, Live, LiveLimits, ViewName, Views, upgrade};
+use pyflare_live::{Access, Failure, FailureKind, Live, LiveLimits, Scope, ViewName, Views, upgrade};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -767,4 +767,55 @@ async fn a_shutdown_says_goodbye() {
         refusal(connect_async(format!("ws://{}/api/v1/live", server.address)).await),
         "PF-5027"
     );
+}
+
+#[tokio::test]
+async fn a_page_shows_its_key_as_a_subprotocol() {
+    let engine = MemoryEngine::default();
+    let live = Live::new(Arc::new(engine), LiveLimits::default());
+    let mut access = Access::open();
+    access.open = false;
+    access.keys = true;
+    access.authorize =
+        Arc::new(
+            |headers, _peer| match headers.get("x-pyflare-key").map(|key| key.as_bytes()) {
+                Some(b"pf_k\xc3\xa9y, with/odd=bytes") => Ok(Scope {
+                    project: Some("blue".to_string()),
+                }),
+                _ => Err(Failure::new(
+                    FailureKind::Unauthorized,
+                    "PF-1001",
+                    "a key is needed",
+                )),
+            },
+        );
+    let route = any(move |headers: HeaderMap, request: WebSocketUpgrade| async move {
+        upgrade(&live, &access, &headers, None, None, request)
+            .unwrap_or_else(|error| -> Response { (StatusCode::UNAUTHORIZED, error.0.code).into_response() })
+    });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        axum::serve(listener, Router::new().route("/", route))
+            .await
+            .unwrap()
+    });
+    let connect = |offered: &'static str| async move {
+        let mut request = format!("ws://{address}/").into_client_request().unwrap();
+        request
+            .headers_mut()
+            .insert("sec-websocket-protocol", offered.parse().unwrap());
+        connect_async(request).await
+    };
+    let (_socket, answer) = connect("pyflare, pyflare.key.cGZfa8OpeSwgd2l0aC9vZGQ9Ynl0ZXM")
+        .await
+        .unwrap();
+    // The key is not said back.
+    assert_eq!(answer.headers()["sec-websocket-protocol"], "pyflare");
+    for refused in ["pyflare", "pyflare, pyflare.key.cGZf", "pyflare, pyflare.key.!"] {
+        match connect(refused).await {
+            Err(Error::Http(answer)) => assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{refused}"),
+            other => panic!("{refused}: {other:?}"),
+        }
+    }
 }

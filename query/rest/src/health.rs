@@ -70,3 +70,30 @@ pub(crate) async fn metrics(State(api): State<Api>) -> impl IntoResponse {
 pub(crate) async fn status(State(api): State<Api>, _caller: Caller) -> Json<Status> {
     Json(api.engine.status())
 }
+
+/// Who the caller is to this server, and where telemetry goes.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Who {
+    /// The project that the caller sees; null: every project.
+    project: Option<String>,
+    /// Whether this server asks for keys: then the project is the key's.
+    keys: bool,
+    /// Where OTLP is listened for, as `host:port`; null where the server does not say.
+    otlp_http: Option<String>,
+    otlp_grpc: Option<String>,
+}
+
+/// What the caller's key or header means here, and where to send telemetry. A user interface asks this first.
+#[utoipa::path(get, path = "/api/v1/caller", tag = "health", responses(
+    (status = 200, body = Who),
+    (status = "default", body = Problem, content_type = "application/problem+json"),
+))]
+pub(crate) async fn caller(State(api): State<Api>, Caller(scope): Caller) -> Json<Who> {
+    let receivers = api.receivers.as_deref();
+    Json(Who {
+        project: scope.project,
+        keys: api.access.keys,
+        otlp_http: receivers.map(|receivers| receivers.otlp_http.to_string()),
+        otlp_grpc: receivers.map(|receivers| receivers.otlp_grpc.to_string()),
+    })
+}

@@ -30,4 +30,4 @@ mod views;
 pub use metrics::{Family, MetricKind, MetricsSource, Sample};
 pub use problem::Problem;
 pub use router::{openapi, router};
-pub use state::{Api, ApiLimits, Created, Engine, Explanation, Readiness, Statement, Status};
+pub use state::{Api, ApiLimits, Created, Engine, Explanation, Readiness, ReceiverAddresses, Statement, Status};

@@ -46,7 +46,8 @@ fn routes() -> (OpenApiRouter<Api>, OpenApiRouter<Api>) {
         .routes(routes!(traces::list))
         .routes(routes!(traces::read))
         .routes(routes!(fields::list))
-        .routes(routes!(health::status));
+        .routes(routes!(health::status))
+        .routes(routes!(health::caller));
     let open = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))

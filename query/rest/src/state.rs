@@ -1,6 +1,7 @@
 //! What the handlers stand on: the engine behind a trait, the query service, the live service, limits.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -152,6 +153,13 @@ impl Default for ApiLimits {
     }
 }
 
+/// Where the receivers of this server listen, for those who ask where to send.
+#[derive(Clone, Copy, Debug)]
+pub struct ReceiverAddresses {
+    pub otlp_http: SocketAddr,
+    pub otlp_grpc: SocketAddr,
+}
+
 /// Everything the handlers need; cheap to clone.
 #[derive(Clone)]
 pub struct Api {
@@ -163,6 +171,7 @@ pub struct Api {
     pub(crate) metrics: Arc<dyn MetricsSource>,
     pub(crate) http: Arc<HttpMetrics>,
     pub(crate) limits: Arc<ApiLimits>,
+    pub(crate) receivers: Option<Arc<ReceiverAddresses>>,
 }
 
 impl Api {
@@ -184,7 +193,15 @@ impl Api {
             metrics,
             http: Arc::default(),
             limits: Arc::new(limits),
+            receivers: None,
         }
+    }
+
+    /// Tells callers where telemetry goes.
+    #[must_use]
+    pub fn with_receivers(mut self, receivers: ReceiverAddresses) -> Api {
+        self.receivers = Some(Arc::new(receivers));
+        self
     }
 
     /// The view of that name that the caller sees, or a refusal that names what there is.

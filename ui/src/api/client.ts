@@ -1,7 +1,7 @@
 /** Requests to `/api/v1`. Every failure is a `Problem`; int64 values arrive as strings. */
-import { currentProject } from '../project.ts';
+import { currentKey, namedProject, refused } from '../access/access.ts';
 import { parseProblem, unreachable } from './problem.ts';
-import type { Explanation, Monitor, SqlAnswer, Trace, TraceItem } from './types.ts';
+import type { Caller, Explanation, Monitor, SqlAnswer, Trace, TraceItem } from './types.ts';
 
 export interface Page<Item> {
   readonly items: readonly Item[];
@@ -17,11 +17,21 @@ function address(path: string, query: Query = {}): string {
   return url.href;
 }
 
-async function request(method: string, url: string, options: { body?: unknown; signal?: AbortSignal | undefined } = {}): Promise<unknown> {
+interface RequestOptions {
+  readonly body?: unknown;
+  readonly signal?: AbortSignal | undefined;
+  /** A key to try, in place of the one in use. */
+  readonly key?: string;
+  /** A project to name, in place of the chosen one. */
+  readonly project?: string;
+}
+
+async function request(method: string, url: string, options: RequestOptions = {}): Promise<unknown> {
   const headers: Record<string, string> = { accept: 'application/json' };
-  const project = currentProject();
-  // A header holds visible ASCII only; without it the server answers for every project.
-  if (/^[\x21-\x7e]+$/.test(project)) headers['x-pyflare-project'] = project;
+  const key = options.key ?? currentKey();
+  const project = options.key === undefined ? (options.project ?? namedProject()) : null;
+  if (key !== null) headers['x-pyflare-key'] = key;
+  if (project !== null) headers['x-pyflare-project'] = project;
   const init: RequestInit = { method, headers };
   if (options.signal) init.signal = options.signal;
   if (options.body !== undefined) {
@@ -37,13 +47,22 @@ async function request(method: string, url: string, options: { body?: unknown; s
     if (cause instanceof DOMException && cause.name === 'AbortError') throw cause;
     throw unreachable(cause);
   }
-  if (!response.ok) throw parseProblem(response.status, text);
+  if (!response.ok) {
+    const problem = parseProblem(response.status, text);
+    if (response.status === 401 && options.key === undefined) refused(problem, key);
+    throw problem;
+  }
   if (text === '') return null;
   try {
     return JSON.parse(text) as unknown;
   } catch {
     throw parseProblem(response.status, text);
   }
+}
+
+/** Who the caller is to the server: with the key in use, or with one to try. */
+export function readCaller(key?: string): Promise<Caller> {
+  return request('GET', address('caller'), key === undefined ? {} : { key }) as Promise<Caller>;
 }
 
 export async function listMonitors(signal?: AbortSignal): Promise<Monitor[]> {
@@ -72,6 +91,11 @@ export async function dropMonitor(name: string): Promise<void> {
 
 export function runSql(query: string, limit: number, signal?: AbortSignal): Promise<SqlAnswer> {
   return request('POST', address('sql', { int64: 'string' }), { body: { query, limit }, signal }) as Promise<SqlAnswer>;
+}
+
+/** Over all projects of a server without keys. */
+export function runSqlEverywhere(query: string, limit: number): Promise<SqlAnswer> {
+  return request('POST', address('sql'), { body: { query, limit }, project: '*' }) as Promise<SqlAnswer>;
 }
 
 export function listTraces(query: Query, signal?: AbortSignal): Promise<Page<TraceItem>> {

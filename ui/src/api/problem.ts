@@ -63,11 +63,13 @@ export function parseProblem(status: number, text: string): Problem {
 }
 
 export function unreachable(cause: unknown): Problem {
+  // Browsers say "Failed to fetch", "NetworkError …" and the like: always a TypeError, never a reason.
+  const known = cause instanceof Error && !(cause instanceof TypeError);
   return new Problem({
     status: 0,
     code: '',
     title: 'No answer from PyFlare',
-    detail: cause instanceof Error ? cause.message : 'The request failed.',
-    hint: 'Is `pyflare serve` running? The page tries again by itself where it shows live data.',
+    detail: known ? cause.message : 'PyFlare does not answer.',
+    hint: 'Is `pyflare serve` running at this address? The page tries again by itself.',
   });
 }

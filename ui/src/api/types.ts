@@ -1,6 +1,15 @@
 /** The bodies of `/api/v1`, in the words of the contract. Fields that an answer may leave out are optional. */
 import type { Cell } from '../live/protocol.ts';
 
+/** Who the page is to the server, and where telemetry goes (`host:port`). */
+export interface Caller {
+  /** `null`: every project. */
+  readonly project: string | null;
+  readonly keys: boolean;
+  readonly otlp_http: string | null;
+  readonly otlp_grpc: string | null;
+}
+
 export interface MonitorColumn {
   readonly name: string;
   readonly type: string;

@@ -9,6 +9,9 @@ export interface RequestState<Value> {
   readonly reload: () => void;
 }
 
+/** A server that does not answer is asked again after so long. */
+const whileAway = 3000;
+
 export function asProblem(cause: unknown): Problem {
   return cause instanceof Problem ? cause : unreachable(cause);
 }
@@ -39,15 +42,19 @@ export function useRequest<Value>(
     const abort = new AbortController();
     let timer: ReturnType<typeof setTimeout> | undefined;
     const run = async (): Promise<void> => {
+      let away = false;
       if (document.visibilityState === 'visible' || every === undefined) {
         try {
           const value = await latest.current(abort.signal);
           if (!abort.signal.aborted) setState({ key, value, problem: null, loading: false });
         } catch (cause) {
+          // Nobody there, or not ready: worth another try, as a refusal is not.
+          away = [0, 502, 503, 504].includes(asProblem(cause).status);
           if (!abort.signal.aborted) setState((old) => ({ key, value: old.key === key || keep ? old.value : null, problem: asProblem(cause), loading: false }));
         }
       }
-      if (every !== undefined && !abort.signal.aborted) timer = setTimeout(() => void run(), every);
+      const pause = every ?? (away ? whileAway : undefined);
+      if (pause !== undefined && !abort.signal.aborted) timer = setTimeout(() => void run(), pause);
     };
     setState((old) => (old.key === key ? { ...old, loading: true } : { key, value: keep ? old.value : null, problem: null, loading: true }));
     void run();

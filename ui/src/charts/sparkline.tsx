@@ -1,7 +1,7 @@
 /** A line the size of a word. Decorative: the numbers stand beside it. */
 import type { ReactNode } from 'react';
 
-export function Sparkline({ values, color, width = 96, height = 22 }: { readonly values: readonly number[]; readonly color: string; readonly width?: number; readonly height?: number }): ReactNode {
+export function Sparkline({ values, color, width = 76, height = 22 }: { readonly values: readonly number[]; readonly color: string; readonly width?: number; readonly height?: number }): ReactNode {
   const most = Math.max(1e-9, ...values);
   const step = width / Math.max(1, values.length - 1);
   const points = values.map((value, index) => `${(index * step).toFixed(1)},${(height - 1 - (value / most) * (height - 3)).toFixed(1)}`);

@@ -97,6 +97,17 @@ export class LiveConnection {
     if (this.#state.kind === 'waiting') this.#connect();
   }
 
+  /** Begins anew, with snapshots: the connection now speaks for another project or with another key. */
+  restart(): void {
+    for (const entry of this.#entries) {
+      entry.resume = null;
+      entry.upper = null;
+      entry.over = false;
+    }
+    this.#attempt = 0;
+    if (this.#state.kind !== 'idle') this.#connect();
+  }
+
   #newId(): string {
     return `s${this.#nextId++}`;
   }

@@ -1,5 +1,7 @@
 /** The page's one connection, and the hooks that tie live views to components. */
 import { useEffect, useState, useSyncExternalStore } from 'react';
+import { currentKey, namedProject } from '../access/access.ts';
+import { keyProtocols } from '../access/keys.ts';
 import { LiveConnection, type ConnectionState } from './connection.ts';
 import { LiveView, type LiveViewOptions } from './live-view.ts';
 import type { Target } from './protocol.ts';
@@ -8,10 +10,18 @@ function address(): string {
   const url = new URL('api/v1/live', document.baseURI);
   url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
   url.hash = '';
+  url.search = '';
+  const project = namedProject();
+  if (project !== null) url.searchParams.set('project', project);
   return url.href;
 }
 
-export const pageConnection = new LiveConnection({ open: () => new WebSocket(address()) });
+function open(): WebSocket {
+  const key = currentKey();
+  return key === null ? new WebSocket(address()) : new WebSocket(address(), keyProtocols(key));
+}
+
+export const pageConnection = new LiveConnection({ open });
 
 window.addEventListener('online', () => pageConnection.retryNow());
 document.addEventListener('visibilitychange', () => {

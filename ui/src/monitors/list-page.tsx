@@ -77,7 +77,7 @@ function MonitorTable({ monitors, now, onDropped }: { readonly monitors: readonl
             <th scope="col" className="numeric">Rows</th>
             <th scope="col">State</th>
             <th scope="col">Started</th>
-            {onDropped ? <th scope="col"><span className="visually-hidden">Drop</span></th> : null}
+            <th scope="col"><span className="visually-hidden">Drop</span></th>
           </tr>
         </thead>
         <tbody>
@@ -91,7 +91,7 @@ function MonitorTable({ monitors, now, onDropped }: { readonly monitors: readonl
                 <td className="numeric">{integer(monitor.rows)}{toNumber(monitor.errors ?? 0) > 0 ? <span className="bad" title="Rows left out because an expression failed on them"> {integer(monitor.errors)} failed</span> : null}</td>
                 <td><StateChip state={monitor.state} /></td>
                 <td className="muted">{Number.isNaN(start) ? nothing : ago(now - start)}</td>
-                {onDropped ? <td className="numeric"><DropButton name={monitor.name} onDropped={onDropped} quiet /></td> : null}
+                <td className="numeric">{onDropped ? <DropButton name={monitor.name} onDropped={onDropped} quiet /> : null}</td>
               </tr>
             );
           })}

@@ -11,7 +11,7 @@ import { startMillis, StateChip } from './list-page.tsx';
 import { quoted } from './statement.ts';
 
 export default function MonitorPage({ name }: { readonly name: string }): ReactNode {
-  const { value } = useRequest(`monitor ${name}`, async (signal) => (await listMonitors(signal)).find((monitor) => monitor.name === name) ?? null);
+  const { value } = useRequest(`monitor ${name}`, async (signal) => (await listMonitors(signal)).find((monitor) => monitor.name === name) ?? null, { every: 10_000 });
   const start = startMillis(value?.start);
   return (
     <div className="page full">

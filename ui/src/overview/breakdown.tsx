@@ -74,10 +74,10 @@ export function Breakdown(props: {
                 <tr key={entry.key} className={chosen ? 'chosen' : undefined}>
                   <th scope="row">
                     <button type="button" className="row-choice" aria-pressed={chosen} onClick={() => props.onChoose(chosen ? undefined : { service, model })}>
-                      {service === null ? <i className="muted">no service</i> : line(service)}
+                      {service === null ? <i className="muted">no service</i> : line(service).slice(0, 200)}
                     </button>
                   </th>
-                  <td className="mono">{model === null ? <i className="muted">no model</i> : line(model)}</td>
+                  <td className="mono model" title={model === null ? undefined : line(model).slice(0, 2000)}>{model === null ? <i className="muted">no model</i> : line(model).slice(0, 200)}</td>
                   <td>{/* Without the minute that is still filling, which would look like a fall. */}<Sparkline values={entry.perMinute.slice(0, -1)} color="var(--requests)" /></td>
                   <td className="numeric">{integer(entry.requests)}</td>
                   <td className="numeric muted">{total > 0 ? percent(entry.requests / total) : ''}</td>

@@ -55,7 +55,8 @@ export class MinuteIndex {
 
   #text(row: Row, column: string): string | null {
     const cell = row.values[this.#at.get(column) ?? -1];
-    return typeof cell === 'string' ? cell : null;
+    // The built-in views write an absent service or model as an empty text, so that it can be part of their key.
+    return typeof cell === 'string' && cell !== '' ? cell : null;
   }
 
   #place(row: Row): { time: number; project: string; key: string } {

@@ -1,5 +1,6 @@
 /** The overview: the four built-in views of the chosen project, live. */
 import { useEffect, useMemo, useState, type ReactNode } from 'react';
+import { useAccess } from '../access/access.ts';
 import { listMonitors } from '../api/client.ts';
 import { useRequest } from '../api/use-request.ts';
 import { TimeChart, type Series } from '../charts/time-chart.tsx';
@@ -11,7 +12,6 @@ import { Icon } from '../parts/icons.tsx';
 import { Loading } from '../parts/loading.tsx';
 import { ProblemBox } from '../parts/problem-box.tsx';
 import { Segments } from '../parts/segments.tsx';
-import { noteProjects, useProjects } from '../project.ts';
 import { replace, useRoute, withQuery } from '../route.ts';
 import { Breakdown } from './breakdown.tsx';
 import { minute, MinuteIndex, summarise, type Summary } from './minutes.ts';
@@ -27,7 +27,7 @@ function useIndexedView(view: string): { view: LiveView | null; index: MinuteInd
   const [attempt, setAttempt] = useState(0);
   const opened = useLiveView(
     { view },
-    { quiet: 250, onColumns: (columns) => index.setColumns(columns), onChange: (change) => { index.apply(change); noteProjects(index.projects.keys()); } },
+    { quiet: 250, onColumns: (columns) => index.setColumns(columns), onChange: (change) => index.apply(change) },
     attempt,
   );
   // While the server recovers a built-in view may not be there yet.
@@ -42,7 +42,7 @@ function useIndexedView(view: string): { view: LiveView | null; index: MinuteInd
 
 export function OverviewPage(): ReactNode {
   const route = useRoute();
-  const { project, known } = useProjects();
+  const { project, known } = useAccess();
   const requests = useIndexedView('live.requests');
   const errors = useIndexedView('live.errors');
   const latency = useIndexedView('live.latency');

@@ -41,7 +41,7 @@ export default function SqlPage(): ReactNode {
   const [problem, setProblem] = useState<Problem | null>(null);
   const [running, setRunning] = useState(false);
   const abort = useRef<AbortController | null>(null);
-  const monitors = useRequest('relations', (signal) => listMonitors(signal));
+  const monitors = useRequest('relations', (signal) => listMonitors(signal), { every: 15_000 });
 
   const write = (text: string): void => {
     setQuery(text);
@@ -120,7 +120,12 @@ export default function SqlPage(): ReactNode {
         </aside>
       </div>
       {problem === null ? null : <ProblemBox problem={problem} {...(problem.position === null ? {} : { title: `Line ${problem.position.line}, column ${problem.position.column}:` })} />}
-      {answer === null ? null : <Answer answer={answer} />}
+      {answer !== null ? <Answer answer={answer} /> : problem !== null ? null : (
+        <div className="empty">
+          <h2>{running ? 'Running…' : 'The answer appears here'}</h2>
+          <p>Write a query, or begin with a relation on the right. Every answer stands at one tick: nothing is missing in it, nothing is in it twice.</p>
+        </div>
+      )}
     </div>
   );
 }

@@ -28,6 +28,16 @@ describe('viewSeries', () => {
   });
 });
 
+describe('names of lines', () => {
+  it('leave out what all have in common, and say what is absent', () => {
+    const grouped: Column[] = [{ name: 'project', type: 'Utf8', key: true }, ...columns];
+    const content = new RowMultiset();
+    content.apply({ reset: true, rows: ['a', '', null].map((model, at) => [1, 'default', '2026-01-01T00:00:00Z', '2026-01-01T00:01:00Z', model, String(9 - at)]) }, 0);
+    const chart = chartColumns(grouped);
+    expect(chart && viewSeries(content.rows(), grouped, chart, 4).lines.map(({ name }) => name)).toEqual(['a', '(empty)', '(none)']);
+  });
+});
+
 describe('axes', () => {
   it('are round and cover the values', () => {
     expect(valueTicks(2445)).toEqual([0, 1000, 2000, 3000]);

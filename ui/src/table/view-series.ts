@@ -1,7 +1,7 @@
 /** Lines for a chart out of a view with windows: one per key (all key columns but the time), one point per row. */
-import { cellText, columnKind, isNumeric, toMillis, toNumber } from '../format.ts';
+import { cellText, columnKind, isNumeric, toMillis, toNumber, type ColumnKind } from '../format.ts';
 import type { Row } from '../live/multiset.ts';
-import type { Column } from '../live/protocol.ts';
+import type { Cell, Column } from '../live/protocol.ts';
 
 export interface ChartColumns {
   readonly time: number;
@@ -36,6 +36,7 @@ export function viewSeries(rows: Iterable<Row>, columns: readonly Column[], char
   const byName = new Map<string, Map<number, number>>();
   const sizes = new Map<string, number>();
   const times = new Set<number>();
+  const seen = chart.groups.map(() => new Set<string>());
   let step = Infinity;
   for (const row of rows) {
     const time = toMillis(row.values[chart.time]);
@@ -45,7 +46,9 @@ export function viewSeries(rows: Iterable<Row>, columns: readonly Column[], char
       const length = toMillis(row.values[chart.end]) - time;
       if (length > 0) step = Math.min(step, length);
     }
-    const name = chart.groups.map((index) => cellText(row.values[index], columnKind(columns[index]?.type ?? ''))).join(' · ');
+    const parts = chart.groups.map((index) => groupText(row.values[index], columnKind(columns[index]?.type ?? '')));
+    const name = JSON.stringify(parts);
+    for (const [at, part] of parts.entries()) seen[at]?.add(part);
     times.add(time);
     let line = byName.get(name);
     if (!line) byName.set(name, (line = new Map<number, number>()));
@@ -55,12 +58,19 @@ export function viewSeries(rows: Iterable<Row>, columns: readonly Column[], char
   const ordered = [...times].sort((left, right) => left - right).slice(-mostTimes);
   if (!Number.isFinite(step)) step = smallestGap(ordered);
   const largest = [...byName.keys()].sort((left, right) => (sizes.get(right) ?? 0) - (sizes.get(left) ?? 0));
+  // What is the same for all of them says nothing.
+  const shown = (name: string): string => (JSON.parse(name) as string[]).filter((_, at) => (seen[at]?.size ?? 0) > 1).join(' · ');
   return {
     times: ordered,
     step,
-    lines: largest.slice(0, mostLines).map((name) => ({ name, values: ordered.map((time) => byName.get(name)?.get(time) ?? NaN) })),
+    lines: largest.slice(0, mostLines).map((name) => ({ name: shown(name), values: ordered.map((time) => byName.get(name)?.get(time) ?? NaN) })),
     left: Math.max(0, largest.length - mostLines),
   };
+}
+
+/** A part of a line's name; what is absent is said, since a blank would look like a fault. */
+function groupText(cell: Cell | undefined, kind: ColumnKind): string {
+  return cell === '' ? '(empty)' : cell === null || cell === undefined ? '(none)' : cellText(cell, kind);
 }
 
 function smallestGap(times: readonly number[]): number {

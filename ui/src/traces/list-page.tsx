@@ -85,7 +85,7 @@ export default function TracesPage(): ReactNode {
             <table className="table traces">
               <thead>
                 <tr>
-                  <th scope="col">Started</th>
+                  <th scope="col" title="When the newest span of the trace ended; the list follows it">Ended</th>
                   <th scope="col">Name</th>
                   <th scope="col">Service</th>
                   <th scope="col" className="numeric">Duration</th>
@@ -119,12 +119,12 @@ function TraceRow({ item, longest, now }: { readonly item: TraceItem; readonly l
   const share = longest > 0 ? Math.sqrt(Math.max(0, item.duration_ms ?? 0) / longest) * 100 : 0;
   return (
     <tr className="linked" onClick={(event) => { if (!(event.target as HTMLElement).closest('a')) go(target); }}>
-      <td className="muted">{moment(toMillis(item.start_time), now)}</td>
+      <td className="muted" title={`started ${moment(toMillis(item.start_time), now, 'millis')}`}>{moment(toMillis(item.start_time) + Math.max(0, item.duration_ms ?? 0), now)}</td>
       <th scope="row" className="wide">
         {failed ? <span className="bad" title="The root span failed"><Icon name="alert" size={13} /> </span> : null}
         <a href={target}>{name.trim() === '' ? item.trace_id.slice(0, 16) : name}</a>
       </th>
-      <td className="short">{line(item.service_name ?? '').slice(0, 80)}</td>
+      <td className="short" title={line(item.service_name ?? '').slice(0, 2000)}>{line(item.service_name ?? '').slice(0, 80)}</td>
       <td className="numeric">{duration(item.duration_ms ?? NaN)}</td>
       <td><span className="share-bar" aria-hidden="true"><i className={errors > 0 ? 'failed' : ''} style={{ width: `${share}%` }} /></span></td>
       <td className="numeric">{integer(item.span_count)}</td>

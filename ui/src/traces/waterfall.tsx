@@ -129,7 +129,7 @@ function SpanRow(props: WaterfallProps & { readonly node: SpanNode; readonly row
       onClick={() => props.onSelect(node.index)}
       onDoubleClick={() => props.onZoom(node.index)}
     >
-      <div role="gridcell" className="span-name" style={{ paddingLeft: 6 + Math.min(node.depth, deepest) * 14 }}>
+      <div role="gridcell" className="span-name" style={{ paddingLeft: `min(${6 + Math.min(node.depth, deepest) * 14}px, 50%)` }}>
         {node.children.length > 0 ? (
           <button
             type="button"
@@ -150,7 +150,8 @@ function SpanRow(props: WaterfallProps & { readonly node: SpanNode; readonly row
         <i className="class-dot" style={{ background: color }} title={line(node.spanClass)} />
         {node.loose === null ? null : <span className="chip loose" title={node.loose === 'missing parent' ? `Its parent ${line(node.parentId ?? '')} is not in the trace` : 'Following its parents leads back to itself'}>{node.loose}</span>}
         <span className="span-title">{name.trim() === '' ? <i className="muted">no name</i> : name}</span>
-        <span className="span-service">{line(node.service).slice(0, 80)}</span>
+        {/* Said where it changes; the same word on every row is noise. */}
+        {node.parent !== null && props.tree.nodes[node.parent]?.service === node.service ? null : <span className="span-service">{line(node.service).slice(0, 80)}</span>}
         {collapsed ? <span className="chip">{node.descendants} below</span> : null}
         {collapsed && node.failedBelow > 0 ? <span className="chip bad">{plural(node.failedBelow, 'error')}</span> : null}
       </div>
@@ -160,7 +161,7 @@ function SpanRow(props: WaterfallProps & { readonly node: SpanNode; readonly row
         ) : (
           <>
             <div className="bar" style={{ left: `${Math.max(0, left)}%`, width: `max(2px, ${Math.min(100, right) - Math.max(0, left)}%)`, background: color }} />
-            <span className={barLabel(left, right)} style={right < 86 ? { left: `${right}%` } : left > 14 ? { right: `${100 - left}%` } : { left: `${Math.max(0, left)}%` }}>
+            <span className="bar-label" style={{ left: `max(2px, ${Math.min(100, right)}%)` }}>
               {node.failed ? <Icon name="alert" size={12} /> : null}
               {duration(node.duration)}
               {node.failed ? <span className="visually-hidden">, failed</span> : null}
@@ -170,8 +171,4 @@ function SpanRow(props: WaterfallProps & { readonly node: SpanNode; readonly row
       </div>
     </div>
   );
-}
-
-function barLabel(left: number, right: number): string {
-  return right >= 86 && left <= 14 ? 'bar-label inside' : 'bar-label';
 }

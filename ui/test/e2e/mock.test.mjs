@@ -418,7 +418,7 @@ describe('SQL', () => {
     on('#/sql?query=DROP%20MONITOR%20tool_failures', async (page, mock) => {
       assert.equal(await page.getByRole('textbox', { name: 'Query' }).inputValue(), 'DROP MONITOR tool_failures');
       await new Promise((resolve) => setTimeout(resolve, 500));
-      assert.ok(!mock.control.requests.some(({ url }) => url.startsWith('/api/v1/sql')));
+      assert.ok(!mock.control.requests.some(({ body }) => body.includes('DROP')));
     }));
 });
 
@@ -466,7 +466,20 @@ describe('everywhere', () => {
     on('#/traces', async (page, mock) => {
       await page.locator('tbody tr').first().waitFor();
       assert.ok(mock.control.requests.length > 0);
-      assert.ok(mock.control.requests.every(({ headers }) => headers['x-pyflare-project'] === 'default'));
+      // Save the one that asks which projects there are.
+      const others = mock.control.requests.filter(({ body }) => !body.includes('DISTINCT project'));
+      assert.ok(others.every(({ headers }) => headers['x-pyflare-project'] === 'default'));
+    }));
+
+  test('another project is another page: requests and the socket name it, and it stays chosen', () =>
+    on('#/', async (page, mock) => {
+      await page.locator('tbody tr').first().waitFor();
+      await page.getByLabel('Project').selectOption('blue');
+      await eventually(async () => mock.control.sockets.at(-1).project, (project) => project === 'blue');
+      await page.getByRole('link', { name: 'Traces' }).first().click();
+      await eventually(async () => mock.control.requests.at(-1).headers['x-pyflare-project'], (project) => project === 'blue');
+      await page.reload();
+      assert.equal(await page.getByLabel('Project').inputValue(), 'blue');
     }));
 
   test('a server that is gone is said, not hidden', () =>
@@ -476,4 +489,67 @@ describe('everywhere', () => {
       await page.getByRole('alert').getByText(/pyflare serve/).waitFor({ timeout: 8000 });
       assert.ok(mock.url);
     }));
+});
+
+describe('a server with keys', () => {
+  const keys = { 'pf_key-of-project-acme': 'acme', 'pf_key-of-project-blue': 'blue' };
+
+  test('asks for a key, says what is wrong with one, and opens with the right one', () =>
+    on('#/', async (page, mock) => {
+      await page.getByRole('heading', { name: 'This server asks for a key' }).waitFor();
+      assert.equal(await page.getByRole('alert').count(), 0);
+      await page.getByLabel('Key').fill('with spaces in it');
+      await page.getByRole('button', { name: 'Open' }).click();
+      await page.getByRole('alert').getByText('This is not a key').waitFor();
+      await page.getByLabel('Key').fill('pf_somebody-else-s-key');
+      await page.getByRole('button', { name: 'Open' }).click();
+      await page.getByRole('alert').getByText('PF-1002').waitFor();
+      await page.getByLabel('Key').fill('pf_key-of-project-acme');
+      await page.keyboard.press('Enter');
+      await page.getByText('Live', { exact: true }).waitFor();
+      assert.equal(await page.getByLabel('Project').inputValue(), 'acme');
+      // The key is in a header and among the subprotocols, never in an address.
+      await page.reload();
+      await page.getByText('Live', { exact: true }).waitFor();
+      assert.equal(mock.control.sockets.at(-1).project, 'acme');
+      assert.ok(mock.control.requests.every(({ url }) => !url.includes('pf_')));
+      assert.equal(await page.evaluate(() => localStorage.length === 0 || !JSON.stringify(localStorage).includes('pf_')), true);
+    }, { mock: { keys } }));
+
+  test('a second key adds a project, a remembered one outlives the tab, a forgotten one is gone', () =>
+    on('#/monitors', async (page, mock) => {
+      const enter = async (key, remember) => {
+        await page.getByLabel('Key').fill(key);
+        if (remember) await page.getByRole('checkbox').check();
+        await page.getByRole('button', { name: 'Open' }).click();
+      };
+      await enter('pf_key-of-project-acme', true);
+      await page.getByRole('link', { name: 'requests' }).waitFor();
+      await page.getByLabel('Project').selectOption({ label: 'Add a project…' });
+      await enter('pf_key-of-project-blue', false);
+      await page.getByRole('link', { name: 'requests' }).waitFor();
+      assert.equal(await page.getByLabel('Project').inputValue(), 'blue');
+      await page.getByLabel('Project').selectOption('acme');
+      await eventually(async () => mock.control.requests.at(-1).headers['x-pyflare-key'], (key) => key === 'pf_key-of-project-acme');
+      const other = await page.context().newPage();
+      await other.goto(page.url());
+      await other.getByRole('link', { name: 'requests' }).waitFor();
+      assert.deepEqual(await other.getByLabel('Project').locator('> option').allInnerTexts(), ['acme']);
+      await other.getByLabel('Project').selectOption({ label: 'Forget the key of acme' });
+      await other.getByRole('heading', { name: 'This server asks for a key' }).waitFor();
+      assert.ok(!(await other.evaluate(() => JSON.stringify(localStorage))).includes('pf_'));
+    }, { mock: { keys } }));
+
+  test('a key that is taken back makes the page ask again, and go on', () =>
+    on('#/monitors/tokens_by_user', async (page, mock) => {
+      await page.getByLabel('Key').fill('pf_key-of-project-acme');
+      await page.getByRole('button', { name: 'Open' }).click();
+      await page.getByText('Live', { exact: true }).waitFor();
+      mock.control.keys.delete('pf_key-of-project-acme');
+      mock.live.dropConnections();
+      await page.getByRole('alert').getByText('PF-1002').waitFor({ timeout: 10_000 });
+      await page.getByLabel('Key').fill('pf_key-of-project-blue');
+      await page.getByRole('button', { name: 'Open' }).click();
+      await page.getByText(/1.000 rows/).waitFor();
+    }, { mock: { keys } }));
 });
