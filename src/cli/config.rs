@@ -77,7 +77,7 @@ const SETTINGS: &[Setting] = &[
         "10",
         "Rows reach the store at least this often",
     ),
-    setting("limits.request_mb", "64", "Largest request body, decompressed"),
+    setting("limits.request_mb", "64", "Largest request body, decompressed, at most 256"),
     setting("limits.log_gb", "64", "The log refuses new data beyond this"),
     setting(
         "limits.min_free_gb",
@@ -234,6 +234,11 @@ impl Configuration {
                 .ok_or_else(|| anyhow!("PF-6004: auth.keys needs entries like pf_…=project"))?;
             keys.push((key.to_string(), project.to_string()));
         }
+        // A row's text may be six times as long as its bytes (escapes), and an array holds 2 GiB of text.
+        let request_mb = match number("limits.request_mb")? {
+            given @ 1..=256 => given,
+            given => bail!("PF-6002: limits.request_mb must be from 1 to 256, not {given}"),
+        };
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = match number("workers")? {
             0 => cores.saturating_sub(1).max(1),
@@ -279,7 +284,7 @@ impl Configuration {
             insecure_open,
             store,
             flush_every: Duration::from_secs(number("store.flush_seconds")?.max(1)),
-            request_bytes: usize::try_from(scaled("limits.request_mb", 20)?)?,
+            request_bytes: usize::try_from(request_mb << 20)?,
             log_bytes: scaled("limits.log_gb", 30)?,
             min_free_bytes: scaled("limits.min_free_gb", 30)?,
             query_timeout: Duration::from_secs(number("limits.query_seconds")?.max(1)),
