@@ -77,7 +77,11 @@ const SETTINGS: &[Setting] = &[
         "10",
         "Rows reach the store at least this often",
     ),
-    setting("limits.request_mb", "64", "Largest request body, decompressed, at most 256"),
+    setting(
+        "limits.request_mb",
+        "64",
+        "Largest request body, decompressed, at most 256",
+    ),
     setting("limits.log_gb", "64", "The log refuses new data beyond this"),
     setting(
         "limits.min_free_gb",
