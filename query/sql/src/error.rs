@@ -122,6 +122,10 @@ impl SqlError {
         if let Some(own) = find_own(error) {
             return own.clone();
         }
+        let text = error.find_root().strip_backtrace();
+        if let Some(own) = quoted_own(&text) {
+            return own;
+        }
         let diagnostic: Option<&Diagnostic> = error.diagnostic();
         let position = diagnostic
             .and_then(|diagnostic| diagnostic.span)
@@ -130,10 +134,11 @@ impl SqlError {
                 column: span.start.column,
             });
         let kind = match error.find_root() {
-            DataFusionError::Internal(_) => SqlErrorKind::Internal,
+            // The planner calls it a bug of its own when types do not fit, in BETWEEN for one.
+            DataFusionError::Internal(detail) if !detail.contains("coerce types") => SqlErrorKind::Internal,
             _ => SqlErrorKind::Meaning,
         };
-        SqlError::new(kind, plain_sentence(&error.find_root().strip_backtrace())).at(position)
+        SqlError::new(kind, plain_sentence(&text)).at(position)
     }
 }
 
@@ -173,9 +178,26 @@ fn find_own(error: &DataFusionError) -> Option<&SqlError> {
     None
 }
 
+/// An error of ours that the planner has put into a sentence: what the type check of an aggregate says arrives as
+/// `… failed with: External error: PF-4009: sum takes numbers, not Utf8. No function matches …`.
+fn quoted_own(text: &str) -> Option<SqlError> {
+    let (_, said) = text.split_once("External error: PF-")?;
+    let (digits, message) = said.split_once(": ")?;
+    let kind = [
+        SqlErrorKind::Aggregate,
+        SqlErrorKind::Window,
+        SqlErrorKind::Volatile,
+    ]
+    .into_iter()
+    .find(|kind| kind.code().strip_prefix("PF-") == Some(digits))?;
+    let message = message.split(". No function matches").next().unwrap_or(message);
+    Some(SqlError::new(kind, message))
+}
+
 /// The planner's text without its own prefixes and without what only its developers need.
 fn plain_sentence(text: &str) -> String {
-    const PREFIXES: [&str; 6] = [
+    const PREFIXES: [&str; 7] = [
+        "Internal error: ",
         "Error during planning: ",
         "Schema error: ",
         "SQL error: ",
@@ -187,10 +209,9 @@ fn plain_sentence(text: &str) -> String {
     while let Some(stripped) = PREFIXES.iter().find_map(|prefix| rest.strip_prefix(prefix)) {
         rest = stripped;
     }
-    let rest = rest
-        .split("\n\nbacktrace")
-        .next()
-        .unwrap_or(rest)
+    let rest = ["\n\nbacktrace", "\nThis issue was likely caused"]
+        .iter()
+        .fold(rest, |rest, end| rest.split(end).next().unwrap_or(rest))
         .trim_end_matches(['.', ' ', '\n']);
     const LONGEST: usize = 1_000;
     match rest.char_indices().nth(LONGEST) {

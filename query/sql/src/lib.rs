@@ -3,10 +3,10 @@
 //! - `statement`: the wrapper (`CREATE MONITOR … WITH (…) AS … EMIT CHANGES`), names, options, limits;
 //! - `clauses`: clauses that cannot be maintained, refused at their place;
 //! - `hidden`, `catalog`, [`window`], [`aggregates`]: what the planner knows that SQL does not;
-//! - `budget`, `planning`: DataFusion with a pinned list of rules, bounded in size;
+//! - `depth`, `budget`, `planning`: DataFusion with a pinned list of rules, bounded in size;
 //! - `lower`: the logical plan becomes a [`Plan`](pyflare_dataflows::Plan);
 //! - [`explain`]: the same, in words;
-//! - `oracle` (feature `oracle`): the SELECT as a batch, to compare the engine with.
+//! - `oracle`: the SELECT as a batch, to compare the engine with; for tests.
 //!
 //! Invariants: the same text gives the same plan; whatever the text says, the answer is a plan or a coded
 //! [`SqlError`], never a panic and never a plan that does not end; a definition survives its way through JSON.
@@ -19,6 +19,7 @@ pub mod window;
 mod budget;
 mod catalog;
 mod clauses;
+mod depth;
 mod hidden;
 mod lower;
 mod options;
@@ -165,6 +166,7 @@ fn define(create: Create, sql: &str, project: Option<&str>) -> Result<(MonitorDe
         mut query,
         ..
     } = create;
+    depth::check(&query)?;
     clauses::check(&query)?;
     let aliases = given_names(&query);
     hidden::hide(&mut query);

@@ -489,21 +489,30 @@ fn name_aggregates(plan: Plan) -> Plan {
         for column in &mut columns {
             column.expr = column.expr.substitute(&new_name);
         }
-        if let Plan::Aggregate { keys, aggregates, .. } = input.as_ref() {
-            let made = keys
-                .iter()
-                .map(|key| &key.name)
-                .chain(aggregates.iter().map(|a| &a.name));
-            let wanted = columns.iter().map(|column| match &column.expr {
-                Expr::Column(source) if *source == column.name => Some(source),
-                _ => None,
-            });
-            if made.map(Some).eq(wanted) {
-                return *input;
-            }
+        let wanted = columns.iter().map(|column| match &column.expr {
+            Expr::Column(source) if *source == column.name => Some(source),
+            _ => None,
+        });
+        if aggregate_names(&input).map(Some).eq(wanted) {
+            return *input;
         }
     }
     Plan::Project { input, columns }
+}
+
+/// The outputs of the aggregate under filters; none where there is no such aggregate.
+fn aggregate_names(plan: &Plan) -> impl Iterator<Item = &String> {
+    let mut node = plan;
+    while let Plan::Filter { input, .. } = node {
+        node = input;
+    }
+    let (keys, aggregates) = match node {
+        Plan::Aggregate { keys, aggregates, .. } => (keys.as_slice(), aggregates.as_slice()),
+        _ => (&[][..], &[][..]),
+    };
+    keys.iter()
+        .map(|key| &key.name)
+        .chain(aggregates.iter().map(|aggregate| &aggregate.name))
 }
 
 /// Renames the outputs of the aggregate under filters; says whether there was one and no name clashed.

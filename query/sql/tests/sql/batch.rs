@@ -1,5 +1,4 @@
 //! The batch oracle against answers worked out by hand or by other arithmetic.
-#![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
 
@@ -183,7 +182,7 @@ fn filters_having_distinct_and_attributes() {
     let subquery = "SELECT window_start, count(*) AS n FROM TUMBLE((SELECT * FROM spans WHERE duration_ns < 40), \
                     event_time, INTERVAL '1 hour') GROUP BY window_start";
     assert_eq!(answer(subquery, &rows), ["1970-01-01T00:00:00Z|3"]);
-    let named = "WITH w AS (SELECT event_time AS at, model FROM spans) SELECT w.window_start, count(*) AS n FROM \
+    let named = "WITH w AS (SELECT event_time AS at, model FROM spans) SELECT window_start, count(*) AS n FROM \
                  TUMBLE(w, at, INTERVAL '1 hour') GROUP BY 1";
     assert_eq!(
         answer(named, &rows),

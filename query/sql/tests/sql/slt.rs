@@ -3,7 +3,6 @@
 //! A file is a list of blocks, separated by empty lines; `#` begins a comment line. The first line of a block says
 //! what is expected, the statement follows, and for a plan, after `----`, its text:
 //! `statement ok`, `statement error PF-4006`, `plan`.
-#![allow(clippy::unwrap_used)]
 
 use std::path::Path;
 

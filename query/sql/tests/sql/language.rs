@@ -1,5 +1,4 @@
 //! What the monitor language accepts, and what it becomes.
-#![allow(clippy::unwrap_used)]
 
 use pyflare_dataflows::plan::builtin::FILES;
 use pyflare_dataflows::{MonitorDefinition, Plan};

@@ -1,0 +1,8 @@
+//! The monitor language, checked from outside: one test binary, because each one links all of DataFusion.
+#![allow(clippy::unwrap_used)]
+
+mod batch;
+mod front_door;
+mod language;
+mod refusals;
+mod slt;
