@@ -118,6 +118,10 @@ impl QueryError {
                 Kind::MemoryLimit,
                 "the query needs more memory than a query may use; narrow the time range, select fewer columns, or group by fewer values".to_owned(),
             ),
+            // The planner calls it a bug of its own when types do not fit, in BETWEEN for one.
+            DataFusionError::Internal(detail) if detail.contains("coerce types") => {
+                (otherwise, shorten(detail))
+            }
             DataFusionError::Internal(detail) => (Kind::Internal, detail.clone()),
             DataFusionError::SchemaError(schema, _) => (otherwise, unknown_column(schema)),
             DataFusionError::Plan(detail) => (otherwise, shorten(detail)),

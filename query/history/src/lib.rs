@@ -10,6 +10,7 @@
 //! what a trace list asks.
 
 mod catalog;
+mod depth;
 pub mod encode;
 mod failure;
 mod functions;
@@ -19,6 +20,7 @@ mod peek;
 mod relation;
 mod service;
 pub mod source;
+mod statement;
 mod traces;
 mod wildcard;
 

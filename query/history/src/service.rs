@@ -20,7 +20,6 @@ use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
 use futures::StreamExt;
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -29,7 +28,7 @@ use crate::catalog::{CATALOG, Names, NamesCatalog, UNQUALIFIED};
 use crate::failure::{Kind, QueryError};
 use crate::interrupt::Interrupt;
 use crate::source::{InternalRelations, LiveSource, Scope, StoredTables};
-use crate::{functions, parameters, wildcard};
+use crate::{functions, parameters, statement, wildcard};
 
 /// Limits of the service; each has a default that suits a machine shared with the engine.
 #[derive(Debug, Clone)]
@@ -128,6 +127,7 @@ impl QueryService {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(options.threads.max(1))
             .thread_name("pyflare-query")
+            .thread_stack_size(statement::STACK)
             .enable_all()
             .build()
             .map_err(|error| QueryError::new(Kind::Internal, format!("no threads for queries: {error}")))?;
@@ -350,12 +350,12 @@ impl Task {
     ) -> Result<QueryResult, QueryError> {
         let started = Instant::now();
         let as_of = names.hold.tick();
-        let mut statement = self.parse(&query)?;
+        let mut statement = statement::read(&self.session, &query)?;
         let hidden = names.hidden_columns();
         if wildcard::mentions(&query, &hidden) {
             names.show_hidden();
-            if let Statement::Statement(statement) = &mut statement {
-                wildcard::hide(statement.as_mut(), &hidden, &|name| {
+            if let Statement::Statement(sql) = &mut statement {
+                wildcard::hide(sql.as_mut(), &hidden, &|name| {
                     let part = |position: usize| {
                         let ident = name.0.get(position)?.as_ident()?;
                         Some(match ident.quote_style {
@@ -382,30 +382,9 @@ impl Task {
             .with_allow_dml(false)
             .with_allow_statements(false)
             .verify_plan(&plan)
-            .map_err(|_| read_only())?;
+            .map_err(|_| statement::read_only())?;
         let plan = parameters::bind(plan, &params)?;
         self.collect(plan, as_of, started).await
-    }
-
-    fn parse(&self, query: &str) -> Result<Statement, QueryError> {
-        let dialect = self.session.config_options().sql_parser.dialect;
-        let statement = self
-            .session
-            .sql_to_statement(query, &dialect)
-            .map_err(|error| QueryError::planning(&error))?;
-        match &statement {
-            Statement::Statement(sql) => match sql.as_ref() {
-                SqlStatement::Query(_)
-                | SqlStatement::Explain { .. }
-                | SqlStatement::ExplainTable { .. }
-                | SqlStatement::ShowTables { .. }
-                | SqlStatement::ShowColumns { .. }
-                | SqlStatement::ShowFunctions { .. } => Ok(statement),
-                _ => Err(read_only()),
-            },
-            Statement::Explain(_) => Ok(statement),
-            _ => Err(read_only()),
-        }
     }
 
     /// Gives the session the query's names, its `now()` and its memory.
@@ -491,12 +470,4 @@ impl Task {
             elapsed: started.elapsed(),
         })
     }
-}
-
-fn read_only() -> QueryError {
-    QueryError::new(
-        Kind::ReadOnly,
-        "only queries can be run here: SELECT, WITH, VALUES, EXPLAIN, SHOW TABLES",
-    )
-    .with_hint("monitors are created with CREATE MONITOR; rows are sent over OTLP")
 }

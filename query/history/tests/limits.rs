@@ -95,6 +95,80 @@ async fn errors_say_where() {
     assert_eq!(refusal(&service, &nested).await.status(), 400);
 }
 
+/// Chains become trees as deep as they are long, and a stack that overflows would end the process: 3,000 casts did.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_nesting_overflows_the_stack() {
+    let service = service(&any_house(), small());
+    // What opens, what stands in the middle, what closes.
+    let nestings = [
+        ("(", "1", ")"),
+        ("NOT ", "true", ""),
+        ("- ", "1", ""),
+        ("CASE WHEN true THEN ", "1", " END"),
+        ("upper(", "'a'", ")"),
+        ("", "1", "::TEXT"),
+        ("", "duration_ns", " + 1"),
+        ("", "name", " || 'a'"),
+        ("", "true", " AND name = 'a'"),
+        ("", "true", " OR name = 'a'"),
+        ("", "name", " IS NULL"),
+        ("", "event_time", " AT TIME ZONE 'UTC'"),
+        ("", "attributes", "['k']"),
+        ("", "name", ".name"),
+        ("[", "1", "]"),
+        ("1 IN (", "1", ")"),
+        ("EXISTS (SELECT ", "1", ")"),
+        ("(SELECT ", "1", ")"),
+        ("", "1", " UNION ALL SELECT 1"),
+        ("", "1 FROM spans", " JOIN logs ON true"),
+    ];
+    for (open, middle, close) in nestings {
+        for depth in [30, 390, 3_900, 20_000] {
+            let from = if middle.contains("FROM") {
+                ""
+            } else {
+                " FROM spans"
+            };
+            let text = format!(
+                "SELECT {}{middle}{}{from}",
+                open.repeat(depth),
+                close.repeat(depth)
+            );
+            let mut asked = request(&text);
+            asked.timeout = Some(Duration::from_secs(5));
+            asked.limit = Some(1);
+            if let Err(error) = service.query(asked).await {
+                let shown: String = text.chars().take(60).collect();
+                assert_ne!(error.status(), 500, "{shown} {depth}: {error}");
+                assert!(error.message.len() < 10_000, "{shown} {depth}: {error}");
+            }
+        }
+    }
+    // Levels of subqueries add up, and so do relations.
+    let mut chained = "WITH s0 AS (SELECT duration_ns AS x FROM spans)".to_owned();
+    for step in 1..12 {
+        let sum = " + 1".repeat(100);
+        chained += &format!(", s{step} AS (SELECT x{sum} AS x FROM s{})", step - 1);
+    }
+    let listed = vec!["logs"; 300].join(", ");
+    for text in [
+        format!("{chained} SELECT x FROM s11"),
+        format!("SELECT 1 FROM {listed}"),
+    ] {
+        let started = Instant::now();
+        assert_eq!(refusal(&service, &text).await.code(), "PF-4064");
+        assert!(started.elapsed() < Duration::from_secs(2));
+    }
+    // Long lists are no deep trees.
+    let listed = vec!["'a-name'"; 9_000].join(", ");
+    service
+        .query(request(&format!(
+            "SELECT count(*) FROM spans WHERE name IN ({listed})"
+        )))
+        .await
+        .unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_and_bytes_are_cut_off_and_say_so() {
     let service = service(
