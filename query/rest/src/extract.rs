@@ -76,7 +76,7 @@ pub(crate) fn too_large() -> Problem {
         "PF-5005",
         "the body is larger than the limit of this server",
     )
-    .with_hint("send less at once, or raise limits.api_body_bytes")
+    .with_hint("send one statement or one monitor at a time; telemetry goes to the OTLP receivers")
 }
 
 /// The parameters after `?`; unknown ones are refused, because a misspelt filter that is ignored shows wrong rows.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -27,6 +27,34 @@ pub(crate) fn peer(extensions: &axum::http::Extensions) -> Option<SocketAddr> {
     extensions
         .get::<ConnectInfo<SocketAddr>>()
         .map(|ConnectInfo(peer)| *peer)
+}
+
+/// Ends requests that take too long, such as a body that never arrives whole. A WebSocket outlives its request, so it
+/// is bounded by its own rules only.
+pub(crate) async fn bound_time(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let queries = api.queries.options();
+    let asks_freely = request
+        .extensions()
+        .get::<MatchedPath>()
+        .is_some_and(|route| route.as_str() == "/api/v1/sql");
+    // Only a free query may name a time limit of its own.
+    let query = match asks_freely {
+        true => queries.longest_timeout,
+        false => queries.default_timeout,
+    };
+    let longest = api.limits.request_timeout.saturating_add(query);
+    match tokio::time::timeout(longest, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Problem::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "PF-5031",
+            format!("the request took longer than {longest:?}"),
+        )
+        .with_hint(
+            "send its whole body at once; a statement may have taken effect: look before you send it again",
+        )
+        .into_response(),
+    }
 }
 
 /// Counts, and adds the headers that every answer carries.

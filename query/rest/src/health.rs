@@ -56,9 +56,11 @@ pub(crate) async fn metrics(State(api): State<Api>) -> impl IntoResponse {
     let mut families = api.metrics.families();
     families.extend(api.http.families());
     families.extend(live_families(&api.live));
+    let mut page = render(families);
+    api.metrics.write_text(&mut page);
     (
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
-        render(families),
+        page,
     )
 }
 

@@ -84,6 +84,12 @@ impl Family {
 /// Where the binary's families come from; a closure will do.
 pub trait MetricsSource: Send + Sync + 'static {
     fn families(&self) -> Vec<Family>;
+
+    /// Appends families that their own room has written as Prometheus text already; none of them is in
+    /// [`families`](MetricsSource::families) too.
+    fn write_text(&self, out: &mut String) {
+        let _ = out;
+    }
 }
 
 impl<F: Fn() -> Vec<Family> + Send + Sync + 'static> MetricsSource for F {

@@ -76,6 +76,7 @@ pub fn router(api: Api) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .fallback(unknown)
         .layer(DefaultBodyLimit::max(limit))
+        .layer(from_fn_with_state(api.clone(), guard::bound_time))
         .layer(from_fn(bounded_address))
         .layer(from_fn_with_state(api.clone(), guard::observe))
         .with_state(api)

@@ -140,7 +140,8 @@ pub trait Engine: Send + Sync + 'static {
 pub struct ApiLimits {
     /// Largest request body.
     pub body_bytes: usize,
-    /// Longest `timeout_ms` a query may ask for is the query service's; this one bounds everything else.
+    /// How long a request may take from its head to its answer's head, its body's way included. The time limit of the
+    /// query in it, which is the query service's, comes on top.
     pub request_timeout: Duration,
 }
 
