@@ -87,7 +87,7 @@ pub struct Appended {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LogError {
     #[error(
-        "PF-2001: the log has reached its cap of {cap_bytes} bytes ({used_bytes} used); raise limits.log_bytes or free space"
+        "PF-2001: the log has reached its cap of {cap_bytes} bytes ({used_bytes} used); raise limits.log_gb or free space"
     )]
     Full { cap_bytes: u64, used_bytes: u64 },
     #[error("PF-2002: the disk that holds the log has only {free_bytes} bytes free; free some space")]

@@ -406,4 +406,47 @@ mod tests {
                 .contains("PF-6008")
         );
     }
+    /// Messages all over the workspace say what to raise or set: those settings are in the table.
+    #[test]
+    fn messages_name_settings_that_exist() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut open = vec![
+            root.join("src"),
+            root.join("query"),
+            root.join("connectors"),
+            root.join("dataflows"),
+        ];
+        let mut named = 0;
+        while let Some(path) = open.pop() {
+            if path.is_dir() {
+                open.extend(
+                    std::fs::read_dir(path)
+                        .unwrap()
+                        .map(|entry| entry.unwrap().path()),
+                );
+                continue;
+            }
+            if path.extension().is_none_or(|extension| extension != "rs") {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            for verb in ["raise ", "set ", "configure "] {
+                for (at, _) in text.match_indices(verb) {
+                    let after = &text[at + verb.len()..];
+                    let end = after.find(|c: char| !(c.is_ascii_lowercase() || c == '_' || c == '.'));
+                    let word = after[..end.unwrap_or(after.len())].trim_end_matches('.');
+                    let section = word.split_once('.').map(|(section, _)| format!("{section}."));
+                    let ours = section.is_some_and(|section| {
+                        SETTINGS.iter().any(|setting| setting.key.starts_with(&section))
+                    });
+                    if ours {
+                        named += 1;
+                        let known = SETTINGS.iter().any(|setting| setting.key == word);
+                        assert!(known, "{} names {word}", path.display());
+                    }
+                }
+            }
+        }
+        assert!(named >= 5, "found only {named}");
+    }
 }

@@ -1,4 +1,4 @@
-//! The binary's families of the metrics page: engine, receivers, log.
+//! The binary's families of the metrics page: engine, log, and what the receivers write of themselves.
 
 use std::sync::Arc;
 
@@ -108,39 +108,10 @@ impl MetricsSource for ServerMetrics {
             size = size.with(&labels, view.rows as f64);
         }
         families.extend([late, errors, size]);
-        let receivers = self.receivers.metrics();
-        let mut accepted = Family::new(
-            MetricKind::Counter,
-            "pyflare_otlp_requests_total",
-            "OTLP requests acknowledged",
-        );
-        let mut received = Family::new(
-            MetricKind::Counter,
-            "pyflare_otlp_rows_total",
-            "OTLP rows acknowledged",
-        );
-        let mut refused = Family::new(
-            MetricKind::Counter,
-            "pyflare_otlp_refused_total",
-            "OTLP requests refused",
-        );
-        for series in &receivers.series {
-            let signal = series.signal.to_string();
-            let labels = [
-                ("signal", signal.as_str()),
-                ("transport", series.transport.name()),
-            ];
-            accepted = accepted.with(&labels, series.requests as f64);
-            received = received.with(&labels, series.rows as f64);
-            let total: u64 = series.refused.iter().map(|(_, count)| count).sum();
-            refused = refused.with(&labels, total as f64);
-        }
-        families.extend([accepted, received, refused]);
-        families.push(Family::gauge(
-            "pyflare_otlp_connections",
-            "Open OTLP connections",
-            receivers.connections as f64,
-        ));
         families
+    }
+
+    fn write_text(&self, out: &mut String) {
+        self.receivers.metrics().write_prometheus(out);
     }
 }

@@ -41,7 +41,7 @@ pub enum Refusal {
     #[error("PF-1008: content encoding {found:?} is not supported; use gzip, zstd, deflate or none")]
     ContentEncoding { found: String },
     #[error(
-        "PF-1009: the body is larger than {limit_bytes} bytes (decompressed); send smaller batches or raise limits.body_bytes"
+        "PF-1009: the body is larger than {limit_bytes} bytes (decompressed); send smaller batches or raise limits.request_mb"
     )]
     TooLarge { limit_bytes: usize },
     #[error("PF-1010: the body cannot be decompressed as {encoding}: {detail}")]
