@@ -5,6 +5,7 @@ import { createRequire } from 'node:module';
 import { after, before, describe, test } from 'node:test';
 import { startMock } from '../mock-server.mjs';
 import { launch, openPage } from './browser.mjs';
+import { ensureBuilt } from './built.mjs';
 
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const huge = 'f'.repeat(32);
@@ -12,6 +13,7 @@ const hostile = 'a'.repeat(32);
 
 let browser;
 before(async () => {
+  ensureBuilt();
   browser = await launch();
 });
 after(() => browser.close());

@@ -260,15 +260,14 @@ describe('a server that goes away and comes back', { skip: binary === undefined 
     const own = await Pyflare.start(binary);
     const browser = await launch();
     try {
-      for (const path of ['#/monitors', '#/traces']) {
-        const opened = await openPage(browser, `${own.url}/${path}`);
-        await opened.page.getByRole('heading').first().waitFor();
-        await own.stop('SIGKILL');
-        await opened.page.getByRole('alert').getByText('PyFlare does not answer').waitFor({ timeout: 15_000 });
-        await own.start();
-        await opened.page.getByRole('alert').waitFor({ state: 'detached', timeout: 15_000 });
-        await opened.close();
-      }
+      const all = [];
+      for (const path of ['#/monitors', '#/traces']) all.push(await openPage(browser, `${own.url}/${path}`));
+      for (const { page } of all) await page.getByRole('heading').first().waitFor();
+      await own.stop('SIGKILL');
+      for (const { page } of all) await page.getByRole('alert').getByText('PyFlare does not answer').waitFor({ timeout: 15_000 });
+      await own.start();
+      for (const { page } of all) await page.getByRole('alert').waitFor({ state: 'detached', timeout: 15_000 });
+      for (const opened of all) await opened.close();
     } finally {
       await browser.close();
       await own.remove();
