@@ -33,4 +33,6 @@ pub use metrics::{Family, MetricKind, MetricsSource, Sample};
 pub use problem::Problem;
 pub use recovering::recovering_router;
 pub use router::{openapi, router};
-pub use state::{Api, ApiLimits, Created, Engine, Explanation, Readiness, ReceiverAddresses, Statement, Status};
+pub use state::{
+    Api, ApiLimits, Created, Engine, Explanation, Readiness, ReceiverAddresses, Statement, Status,
+};
