@@ -29,6 +29,7 @@ test-rust:
 	cargo test --release --workspace
 
 test-ui: ui
+	@tools/setup.sh tests
 	cd ui && npm test
 
 test-e2e: build

@@ -71,6 +71,7 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
         ),
         _ => anyhow::anyhow!("PF-6022: the API cannot listen on {}: {error}", configuration.api),
     })?;
+    let (api_listener, recovering) = Recovering::start(api_listener)?;
     let log = EmbeddedLog::open(LogOptions {
         directory: directory.log(),
         cap_bytes: configuration.log_bytes,
@@ -151,6 +152,8 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
         otlp_grpc: receiver_handle.grpc_address(),
     });
     let api_address = api_listener.local_addr()?;
+    // Before the addresses are told: who reads them finds the real service, or waits for it a moment.
+    recovering.stop().await;
     announce(
         &configuration,
         &directory,
@@ -183,6 +186,33 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
             tracing::info!("stopped; everything acknowledged is durable");
             Ok(())
         }
+    }
+}
+
+/// Answers at the API's address until the engine is there; both accept from one socket, so that it is never closed.
+struct Recovering {
+    stop: watch::Sender<bool>,
+    serving: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+impl Recovering {
+    /// Begins to answer; gives the listener back for the time after.
+    fn start(listener: TcpListener) -> anyhow::Result<(TcpListener, Recovering)> {
+        let listener = listener.into_std()?;
+        let shared = TcpListener::from_std(listener.try_clone()?)?;
+        let (stop, stopping) = watch::channel(false);
+        let serving = tokio::spawn(async move {
+            axum::serve(shared, pyflare_rest::recovering_router())
+                .with_graceful_shutdown(until(stopping))
+                .await
+        });
+        Ok((TcpListener::from_std(listener)?, Recovering { stop, serving }))
+    }
+
+    /// Connections end when their answer is written; what comes meanwhile waits for the real service.
+    async fn stop(self) {
+        self.stop.send_replace(true);
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.serving).await;
     }
 }
 

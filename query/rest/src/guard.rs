@@ -88,7 +88,8 @@ fn known_method(method: &Method) -> &'static str {
     }
 }
 
-fn add_headers(headers: &mut HeaderMap, under_api: bool) {
+/// What every answer carries, refusals included.
+pub(crate) fn add_headers(headers: &mut HeaderMap, under_api: bool) {
     let mut add = |name: HeaderName, value: &'static str| {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     };

@@ -5,7 +5,8 @@
 //! - `guard`: who may ask, what is counted, which headers every answer carries;
 //! - `health`, `views`, `monitors`, `sql`, `traces`, `fields`, `live`: the handlers;
 //! - `answer`: a query's result as JSON, CSV or Arrow; `problem`: every refusal; `extract`: requests, read strictly;
-//! - `metrics`: Prometheus text; `ui`: the embedded pages.
+//! - `metrics`: Prometheus text; `ui`: the embedded pages; `recovering`: what is answered before
+//!   the engine is there.
 //!
 //! Invariants: every refusal under `/api` is `application/problem+json` with a stable code; nothing of another project
 //! is in any answer; no request, however large or strange, takes more memory than the limits say.
@@ -20,6 +21,7 @@ mod metrics;
 mod monitors;
 mod paging;
 mod problem;
+mod recovering;
 mod router;
 mod sql;
 mod state;
@@ -29,5 +31,8 @@ mod views;
 
 pub use metrics::{Family, MetricKind, MetricsSource, Sample};
 pub use problem::Problem;
+pub use recovering::recovering_router;
 pub use router::{openapi, router};
-pub use state::{Api, ApiLimits, Created, Engine, Explanation, Readiness, ReceiverAddresses, Statement, Status};
+pub use state::{
+    Api, ApiLimits, Created, Engine, Explanation, Readiness, ReceiverAddresses, Statement, Status,
+};

@@ -4,7 +4,7 @@ import { Problem } from '../api/problem.ts';
 import { pageConnection } from '../live/page-connection.ts';
 import { accessNow, admitted, noteProjects, onAccess } from './access.ts';
 
-const every = 10_000;
+const every = 5_000;
 
 async function meet(): Promise<void> {
   try {

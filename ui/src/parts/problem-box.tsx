@@ -14,7 +14,7 @@ export function ProblemBox({ problem, title, onRetry }: { readonly problem: Show
       <Icon name="alert" />
       <div>
         {title === undefined ? null : <strong>{title} </strong>}
-        <span className="problem-detail">{problem.message}</span>
+        <span className="problem-detail">{sentence(problem.message)}</span>
         {problem.code === '' ? null : <code className="problem-code">{problem.code}</code>}
         {problem.hint === null ? null : <p className="problem-hint">{problem.hint}</p>}
         {onRetry === undefined ? null : (
@@ -27,4 +27,9 @@ export function ProblemBox({ problem, title, onRetry }: { readonly problem: Show
       </div>
     </div>
   );
+}
+
+/** Begins with a capital, unless what it begins with is a name that is written so. */
+function sentence(text: string): string {
+  return /^[a-z]+ /.test(text) ? text.charAt(0).toUpperCase() + text.slice(1) : text;
 }

@@ -152,7 +152,7 @@ function Answer({ answer }: { readonly answer: SqlAnswer }): ReactNode {
       </header>
       <Grid<readonly Cell[]>
         label="Answer"
-        columns={answer.columns.map((column, index) => ({ name: line(column.name), hint: column.type, numeric: isNumeric(kinds[index] ?? 'text'), width: columnWidth(column.name, sample.map((row) => cellText(row[index], kinds[index] ?? 'text'))) }))}
+        columns={answer.columns.map((column, index) => ({ name: line(column.name), hint: column.type, numeric: isNumeric(kinds[index] ?? 'text'), width: columnWidth(column.name, sample.map((row) => cellText(row[index], kinds[index] ?? 'text')), isNumeric(kinds[index] ?? 'text')) }))}
         rows={answer.rows}
         rowKey={(_, index) => index}
         cell={(row, column) => <AnswerCell text={cellText(row[column], kinds[column] ?? 'text')} />}

@@ -88,9 +88,11 @@ export function Grid<Row>(props: GridProps<Row>): ReactNode {
   );
 }
 
-/** A width that fits the header and the texts seen, within reason. */
-export function columnWidth(name: string, texts: readonly string[]): number {
-  let longest = name.length + 2;
-  for (const text of texts) if (text.length > longest) longest = text.length;
-  return Math.min(44, Math.max(6, longest + 2));
+/** A width in characters that fits the header and the texts seen, within reason. */
+export function columnWidth(name: string, texts: readonly string[], numeric: boolean): number {
+  const longest = texts.reduce((most, text) => Math.max(most, text.length), 0);
+  // Numbers are set in mono: a character is a character. Words are narrower than their count of zeros.
+  const content = Math.max((name.length + 2) * 0.92, longest * (numeric ? 1 : 0.88));
+  // The rest is the padding of the cell.
+  return Math.min(34, Math.max(6, Math.ceil(content) + 3));
 }

@@ -55,7 +55,7 @@ export function LiveTable({ view: name, label }: { readonly view: string; readon
         name: line(column.name),
         hint: `${column.type}${column.key ? ', part of the key' : ''}`,
         numeric: isNumeric(kind),
-        width: columnWidth(column.name, sample.map((row) => cellText(row.values[index], kind))),
+        width: columnWidth(column.name, sample.map((row) => cellText(row.values[index], kind)), isNumeric(kind)),
       };
     });
     // eslint-disable-next-line react-hooks/exhaustive-deps -- the rows are a sample at the moment they settle
