@@ -624,8 +624,18 @@ fn class(key: &str, word: &str) -> Option<&'static str> {
         .unwrap_or(word);
     match (key, word) {
         ("pyflare.span.class", word) => [
-            "llm", "embedding", "retriever", "reranker", "tool", "agent", "chain", "guardrail", "evaluator", "http",
-            "db", "other",
+            "llm",
+            "embedding",
+            "retriever",
+            "reranker",
+            "tool",
+            "agent",
+            "chain",
+            "guardrail",
+            "evaluator",
+            "http",
+            "db",
+            "other",
         ]
         .into_iter()
         .find(|class| *class == word),
