@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 BINARY = $(shell cargo metadata --format-version 1 --no-deps --offline 2>/dev/null | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/release/pyflare
 
-.PHONY: help setup ui build run test test-rust test-ui test-e2e lint fmt bench docs
+.PHONY: help setup ui build run test test-rust test-ui test-e2e lint fmt bench fuzz docs
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,9 @@ fmt:  ## format the code
 
 bench: build  ## measure this machine against the targets
 	"$(BINARY)" bench
+
+fuzz:  ## feed the decoder mutated requests for FUZZ_SECONDS (600)
+	tools/fuzz.sh "$(or $(FUZZ_SECONDS),600)"
 
 docs:  ## build the book (needs mdbook)
 	mdbook build docs

@@ -8,6 +8,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 "$here/support/python" "$here/oracle/planted_faults.py"
 "$here/support/python" "$here/e2e/run.py" --binary "$binary"
 "$here/support/python" "$here/crash/kill.py" --binary "$binary" --kills "${PYFLARE_KILLS:-8}" --seconds "${PYFLARE_KILL_SECONDS:-40}"
+"$here/support/python" "$here/rough/run.py" --binary "$binary"
+"$here/support/python" "$here/tutorial/run.py" --binary "$binary"
 # The UI that the binary carries, in real Chromium. Servers, ports and traffic are the suite's own.
 ui="$here/../ui"
 [ -d "$ui/node_modules" ] || (cd "$ui" && npm ci --no-audit --no-fund)

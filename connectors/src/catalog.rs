@@ -4,7 +4,9 @@
 pub enum CatalogError {
     #[error("PF-2201: catalog input/output failed on {path}: {detail}")]
     Io { path: String, detail: String },
-    #[error("PF-2202: the catalog entry {key:?} is damaged: {detail}")]
+    #[error(
+        "PF-2202: the catalog entry {key:?} is damaged: {detail}; nothing was changed, restore the data directory from a backup or start with another one"
+    )]
     Corrupt { key: String, detail: String },
 }
 

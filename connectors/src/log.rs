@@ -94,7 +94,9 @@ pub enum LogError {
     DiskFull { free_bytes: u64 },
     #[error("PF-2003: log input/output failed on {path}: {detail}")]
     Io { path: String, detail: String },
-    #[error("PF-2004: the log segment {path} is damaged at byte {position}: {detail}")]
+    #[error(
+        "PF-2004: the log segment {path} is damaged at byte {position}: {detail}; nothing was changed, restore the data directory from a backup or start with another one"
+    )]
     Corrupt {
         path: String,
         position: u64,
@@ -111,6 +113,14 @@ pub enum LogError {
     },
     #[error("PF-2006: the log is shutting down")]
     Closed,
+    #[error(
+        "PF-2007: the log of {topic}/{partition} ends at offset {end}, but what followed had been acknowledged: its end is damaged or missing; nothing was changed, restore the data directory from a backup or start with another one"
+    )]
+    EndMissing { topic: String, partition: u32, end: u64 },
+    #[error(
+        "PF-2008: the thread that writes the log has failed; restart the server, what was acknowledged is kept"
+    )]
+    WriterFailed,
 }
 
 impl LogError {
@@ -123,6 +133,8 @@ impl LogError {
             LogError::Corrupt { .. } => "PF-2004",
             LogError::Trimmed { .. } => "PF-2005",
             LogError::Closed => "PF-2006",
+            LogError::EndMissing { .. } => "PF-2007",
+            LogError::WriterFailed => "PF-2008",
         }
     }
 }

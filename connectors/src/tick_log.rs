@@ -6,7 +6,9 @@
 pub enum TickLogError {
     #[error("PF-2101: tick log input/output failed on {path}: {detail}")]
     Io { path: String, detail: String },
-    #[error("PF-2102: the tick log {path} is damaged at byte {position}: {detail}")]
+    #[error(
+        "PF-2102: the tick log {path} is damaged at byte {position}: {detail}; nothing was changed, restore the data directory from a backup or start with another one"
+    )]
     Corrupt {
         path: String,
         position: u64,
@@ -14,6 +16,14 @@ pub enum TickLogError {
     },
     #[error("PF-2103: a newer generation ({newer}) has taken over this tick log; this process ({own}) stops")]
     Fenced { own: u64, newer: u64 },
+    #[error(
+        "PF-2104: the disk that holds the tick log {path} is full; free some space, what was acknowledged is kept"
+    )]
+    DiskFull { path: String },
+    #[error(
+        "PF-2105: the tick log {path} is missing, though the data directory was in use; nothing was changed, restore the data directory from a backup or start with another one"
+    )]
+    Missing { path: String },
 }
 
 /// An append-only sequence of payloads with generation fencing.

@@ -1,12 +1,15 @@
-//! Made-up OTLP traffic for benchmarks, the demo and tests: requests encoded by hand, the same for a seed.
+//! OTLP traffic for benchmarks and tests, the same for a seed.
 //!
 //! Two corpora, as the figures of the project name them:
-//! * *small*: spans of one model call with 13 attributes, 800 to 925 bytes each;
-//! * *real*: a mix of model calls, retrievals, tools and agents with prompts and answers, at least 4 kB a
-//!   span on average, no two texts alike, some of them not ASCII.
+//! * *small*: made-up spans of one model call with 13 attributes, 800 to 925 bytes each;
+//! * *real*: spans recorded from instrumented clients with their prompts and answers, at least 4 kB a span on
+//!   average, each made distinct (see [`recorded`]).
+
+mod recorded;
+
 use crate::decode::encode::{put_bytes, put_varint};
 
-/// What the generated spans look like.
+/// What the spans look like; of *real* ones only their times are made up.
 #[derive(Clone, Debug)]
 pub struct Traffic {
     /// Distinct services.
@@ -46,6 +49,7 @@ pub struct Generator {
     random: Random,
     /// Spans generated so far.
     spans: u64,
+    cursor: recorded::Cursor,
     attribute: Vec<u8>,
     value: Vec<u8>,
     /// Attributes of the span being written.
@@ -152,6 +156,7 @@ impl Generator {
             traffic,
             random: Random(seed),
             spans: 0,
+            cursor: recorded::Cursor::default(),
             attribute: Vec::new(),
             value: Vec::new(),
             attributes: Vec::new(),
@@ -165,7 +170,16 @@ impl Generator {
 
     /// An `ExportTraceServiceRequest` of the real corpus.
     pub fn real_request(&mut self, spans: usize) -> Vec<u8> {
-        self.request(spans, 5200, Generator::real_span)
+        let ids = u128::from(self.random.next()) << 64 | u128::from(self.random.next());
+        let (traffic, number) = (&self.traffic, &mut self.spans);
+        recorded::request(&mut self.cursor, spans, |lap| {
+            *number += 1;
+            recorded::Patch {
+                ids: ids ^ u128::from(lap),
+                start_unix_nano: traffic.start_unix_nano + (*number - 1) * traffic.spacing_ns,
+                number: *number,
+            }
+        })
     }
 
     fn request(&mut self, spans: usize, size: usize, write: fn(&mut Generator, &mut Vec<u8>)) -> Vec<u8> {
@@ -244,57 +258,6 @@ impl Generator {
         );
         self.text("user.id", &user);
         self.text("server.address", "api.models.example.com");
-    }
-
-    fn real_span(&mut self, span: &mut Vec<u8>) {
-        match self.random.below(10) {
-            0..5 => {
-                let model = self.random.below(u64::from(self.traffic.models.max(1)));
-                let (question, answer) = (self.within_words(250, 900), self.within_words(80, 500));
-                self.model_call(model, question.len() as u64 / 4, answer.len() as u64 / 4);
-                self.int("gen_ai.usage.cache_read.input_tokens", question.len() as u64 / 9);
-                self.text("gen_ai.input.messages", &messages("user", &question));
-                self.text("gen_ai.output.messages", &messages("assistant", &answer));
-                let duration = answer.len() as u64 * 4_000_000;
-                self.write_span(span, &format!("chat {}", model_name(model)), 3, duration);
-            }
-            5 | 6 => {
-                self.text("openinference.span.kind", "RETRIEVER");
-                let query = self.words(14);
-                self.text("input.value", &query);
-                for number in 0..6 {
-                    let document = self.words(110);
-                    self.text(
-                        &format!("retrieval.documents.{number}.document.content"),
-                        &document,
-                    );
-                    let score = self.random.below(1000) as f64 / 1000.0;
-                    self.double(&format!("retrieval.documents.{number}.document.score"), score);
-                }
-                self.write_span(span, "retrieve", 1, 40_000_000);
-            }
-            7 | 8 => {
-                self.text("gen_ai.operation.name", "execute_tool");
-                self.text("gen_ai.tool.name", "search_orders");
-                let arguments = self.words(12);
-                self.text(
-                    "gen_ai.tool.call.arguments",
-                    &format!("{{\"query\":\"{arguments}\"}}"),
-                );
-                let result = self.within_words(200, 700);
-                self.text("gen_ai.tool.call.result", &format!("{{\"orders\":\"{result}\"}}"));
-                self.write_span(span, "execute_tool search_orders", 1, 90_000_000);
-            }
-            _ => {
-                self.text("gen_ai.operation.name", "invoke_agent");
-                self.text("gen_ai.agent.name", "order-desk");
-                let question = self.within_words(300, 900);
-                self.text("gen_ai.input.messages", &messages("user", &question));
-                let answer = self.within_words(80, 500);
-                self.text("gen_ai.output.messages", &messages("assistant", &answer));
-                self.write_span(span, "invoke_agent order-desk", 1, 3_000_000_000);
-            }
-        }
     }
 
     fn write_span(&mut self, span: &mut Vec<u8>, name: &str, kind: u64, duration: u64) {
@@ -377,11 +340,6 @@ impl Generator {
         self.add(key);
     }
 
-    fn within_words(&mut self, least: u64, most: u64) -> String {
-        let count = self.random.within(least, most);
-        self.words(count)
-    }
-
     fn words(&mut self, count: u64) -> String {
         let mut text = String::with_capacity(count as usize * 7);
         for number in 0..count {
@@ -452,5 +410,48 @@ mod tests {
         }
         assert_eq!(small, small_request(1, 500));
         assert_ne!(small, small_request(2, 500));
+        assert_eq!(real, real_request(1, 500));
+        assert_ne!(real, real_request(2, 500));
+    }
+
+    #[test]
+    fn real_spans_are_distinct_and_their_parents_are_there() {
+        use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+        use prost::Message;
+        use std::collections::HashSet;
+
+        let mut generator = Generator::new(1, Traffic::default());
+        let (mut spans, mut texts, mut children, mut orphans) = (HashSet::new(), HashSet::new(), 0, 0);
+        let mut referenced = 0;
+        for _ in 0..6 {
+            let request = ExportTraceServiceRequest::decode(&*generator.real_request(300)).unwrap();
+            let all: Vec<_> = request
+                .resource_spans
+                .iter()
+                .flat_map(|resource| &resource.scope_spans)
+                .flat_map(|scope| &scope.spans)
+                .collect();
+            assert_eq!(all.len(), 300);
+            let ids: HashSet<_> = all.iter().map(|span| (&span.trace_id, &span.span_id)).collect();
+            for span in &all {
+                assert!(span.start_time_unix_nano <= span.end_time_unix_nano);
+                assert!(spans.insert((span.trace_id.clone(), span.span_id.clone())));
+                let text = format!("{:?}", span.attributes);
+                if text.contains("ref#") {
+                    referenced += 1;
+                    assert!(texts.insert(text));
+                }
+                if !span.parent_span_id.is_empty() {
+                    children += 1;
+                    orphans += u32::from(!ids.contains(&(&span.trace_id, &span.parent_span_id)));
+                }
+            }
+        }
+        assert!(referenced > 900, "{referenced} spans carry a reference");
+        // Some traces are cut where a request ends.
+        assert!(
+            children > 300 && orphans * 5 < children,
+            "{orphans} of {children}"
+        );
     }
 }

@@ -272,10 +272,17 @@ impl Configuration {
         };
         let scaled = |key: &str, shift: u32| -> anyhow::Result<u64> {
             number(key)?
-                .checked_shl(shift)
-                .filter(|scaled| scaled >> shift != 0 || *scaled == 0)
+                .checked_mul(1 << shift)
                 .ok_or_else(|| anyhow!("PF-6002: {key} is too large"))
         };
+        let within = |key: &str, least: u64, most: u64| -> anyhow::Result<u64> {
+            let given = number(key)?;
+            match (least..=most).contains(&given) {
+                true => Ok(given),
+                false => bail!("PF-6002: {key} must be from {least} to {most}, not {given}"),
+            }
+        };
+        within("limits.query_memory_mb", 1, 1 << 40)?;
         Ok(Configuration {
             data_dir: PathBuf::from(value("data_dir")?),
             workers,
@@ -287,14 +294,14 @@ impl Configuration {
             keys,
             insecure_open,
             store,
-            flush_every: Duration::from_secs(number("store.flush_seconds")?.max(1)),
+            flush_every: Duration::from_secs(within("store.flush_seconds", 1, 3_600)?),
             request_bytes: usize::try_from(request_mb << 20)?,
             log_bytes: scaled("limits.log_gb", 30)?,
             min_free_bytes: scaled("limits.min_free_gb", 30)?,
-            query_timeout: Duration::from_secs(number("limits.query_seconds")?.max(1)),
+            query_timeout: Duration::from_secs(within("limits.query_seconds", 1, 86_400)?),
             query_memory: usize::try_from(scaled("limits.query_memory_mb", 20)?)?,
             live_connections: usize::try_from(number("limits.live_connections")?)?,
-            stream_retention: Duration::from_secs(number("retention.streams_days")?.saturating_mul(86_400)),
+            stream_retention: Duration::from_secs(within("retention.streams_days", 0, 100_000)? * 86_400),
             json_logs,
             log_level: value("logging.level")?,
         })

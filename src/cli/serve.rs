@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use pyflare_connectors::{Log, Store};
+use pyflare_connectors::{Log, LogError, Signal, Store, TickLogError};
 use pyflare_dataflows::plan::builtin;
 use pyflare_dataflows::{Engine, EngineOptions, ViewName};
 use pyflare_delta::DeltaStore;
@@ -32,7 +32,7 @@ pub fn run(configuration: Configuration) -> anyhow::Result<()> {
 
 fn start_logging(configuration: &Configuration) -> anyhow::Result<()> {
     let filter = format!(
-        "{level},h2=warn,hyper=warn,datafusion=warn,delta_kernel=warn,deltalake=warn,deltalake_core=warn",
+        "{level},h2=warn,hyper=warn,datafusion=warn,delta_kernel=warn,buoyant_kernel=warn,buoyant_kernel_engine=warn,deltalake=warn,deltalake_core=warn",
         level = configuration.log_level
     );
     let filter = tracing_subscriber::EnvFilter::try_new(filter).with_context(|| {
@@ -62,7 +62,16 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
         );
     }
     // Absolute, because the store's paths become URLs.
-    let directory = DataDirectory::open(std::path::absolute(&configuration.data_dir)?)?;
+    let path = std::path::absolute(&configuration.data_dir)?;
+    // In a URL it would be an escape, which the store's libraries resolve once too often.
+    if configuration.store && path.to_string_lossy().contains('%') {
+        bail!(
+            "PF-6014: the path of the data directory, {}, contains a percent sign, with which the store cannot work; \
+             choose another with --data-dir",
+            path.display()
+        );
+    }
+    let directory = DataDirectory::open(path)?;
     // Ports first: a server that cannot listen should say so before it replays anything.
     let api_listener = TcpListener::bind(configuration.api).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::AddrInUse => anyhow::anyhow!(
@@ -82,10 +91,19 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
         true => Some(DeltaStore::open(directory.tables())?),
         false => None,
     };
-    let engine = start_engine(&configuration, &directory, Arc::clone(&log), store.clone()).await?;
+    let tick_log = open_tick_log(&directory, &log)?;
+    let engine = start_engine(
+        &configuration,
+        &directory,
+        Arc::clone(&log),
+        Arc::clone(&tick_log),
+        store.clone(),
+    )
+    .await?;
     install_builtin_views(&engine).await?;
 
     let admission = engine.clone();
+    let admission_ticks = Arc::clone(&tick_log);
     let receivers = Receivers::bind(
         ReceiverOptions {
             grpc: configuration.otlp_grpc,
@@ -99,6 +117,12 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
         log.clone(),
         keys.clone().into_authenticate(),
         Arc::new(move |signal| {
+            if admission_ticks.waits_for_disk() {
+                return Err(Busy {
+                    retry_after_ms: 5_000,
+                    reason: "the server's disk is full; free some space".into(),
+                });
+            }
             admission.admission(signal).map_err(|busy| Busy {
                 retry_after_ms: busy.retry_after_ms,
                 reason: busy.reason,
@@ -170,18 +194,25 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
             .with_graceful_shutdown(until(stopping))
             .await
     });
-    wait_for_signal().await?;
+    let ended_by = tokio::select! {
+        signal = wait_for_signal() => signal.map(|()| None)?,
+        failure = wait_for_failure(&engine, &log) => Some(failure),
+    };
+    if let Some(failure) = &ended_by {
+        tracing::error!(failure, "stopping: this cannot go on without a restart");
+    }
     tracing::info!("shutting down: draining requests, flushing the store");
     stop.send_replace(true);
     let _ = receiving.await;
     live.shutdown(Duration::from_secs(2)).await;
     let _ = tokio::time::timeout(Duration::from_secs(5), serving).await;
+    tick_log.give_up();
     let stopping_engine = engine.clone();
     tokio::task::spawn_blocking(move || stopping_engine.shutdown()).await?;
     log.close();
     let _ = std::fs::remove_file(directory.endpoints_file());
-    match engine.status().failure {
-        Some(failure) => bail!("the engine had stopped: {failure}"),
+    match ended_by.or_else(|| engine.status().failure) {
+        Some(failure) => bail!("the server has stopped, start it again: {failure}"),
         None => {
             tracing::info!("stopped; everything acknowledged is durable");
             Ok(())
@@ -216,13 +247,25 @@ impl Recovering {
     }
 }
 
+/// The tick log, which is new only where the log is.
+fn open_tick_log(directory: &DataDirectory, log: &EmbeddedLog) -> anyhow::Result<Arc<FileTickLog>> {
+    let tick_log = FileTickLog::open(directory.ticks())?;
+    let holds_records = |signal| (0..log.partitions(signal)).any(|number| log.end_offset(signal, number) > 0);
+    if tick_log.is_new()? && Signal::ALL.into_iter().any(holds_records) {
+        bail!(TickLogError::Missing {
+            path: directory.ticks().display().to_string(),
+        });
+    }
+    Ok(tick_log)
+}
+
 async fn start_engine(
     configuration: &Configuration,
     directory: &DataDirectory,
     log: Arc<EmbeddedLog>,
+    tick_log: Arc<FileTickLog>,
     store: Option<Arc<DeltaStore>>,
 ) -> anyhow::Result<Engine> {
-    let tick_log = FileTickLog::open(directory.ticks())?;
     let catalog = FileCatalog::open(directory.catalog())?;
     let store = store.map(|store| store as Arc<dyn Store>);
     let mut options = EngineOptions::new(
@@ -337,6 +380,19 @@ fn announce(
 
 async fn until(mut stopping: watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+/// Returns what cannot be mended while the process runs: an engine or a log that has stopped.
+async fn wait_for_failure(engine: &Engine, log: &EmbeddedLog) -> String {
+    loop {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        if log.has_failed() {
+            return LogError::WriterFailed.to_string();
+        }
+        if let Some(failure) = engine.status().failure {
+            return failure;
+        }
+    }
 }
 
 async fn wait_for_signal() -> anyhow::Result<()> {

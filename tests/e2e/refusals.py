@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 import shutil
 import socket
@@ -20,7 +21,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from runner import Skipped, assert_equal
+from runner import Skipped, assert_equal, eventually
 from server import Server
 
 TESTS = Path(__file__).resolve().parent.parent
@@ -208,13 +209,143 @@ def open_mode_elsewhere_refused(server: Server, scratch: Path) -> None:
     _must_end_with_code([str(server.binary), "serve", "--data-dir", str(scratch / "elsewhere"), *elsewhere])
 
 
+def directory_refusals(server: Server, scratch: Path) -> list[tuple[str, Callable[[], None]]]:
+    """Data directories that cannot be used, by name."""
+
+    def refused(name: str, prepare: Callable[[Path], object], *, as_nobody: bool = False) -> None:
+        data = scratch / name
+        data.mkdir()
+        prepare(data)
+        command = [str(server.binary), "serve", "--data-dir", str(data), *_free_listeners()]
+        _must_end_with_code(command, as_nobody=as_nobody)
+
+    def foreign(data: Path) -> None:
+        (data / "thesis.tex").write_text("not ours")
+
+    def newer(data: Path) -> None:
+        (data / "VERSION").write_text("99\n")
+
+    return [
+        ("a directory of a newer format", lambda: refused("newer", newer)),
+        ("a garbled format", lambda: refused("garbled", lambda data: (data / "VERSION").write_text("?"))),
+        ("a directory with other files", lambda: refused("foreign", foreign)),
+        ("a directory with a percent sign", lambda: refused("100%20", lambda _: None)),
+        ("a read-only directory", lambda: refused("read-only", lambda data: data.chmod(0o555), as_nobody=True)),
+        ("an unreadable directory", lambda: refused("unreadable", lambda data: data.chmod(0o000), as_nobody=True)),
+    ]
+
+
+# One bad value of every setting that can have one.
+BAD_SETTINGS = (
+    ("workers", "many"),
+    ("workers", "257"),
+    ("workers", "-1"),
+    ("listen-otlp-grpc", "here"),
+    ("listen-otlp-http", "127.0.0.1"),
+    ("listen-api", "127.0.0.1:99999"),
+    ("auth-keys", "without-a-project"),
+    ("auth-keys", "short=acme"),
+    ("log-url", "kafka://nowhere"),
+    ("store-url", "mysql://nowhere"),
+    ("store-flush-seconds", "soon"),
+    ("store-flush-seconds", "0"),
+    ("limits-request-mb", "x"),
+    ("limits-request-mb", "0"),
+    ("limits-log-gb", "1.5"),
+    ("limits-log-gb", "99999999999999999999"),
+    ("limits-min-free-gb", "none"),
+    ("limits-query-seconds", "0"),
+    ("limits-query-memory-mb", "lots"),
+    ("limits-live-connections", "?"),
+    ("retention-streams-days", "99999999999999999"),
+    ("logging-format", "xml"),
+    ("logging-level", "louder=!"),
+)
+
+
+def bad_settings(server: Server, scratch: Path) -> list[tuple[str, Callable[[], None]]]:
+    """Every bad value is refused with a code and the name of the setting, as a flag and from the environment."""
+
+    def flag(name: str, value: str) -> None:
+        data = scratch / "bad-setting"
+        listeners = [part for part in _free_listeners() if not name.startswith("listen-")]
+        command = [str(server.binary), "serve", "--data-dir", str(data), *listeners, f"--{name}={value}"]
+        said = _must_end_with_code(command)
+        named = name.replace("-", "_").encode()
+        # A key's message names its project instead, so that nothing of the key is in it.
+        about_a_key = name == "auth-keys" and b"acme" in said
+        assert about_a_key or named in re.sub(rb"[.-]", b"_", said), f"it does not name the setting: {said.decode()[-300:]}"
+
+    def file(content: str) -> None:
+        path = scratch / "bad.toml"
+        path.write_text(content)
+        command = [str(server.binary), "serve", "--data-dir", str(scratch / "bad-setting"), *_free_listeners()]
+        _must_end_with_code([*command, "--config", str(path)])
+
+    return [
+        *((f"--{name}={value}", lambda name=name, value=value: flag(name, value)) for name, value in BAD_SETTINGS),  # type: ignore[misc]
+        ("a file that is no TOML", lambda: file("workers = = 3")),
+        ("a file with an unknown key", lambda: file("[limits]\nunheard_of = 3\n")),
+        ("a file with a value of another type", lambda: file("workers = [1, 2]\n")),
+        (
+            "a file that is not there",
+            lambda: _must_end_with_code([str(server.binary), "serve", "--config", str(scratch / "nowhere.toml")]),
+        ),
+    ]
+
+
+def unusual_paths(server: Server, scratch: Path) -> None:
+    """A relative path with spaces and letters of several scripts is a data directory like any other."""
+    folder = scratch / "Daten — données 数据"
+    folder.mkdir()
+    relative = "il y a/東京 #1 ?"
+    process = subprocess.Popen(
+        [str(server.binary), "serve", "--data-dir", relative, "--store-flush-seconds", "1", *_free_listeners()],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=(scratch / "unusual.log").open("wb"),
+    )
+    try:
+        endpoints = folder / relative / "endpoints.json"
+
+        def announced() -> None:
+            assert process.poll() is None, (scratch / "unusual.log").read_text()[-500:]
+            assert endpoints.exists(), "it does not say where it listens"
+
+        eventually(announced, 30)
+        addresses = json.loads(endpoints.read_text())
+        assert_equal(request(f"http://{addresses['otlp_http']}/v1/traces", FIXTURE.read_bytes()).status, 200, "status")
+        query = json.dumps({"query": "SELECT count(*) FROM history.spans"}).encode()
+
+        def counted() -> None:
+            answer = request(f"http://{addresses['api']}/api/v1/sql", query, "application/json")
+            assert_equal(answer.status, 200, f"status: {answer.body[:300]!r}")
+            assert json.loads(answer.body)["rows"][0][0] > 0, "no rows"
+
+        eventually(counted, 10)
+        eventually(lambda: assert_equal(any((folder / relative / "tables").rglob("*.parquet")), True, "stored"), 15)
+        eventually(counted, 10)
+    finally:
+        process.terminate()
+        assert_equal(process.wait(30), 0, "exit code")
+
+
 def _free_listeners(api: str = "127.0.0.1:0") -> list[str]:
     listen = {"otlp-grpc": "127.0.0.1:0", "otlp-http": "127.0.0.1:0", "api": api}
     return [part for name, address in listen.items() for part in (f"--listen-{name}", address)]
 
 
-def _must_end_with_code(command: list[str]) -> None:
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+def _must_end_with_code(command: list[str], *, as_nobody: bool = False) -> bytes:
+    """What it said when it refused to start; as a user whom permissions bind where that matters."""
+    user: dict[str, int] = {"user": 65534, "group": 65534} if as_nobody and os.geteuid() == 0 else {}
+    if user:
+        # The binary and the scratch folder may lie where only root may look.
+        reachable = subprocess.run(command[:1] + ["--version"], capture_output=True, **user)  # type: ignore[call-overload]
+        if reachable.returncode != 0:
+            raise Skipped("another user may not run the binary where it lies")
+    process = subprocess.Popen(  # type: ignore[call-overload]
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, **user
+    )
     try:
         output, _ = process.communicate(timeout=20)
     except subprocess.TimeoutExpired:
@@ -224,3 +355,4 @@ def _must_end_with_code(command: list[str]) -> None:
     assert process.returncode != 0, "it ended with 0 though it must refuse to start"
     assert CODE.search(output), f"no code in what it said:\n{output.decode()[-1000:]}"
     assert b"panicked" not in output, output.decode()[-2000:]
+    return bytes(output)

@@ -75,6 +75,11 @@ def bad_input(runner: Runner, server: Server, scratch: Path) -> None:
     runner.check("refused: a second server on the directory", lambda: refusals.second_server_refused(server))
     runner.check("refused: a port in use", lambda: refusals.port_in_use_refused(server, scratch))
     runner.check("refused: a file as directory", lambda: refusals.unusable_directory_refused(server, scratch))
+    for name, claim in refusals.directory_refusals(server, scratch):
+        runner.check(f"refused: {name}", claim)
+    for name, claim in refusals.bad_settings(server, scratch):
+        runner.check(f"refused: {name}", claim)
+    runner.check("a relative directory with unusual letters works", lambda: refusals.unusual_paths(server, scratch))
     runner.check("refused: open mode beyond loopback", lambda: refusals.open_mode_elsewhere_refused(server, scratch))
 
 

@@ -123,6 +123,14 @@ impl EmbeddedLog {
         }
     }
 
+    /// Whether a writer thread has failed: its partition takes nothing until the log is opened again.
+    pub fn has_failed(&self) -> bool {
+        self.partitions
+            .iter()
+            .flatten()
+            .any(|partition| partition.has_failed())
+    }
+
     fn partition(&self, signal: Signal, partition: u32) -> Option<&Arc<Partition>> {
         self.partitions[signal_index(signal)].get(partition as usize)
     }
@@ -257,12 +265,11 @@ fn open_partition(
             end = recovered.next_offset;
             entry.readable = Some(recovered.position);
             entry.index = recovered.index;
-            let position = recovered.position;
             active = Some(ActiveSegment::reopen(
                 path.clone(),
                 recovered.header,
-                position,
-                position,
+                recovered.position,
+                recovered.length,
             )?);
         }
         let bytes = fs::metadata(&path).map_err(|error| io_error(&path, error))?.len();

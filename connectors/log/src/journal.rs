@@ -40,6 +40,8 @@ struct Scan {
 pub(crate) struct Journal {
     path: PathBuf,
     file: File,
+    /// Something lies behind `end`.
+    torn: bool,
     end: u64,
     sequence: u64,
 }
@@ -52,7 +54,8 @@ fn io_at(path: &Path) -> impl Fn(io::Error) -> JournalError + '_ {
 }
 
 impl Journal {
-    /// Opens or creates the file, hands every payload to `visit` and cuts a torn tail.
+    /// Opens or creates the file and hands every payload to `visit`. A torn tail is cut by the first append, so
+    /// that a start which is refused leaves the file as it was.
     pub(crate) fn open<E: From<JournalError>>(
         path: &Path,
         visit: &mut dyn FnMut(&[u8]) -> Result<(), E>,
@@ -74,14 +77,10 @@ impl Journal {
             }
         }
         let scan = scan(path, &file, visit)?;
-        if scan.torn {
-            file.set_len(scan.end)
-                .and_then(|()| file.sync_all())
-                .map_err(io_at(path))?;
-        }
         Ok(Journal {
             path: path.to_path_buf(),
             file,
+            torn: scan.torn,
             end: scan.end,
             sequence: scan.sequence,
         })
@@ -106,20 +105,30 @@ impl Journal {
 
     /// Appends one payload; durable when it returns. After an error the payload is not in the journal.
     pub(crate) fn append(&mut self, payload: &[u8]) -> Result<(), JournalError> {
+        if self.torn {
+            self.cut()?;
+        }
         let bytes = frame(self.sequence, payload);
         let written = self
             .file
             .write_all_at(&bytes, self.end)
             .and_then(|()| rustix::fs::fdatasync(&self.file).map_err(io::Error::from));
         if let Err(error) = written {
-            self.file
-                .set_len(self.end)
-                .and_then(|()| self.file.sync_all())
-                .map_err(io_at(&self.path))?;
+            self.torn = true;
+            self.cut()?;
             return Err(io_at(&self.path)(error));
         }
         self.end += bytes.len() as u64;
         self.sequence += 1;
+        Ok(())
+    }
+
+    fn cut(&mut self) -> Result<(), JournalError> {
+        self.file
+            .set_len(self.end)
+            .and_then(|()| self.file.sync_all())
+            .map_err(io_at(&self.path))?;
+        self.torn = false;
         Ok(())
     }
 
@@ -154,6 +163,7 @@ impl Journal {
         Ok(Journal {
             path: path.to_path_buf(),
             file,
+            torn: false,
             end: bytes.len() as u64,
             sequence,
         })

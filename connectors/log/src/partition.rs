@@ -45,6 +45,15 @@ impl Pending {
 pub(crate) struct Queue {
     pub waiting: VecDeque<Pending>,
     pub closed: bool,
+    /// The writer is gone, and not because it was told to.
+    pub failed: bool,
+}
+
+fn closed(queue: &Queue) -> LogError {
+    match queue.failed {
+        true => LogError::WriterFailed,
+        false => LogError::Closed,
+    }
 }
 
 pub(crate) struct SegmentEntry {
@@ -114,12 +123,12 @@ impl Partition {
         }
         let units = (record.body.len() / QUEUE_UNIT + 1).min(QUEUE_BYTES / QUEUE_UNIT);
         let room = Arc::clone(&self.room).acquire_many_owned(units as u32).await;
-        let room = room.map_err(|_| LogError::Closed)?;
+        let room = room.map_err(|_| self.gone())?;
         let (done, outcome) = oneshot::channel();
         {
             let mut queue = self.queue.lock();
             if queue.closed {
-                return Err(LogError::Closed);
+                return Err(closed(&queue));
             }
             queue.waiting.push_back(Pending {
                 record,
@@ -128,7 +137,11 @@ impl Partition {
             });
         }
         self.wake.notify_one();
-        outcome.await.unwrap_or(Err(LogError::Closed))
+        outcome.await.unwrap_or_else(|_| Err(self.gone()))
+    }
+
+    fn gone(&self) -> LogError {
+        closed(&self.queue.lock())
     }
 
     /// Lets the writer finish what waits and refuses what comes.
@@ -136,6 +149,24 @@ impl Partition {
         self.queue.lock().closed = true;
         self.room.close();
         self.wake.notify_one();
+    }
+
+    /// Called when the writer thread ends in a panic: nobody may wait for it any more.
+    pub(crate) fn fail(&self) {
+        let waiting = {
+            let mut queue = self.queue.lock();
+            queue.closed = true;
+            queue.failed = true;
+            std::mem::take(&mut queue.waiting)
+        };
+        self.room.close();
+        for pending in waiting {
+            pending.fail(LogError::WriterFailed);
+        }
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.queue.lock().failed
     }
 
     /// Makes a commit visible. `position` is the new end of the last segment.

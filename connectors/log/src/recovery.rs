@@ -4,27 +4,29 @@
 //! commit is found, the bad place had been durable and the segment is damaged (PF-2004). If not, the bad place
 //! belongs to a commit that nobody was told about, and the segment is cut there.
 //!
-//! A damaged last commit looks like a torn one: nothing on disk can tell them apart. The tick log can, since
-//! it never names an offset that was not durable; the engine compares the two at start.
+//! A damaged last commit looks like a torn one: nothing in the segment can tell them apart. The tick log can,
+//! since it never names an offset that was not durable; the engine compares the two at start. Until then nothing
+//! is changed: the segment is cut by the first append, so that a refused start leaves what may be repaired.
 
-use std::fs::OpenOptions;
 use std::path::Path;
 
 use pyflare_connectors::LogError;
 
 use crate::reader::{Found, SegmentReader};
-use crate::segment::{FIRST_RECORD, SegmentHeader, corrupt, io_error};
+use crate::segment::{FIRST_RECORD, SegmentHeader, corrupt};
 use crate::tail::SparseIndex;
 
 pub(crate) struct Recovered {
     pub header: SegmentHeader,
-    /// End of the records; the file ends here too.
+    /// End of the records.
     pub position: u64,
+    /// End of the file: what lies behind the records is torn or unused.
+    pub length: u64,
     pub next_offset: u64,
     pub index: SparseIndex,
 }
 
-/// Checks every record of the segment and cuts its torn tail.
+/// Checks every record of the segment and says where its torn tail begins.
 pub(crate) fn recover_last(path: &Path) -> Result<Recovered, LogError> {
     let mut reader = SegmentReader::open(path, None, 4 << 20)?;
     let header = reader.header;
@@ -44,19 +46,10 @@ pub(crate) fn recover_last(path: &Path) -> Result<Recovered, LogError> {
         let detail = format!("{why}, but records of a later commit follow at byte {later}");
         return Err(corrupt(path, position, detail));
     }
-    if reader.limit() != position {
-        let file = OpenOptions::new()
-            .write(true)
-            .open(path)
-            .map_err(|error| io_error(path, error))?;
-        file.set_len(position)
-            .and_then(|()| file.sync_all())
-            .map_err(|error| io_error(path, error))?;
-        tracing::debug!(path = %path.display(), position, from = reader.limit(), "cut the unused end of a segment");
-    }
     Ok(Recovered {
         header,
         position,
+        length: reader.limit(),
         next_offset,
         index,
     })

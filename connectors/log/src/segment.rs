@@ -127,6 +127,8 @@ pub(crate) struct ActiveSegment {
     pub position: u64,
     /// Bytes of the file, all taken from the budget.
     pub allocated: u64,
+    /// After a crash: what lies behind `position` is to be cut before anything is written.
+    torn: bool,
 }
 
 impl ActiveSegment {
@@ -152,6 +154,7 @@ impl ActiveSegment {
                 file,
                 position: FIRST_RECORD,
                 allocated,
+                torn: false,
             }),
             Err(error) => {
                 budget.give_back(allocated);
@@ -188,7 +191,22 @@ impl ActiveSegment {
             file,
             position,
             allocated,
+            torn: allocated != position,
         })
+    }
+
+    pub(crate) fn is_torn(&self) -> bool {
+        self.torn
+    }
+
+    /// Cuts what a crash left behind `position`, once.
+    fn cut_torn_end(&mut self, budget: &DiskBudget) -> Result<(), LogError> {
+        if self.torn {
+            self.seal(budget)?;
+            self.torn = false;
+            tracing::debug!(path = %self.path.display(), position = self.position, "cut the unused end of a segment");
+        }
+        Ok(())
     }
 
     /// The bytes between the last block boundary and `position`: the start of the next commit's first block.
@@ -207,6 +225,7 @@ impl ActiveSegment {
 
     /// Makes sure that the file has `end` bytes, growing it in steps that double up to 32 MiB.
     pub(crate) fn allocate(&mut self, end: u64, limit: u64, budget: &DiskBudget) -> Result<(), LogError> {
+        self.cut_torn_end(budget)?;
         let end = crate::block_buffer::round_up(end);
         if end <= self.allocated {
             return Ok(());

@@ -7,10 +7,15 @@
 //! ```
 //! Every append looks at `GENERATION` under the lock: a process that was taken over cannot write another tick,
 //! even if it still runs.
+//!
+//! A full disk is waited out: time stands still until the payload can be written, since an engine without a tick
+//! log would have to stop. [`FileTickLog::give_up`] ends the wait.
 
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use pyflare_connectors::{TickLog, TickLogError};
@@ -24,13 +29,19 @@ pub struct FileTickLog {
     directory: PathBuf,
     fence: File,
     writer: Mutex<Option<Journal>>,
+    waiting: AtomicBool,
+    given_up: AtomicBool,
 }
+
+/// How long to wait before a full disk is tried again.
+const FULL_DISK_PAUSE: Duration = Duration::from_millis(250);
 
 struct TickJournalError(TickLogError);
 
 impl From<JournalError> for TickJournalError {
     fn from(error: JournalError) -> Self {
         TickJournalError(match error {
+            JournalError::Io { path, source } if is_full(&source) => TickLogError::DiskFull { path },
             JournalError::Io { path, source } => TickLogError::Io {
                 path,
                 detail: source.to_string(),
@@ -48,10 +59,18 @@ impl From<JournalError> for TickJournalError {
     }
 }
 
-fn io_error(path: &Path, error: impl std::fmt::Display) -> TickLogError {
-    TickLogError::Io {
-        path: path.display().to_string(),
-        detail: error.to_string(),
+fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
+}
+
+fn io_error(path: &Path, error: std::io::Error) -> TickLogError {
+    let path = path.display().to_string();
+    match is_full(&error) {
+        true => TickLogError::DiskFull { path },
+        false => TickLogError::Io {
+            path,
+            detail: error.to_string(),
+        },
     }
 }
 
@@ -71,7 +90,46 @@ impl FileTickLog {
             directory,
             fence,
             writer: Mutex::new(None),
+            waiting: AtomicBool::new(false),
+            given_up: AtomicBool::new(false),
         }))
+    }
+
+    /// Whether no generation ever began here.
+    pub fn is_new(&self) -> Result<bool, TickLogError> {
+        self.newest_generation().map(|newest| newest == 0)
+    }
+
+    /// Whether a payload waits for room on the disk.
+    pub fn waits_for_disk(&self) -> bool {
+        self.waiting.load(Ordering::Acquire)
+    }
+
+    /// From now on a full disk is an error at once ([`TickLogError::DiskFull`]), as a server that stops needs it.
+    pub fn give_up(&self) {
+        self.given_up.store(true, Ordering::Release);
+    }
+
+    fn append_once(&self, generation: u64, payload: &[u8]) -> Result<(), TickLogError> {
+        let mut writer = self.writer.lock();
+        self.fenced(|| {
+            let newest = self.newest_generation()?;
+            if newest != generation {
+                return Err(TickLogError::Fenced {
+                    own: generation,
+                    newer: newest,
+                });
+            }
+            let Some(journal) = writer.as_mut() else {
+                return Err(TickLogError::Fenced {
+                    own: generation,
+                    newer: newest,
+                });
+            };
+            journal
+                .append(payload)
+                .map_err(|error| TickJournalError::from(error).0)
+        })
     }
 
     fn journal_path(&self) -> PathBuf {
@@ -81,9 +139,10 @@ impl FileTickLog {
     /// Runs `action` while no other process appends or takes over.
     fn fenced<T>(&self, action: impl FnOnce() -> Result<T, TickLogError>) -> Result<T, TickLogError> {
         let locked = flock(&self.fence, FlockOperation::LockExclusive);
-        locked.map_err(|error| io_error(&self.directory, error))?;
+        locked.map_err(|error| io_error(&self.directory, error.into()))?;
         let outcome = action();
-        flock(&self.fence, FlockOperation::Unlock).map_err(|error| io_error(&self.directory, error))?;
+        flock(&self.fence, FlockOperation::Unlock)
+            .map_err(|error| io_error(&self.directory, error.into()))?;
         outcome
     }
 
@@ -117,34 +176,41 @@ impl TickLog for FileTickLog {
     fn open_generation(&self) -> Result<u64, TickLogError> {
         let mut writer = self.writer.lock();
         self.fenced(|| {
-            let generation = self.newest_generation()? + 1;
-            self.store_generation(generation)?;
-            let journal = Journal::open(&self.journal_path(), &mut |_| Ok::<(), TickJournalError>(()));
+            let newest = self.newest_generation()?;
+            let path = self.journal_path();
+            if newest > 0 && !path.exists() {
+                return Err(TickLogError::Missing {
+                    path: path.display().to_string(),
+                });
+            }
+            // The journal first: a generation without one is a journal that was lost.
+            let journal = Journal::open(&path, &mut |_| Ok::<(), TickJournalError>(()));
             *writer = Some(journal.map_err(|error| error.0)?);
-            Ok(generation)
+            self.store_generation(newest + 1)?;
+            Ok(newest + 1)
         })
     }
 
     fn append(&self, generation: u64, payload: &[u8]) -> Result<(), TickLogError> {
-        let mut writer = self.writer.lock();
-        self.fenced(|| {
-            let newest = self.newest_generation()?;
-            if newest != generation {
-                return Err(TickLogError::Fenced {
-                    own: generation,
-                    newer: newest,
-                });
+        loop {
+            match self.append_once(generation, payload) {
+                Err(TickLogError::DiskFull { path }) if !self.given_up.load(Ordering::Acquire) => {
+                    if !self.waiting.swap(true, Ordering::AcqRel) {
+                        tracing::error!(
+                            path,
+                            "PF-2104: the disk is full; time stands still until some space is freed"
+                        );
+                    }
+                    std::thread::sleep(FULL_DISK_PAUSE);
+                }
+                outcome => {
+                    if self.waiting.swap(false, Ordering::AcqRel) && outcome.is_ok() {
+                        tracing::info!("the disk has room again; time goes on");
+                    }
+                    return outcome;
+                }
             }
-            let Some(journal) = writer.as_mut() else {
-                return Err(TickLogError::Fenced {
-                    own: generation,
-                    newer: newest,
-                });
-            };
-            journal
-                .append(payload)
-                .map_err(|error| TickJournalError::from(error).0)
-        })
+        }
     }
 
     fn read(&self, visit: &mut dyn FnMut(&[u8]) -> Result<(), TickLogError>) -> Result<(), TickLogError> {
@@ -187,5 +253,43 @@ mod tests {
         })
         .unwrap();
         assert_eq!(seen, [b"a".to_vec(), b"b".to_vec()]);
+    }
+
+    #[test]
+    fn a_lost_journal_is_refused_and_nothing_is_made_in_its_place() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = FileTickLog::open(directory.path()).unwrap();
+        assert!(log.is_new().unwrap());
+        let generation = log.open_generation().unwrap();
+        log.append(generation, b"a").unwrap();
+        assert!(!log.is_new().unwrap());
+        let path = directory.path().join("ticks.journal");
+        fs::remove_file(&path).unwrap();
+        let again = FileTickLog::open(directory.path()).unwrap();
+        assert!(matches!(
+            again.open_generation(),
+            Err(TickLogError::Missing { .. })
+        ));
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error_only_for_who_gave_up() {
+        // /dev/full answers every write with ENOSPC.
+        let directory = tempfile::tempdir().unwrap();
+        let log = FileTickLog::open(directory.path()).unwrap();
+        std::os::unix::fs::symlink("/dev/full", directory.path().join("ticks.journal")).unwrap();
+        let generation = log.open_generation().unwrap();
+        let writer = Arc::clone(&log);
+        let waiting = std::thread::spawn(move || writer.append(generation, b"a"));
+        while !log.waits_for_disk() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        log.give_up();
+        assert!(matches!(
+            waiting.join().unwrap(),
+            Err(TickLogError::DiskFull { .. })
+        ));
+        assert!(!log.waits_for_disk());
     }
 }

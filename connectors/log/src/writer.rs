@@ -52,6 +52,7 @@ impl Writer {
     /// Runs until the partition is closed and its queue is empty.
     pub(crate) fn run(mut self) {
         let partition = Arc::clone(&self.partition);
+        let _guard = FailureGuard(Arc::clone(&partition));
         loop {
             let waiting = {
                 let mut queue = partition.queue.lock();
@@ -77,6 +78,8 @@ impl Writer {
             self.commit();
         }
         if let Some(mut active) = self.active.take()
+            // What a crash left is cut by the next append; without one it may have been a start that was refused.
+            && !active.is_torn()
             && let Err(error) = active.seal(&partition.budget)
         {
             tracing::warn!(%error, "could not give back the unused end of a log segment");
@@ -234,6 +237,17 @@ impl Writer {
             pending.done.send(Ok(Appended { partition, offset })).ok();
         }
         self.partition.notify();
+    }
+}
+
+/// Tells those who wait when the writer ends by a panic.
+struct FailureGuard(Arc<Partition>);
+
+impl Drop for FailureGuard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail();
+        }
     }
 }
 

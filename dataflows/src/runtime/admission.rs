@@ -134,11 +134,10 @@ impl Admission {
                 let mut records = self.log.read(cut.signal, cut.partition, from, 8 << 20)?;
                 records.retain(|(offset, _)| *offset < cut.next_offset);
                 if records.is_empty() {
-                    return Err(LogError::Trimmed {
+                    return Err(LogError::EndMissing {
                         topic: cut.signal.topic().into(),
                         partition: cut.partition,
-                        offset: from,
-                        first: self.log.end_offset(cut.signal, cut.partition),
+                        end: from,
                     });
                 }
                 self.admit(index, tick, records, &mut taken);

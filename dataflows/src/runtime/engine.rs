@@ -20,7 +20,7 @@ use super::holds::{Holds, ReadHold};
 use super::hub::{Event, Hub, HubOptions, NewSubscriber, SUBSCRIBER_QUEUE, only_project};
 use super::messages::{Horizon, PeekRequest, PeekShare, ToCoordinator, ToHub, ToWorker};
 use super::options::EngineOptions;
-use super::start::{lineage, spawn, start_workers};
+use super::start::{lineage, refuse_lost_ticks, spawn, start_workers};
 use super::status::{Busy, EngineStatus};
 use super::tail::{HistoryTail, Tail};
 use super::views::{Relation, ViewDescription, ViewName, ViewRegistry};
@@ -256,7 +256,17 @@ impl Engine {
             last_flush: Instant::now(),
             horizon: Horizon::NEVER,
         };
-        let replayed = coordinator.replay()?;
+        let recovered = coordinator.replay().and_then(|replayed| {
+            if let Some(store) = &options.store {
+                refuse_lost_ticks(store, &options.runtime, coordinator.last_tick)?;
+            }
+            Ok(replayed)
+        });
+        // Workers that are not told would be waited for without end when their guard is dropped.
+        let replayed = recovered.inspect_err(|_| {
+            flusher.iter().for_each(FlusherHandle::stop);
+            workers.broadcast(|| ToWorker::Shutdown);
+        })?;
         tracing::info!(
             generation,
             ticks = replayed,

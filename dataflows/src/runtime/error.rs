@@ -22,6 +22,10 @@ pub enum EngineError {
     Closed,
     #[error("PF-3008: the engine could not start: {detail}")]
     Start { detail: String },
+    #[error(
+        "PF-3010: the tick log ends at tick {last_tick}, but the store was written up to {cut}: the end of the tick log is damaged or missing; nothing was changed, restore the data directory from a backup or start with another one"
+    )]
+    TicksLost { last_tick: u64, cut: u64 },
     #[error(transparent)]
     Plan(#[from] PlanError),
 }
@@ -38,6 +42,7 @@ impl EngineError {
             EngineError::WorkerFailed => "PF-3006",
             EngineError::Closed => "PF-3007",
             EngineError::Start { .. } => "PF-3008",
+            EngineError::TicksLost { .. } => "PF-3010",
             EngineError::Plan(error) => error.code(),
         }
     }

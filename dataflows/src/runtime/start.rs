@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
-use pyflare_connectors::Catalog;
+use pyflare_connectors::{Catalog, Signal, Store};
 
 use super::error::EngineError;
 use super::messages::FromWorker;
 use super::worker::{self, WorkerContext};
 use super::worker_link::WorkerLinks;
+use crate::time::Tick;
 
 pub(super) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, EngineError> {
     std::thread::Builder::new()
@@ -64,6 +65,37 @@ impl Drop for FailureGuard {
             self.failed.store(true, Ordering::Release);
             let _ = self.coordinator.try_send(FromWorker::Failed);
         }
+    }
+}
+
+/// Refuses a tick log that ends before what the store has: ticks were lost, and admitting their rows again at new
+/// ticks would store them twice. (That the log has all that the tick log names is found by the replay.)
+pub(super) fn refuse_lost_ticks(
+    store: &Arc<dyn Store>,
+    runtime: &tokio::runtime::Handle,
+    last_tick: Tick,
+) -> Result<(), EngineError> {
+    let stored = async {
+        let tables = store.tables().await?;
+        let mut newest = None;
+        for table in Signal::ALL.map(Signal::stream) {
+            if tables.iter().any(|name| name == table) {
+                newest = newest.max(store.last_cut(table).await?);
+            }
+        }
+        Ok::<_, pyflare_connectors::StoreError>(newest)
+    };
+    // On a thread of its own: the caller may be one that serves.
+    let newest = std::thread::scope(|scope| scope.spawn(|| runtime.block_on(stored)).join());
+    let newest = newest.map_err(|_| EngineError::Start {
+        detail: "reading the store's newest cut failed".into(),
+    })?;
+    match newest {
+        Ok(Some(cut)) if cut > last_tick => Err(EngineError::TicksLost { last_tick, cut }),
+        Ok(_) => Ok(()),
+        Err(error) => Err(EngineError::Start {
+            detail: error.to_string(),
+        }),
     }
 }
 

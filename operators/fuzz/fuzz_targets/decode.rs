@@ -1,7 +1,7 @@
 //! Any bytes, as any signal in any encoding: the door and the decoder agree, nothing panics, and what was
 //! decoded can be selected.
 //!
-//! `cargo +nightly fuzz run decode ../../tests/fixtures/otlp` starts from the recorded requests.
+//! `make fuzz` starts from the recorded requests; it needs no nightly compiler.
 #![no_main]
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;

@@ -41,6 +41,11 @@ pub(crate) mod encode {
     pub(crate) use super::wire::{put_bytes, put_varint};
 }
 
+/// Reading the wire format, for those who make traffic out of recorded bytes.
+pub(crate) mod walk {
+    pub(crate) use super::wire::{bytes, skip, tag};
+}
+
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 

@@ -17,7 +17,8 @@ use anyhow::bail;
 use serde_json::{Map, json};
 
 const SMALL: &str = "small (made up: ~860 B spans, 13 attributes)";
-const REAL: &str = "real (made up: prompts and answers, > 4 kB a span, distinct)";
+const REAL: &str =
+    "real (recorded from instrumented clients: prompts and answers, ~6 kB a span, made distinct)";
 
 #[derive(Debug, clap::Args)]
 pub struct BenchArgs {

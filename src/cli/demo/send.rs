@@ -22,6 +22,8 @@ use tonic::transport::{Channel, Endpoint};
 
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long the first request waits for a server that is just starting.
+const WAIT_FOR_SERVER: Duration = Duration::from_secs(5);
 /// A request that was refused so often is given up; fresh traffic goes on.
 const ATTEMPTS: u32 = 8;
 
@@ -125,15 +127,12 @@ impl Exporter {
         &self.target
     }
 
-    /// Sends a request until it is accepted, given up or can never be accepted. With `wait_for_server` a server that
-    /// is not there (yet) is waited for without end.
-    pub async fn send(
-        &mut self,
-        request: ExportTraceServiceRequest,
-        wait_for_server: bool,
-    ) -> anyhow::Result<Outcome> {
+    /// Sends a request until it is accepted, given up or can never be accepted. The `first` one fails if no server
+    /// comes up within a few seconds: then there is none, rather than one that restarts.
+    pub async fn send(&mut self, request: ExportTraceServiceRequest, first: bool) -> anyhow::Result<Outcome> {
         let mut wait = Duration::from_millis(250);
         let mut attempt = 0;
+        let begin = std::time::Instant::now();
         loop {
             attempt += 1;
             let (after, reason) = match self.attempt(&request).await {
@@ -145,8 +144,8 @@ impl Exporter {
                         "nobody answers at {} ({reason}); start the server with `pyflare serve`",
                         self.target
                     );
-                    if wait_for_server {
-                        attempt = attempt.min(ATTEMPTS - 1);
+                    if first && begin.elapsed() >= WAIT_FOR_SERVER {
+                        bail!("PF-6034: {reason}, or name another one with --endpoint");
                     }
                     (None, reason)
                 }

@@ -14,6 +14,7 @@ from typing import Any
 from openai import APIError, OpenAI
 
 from client import Run
+from elaborate import elaborated
 from openai_stub import OpenAiStub
 from otel_sdk import Traces
 
@@ -62,7 +63,7 @@ def _chat(client: OpenAI, number: int) -> None:
         max_tokens=50,
         messages=[
             {"role": "system", "content": "Answer briefly."},
-            {"role": "user", "content": f"Where is order {number}? – «déjà vu», 東京"},
+            {"role": "user", "content": elaborated(f"Where is order {number}? – «déjà vu», 東京", number)},
         ],
     )
 
@@ -81,14 +82,14 @@ def _stream(client: OpenAI, number: int) -> None:
         model=MODELS[number % 2],
         stream=True,
         stream_options={"include_usage": True},
-        messages=[{"role": "user", "content": f"Tell a story in {number + 3} words"}],
+        messages=[{"role": "user", "content": elaborated(f"Tell a story in {number + 3} words", number)}],
     )
     for _ in chunks:
         pass
 
 
 def _tools(client: OpenAI, number: int) -> None:
-    messages: list[Any] = [{"role": "user", "content": f"What is the weather at stop {number}?"}]
+    messages: list[Any] = [{"role": "user", "content": elaborated(f"What is the weather at stop {number}?", number)}]
     answer = client.chat.completions.create(model=MODELS[0], messages=messages, tools=[WEATHER_TOOL])
     calls: Any = answer.choices[0].message.tool_calls
     call = calls[0]
@@ -109,7 +110,7 @@ def _tools(client: OpenAI, number: int) -> None:
 
 
 def _embeddings(client: OpenAI, number: int) -> None:
-    client.embeddings.create(model="cirrus-embed", input=[f"a text about order {number}", "and another"])
+    client.embeddings.create(model="cirrus-embed", input=[elaborated(f"a text about order {number}", number), "and another"])
 
 
 def _missing_model(client: OpenAI, number: int) -> None:

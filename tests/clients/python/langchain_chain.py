@@ -16,6 +16,7 @@ from openinference.instrumentation import using_attributes
 from openinference.instrumentation.langchain import LangChainInstrumentor
 
 from client import Run
+from elaborate import elaborated
 from otel_sdk import Traces
 
 DOCUMENTS = (
@@ -37,7 +38,7 @@ def run(run: Run) -> None:
     sending = Traces(run)
     LangChainInstrumentor().instrument(tracer_provider=sending.provider)
     store = InMemoryVectorStore(DeterministicFakeEmbedding(size=8))
-    store.add_documents([Document(text, metadata={"page": page}) for page, text in enumerate(DOCUMENTS)])
+    store.add_documents([Document(elaborated(text, page), metadata={"page": page}) for page, text in enumerate(DOCUMENTS)])
     prompt = ChatPromptTemplate.from_messages([("system", "Answer from: {context}"), ("user", "{question}")])
     model = FakeListChatModel(responses=["Within five days.", "Two years.", "From Zürich."])
     chain = (
@@ -53,8 +54,8 @@ def run(run: Run) -> None:
             if number % 3 == 2:
                 lookup_order.invoke({"order": str(number)})
             elif number % 2:
-                for _ in chain.stream(f"Question {number}?"):
+                for _ in chain.stream(elaborated(f"Question {number}?", number)):
                     pass
             else:
-                chain.invoke(f"Question {number}?")
+                chain.invoke(elaborated(f"Question {number}?", number))
     sending.finish()

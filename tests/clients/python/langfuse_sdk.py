@@ -13,6 +13,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.trace import TracerProvider
 
 from client import Run
+from elaborate import elaborated
 from kept import KeepingExporter
 from otel_sdk import check, resource
 
@@ -51,7 +52,7 @@ def run(run: Run) -> None:
     )
     for number in range(run.count):
         with (
-            langfuse.start_as_current_observation(as_type="span", name="answer", input={"question": number}),
+            langfuse.start_as_current_observation(as_type="span", name="answer", input={"question": elaborated(str(number), number)}),
             propagate_attributes(user_id=f"user-{number % 7}", session_id=f"session-{number % 3}", tags=["help"]),
         ):
             with langfuse.start_as_current_observation(
@@ -59,11 +60,11 @@ def run(run: Run) -> None:
                 name="draft",
                 model="atlas-small",
                 model_parameters={"temperature": 0.2},
-                input=[{"role": "user", "content": f"question {number}"}],
+                input=[{"role": "user", "content": elaborated(f"question {number}", number)}],
             ) as generation:
                 failing = run.errors and number % 8 == 7
                 generation.update(
-                    output=None if failing else f"answer {number}",
+                    output=None if failing else elaborated(f"answer {number}", number),
                     level="ERROR" if failing else None,
                     status_message="rate limited" if failing else None,
                     usage_details={"input": 100 + number, "output": 40, "cache_read_input_tokens": 64},

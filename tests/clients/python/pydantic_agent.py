@@ -7,6 +7,7 @@ from pydantic_ai.models.instrumented import InstrumentationSettings
 from pydantic_ai.models.test import TestModel
 
 from client import Run
+from elaborate import elaborated
 from otel_sdk import Traces
 
 
@@ -26,5 +27,5 @@ def run(run: Run) -> None:
         return {"order": order, "state": "shipped"}
 
     for number in range(run.count):
-        agent.run_sync(f"Where is order {number}, and will it rain?")
+        agent.run_sync(elaborated(f"Where is order {number}, and will it rain?", number))
     sending.finish()

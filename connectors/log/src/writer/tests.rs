@@ -1,4 +1,4 @@
-//! A disk that fails in the middle of a group commit.
+//! A disk that fails in the middle of a group commit, and a writer thread that panics.
 
 #![allow(clippy::unwrap_used)]
 
@@ -111,4 +111,35 @@ fn a_failed_commit_is_refused_whole_and_the_log_goes_on_in_a_new_segment() {
             "usage is what stands on disk"
         );
     }
+}
+
+#[test]
+fn a_writer_that_panics_leaves_nobody_waiting() {
+    let directory = tempfile::tempdir().unwrap();
+    let partition = partition(directory.path());
+    partition
+        .listeners
+        .write()
+        .push(Arc::new(|| panic!("a listener's mistake")));
+    let writer = Writer::new(Arc::clone(&partition), None).unwrap();
+    let thread = std::thread::spawn(move || writer.run());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let patience = Duration::from_secs(10);
+        let all = records(0..3);
+        // Its commit was durable before the panic.
+        tokio::time::timeout(patience, partition.append(all[0].clone()))
+            .await
+            .unwrap()
+            .unwrap();
+        for record in &all[1..] {
+            let refused = tokio::time::timeout(patience, partition.append(record.clone())).await;
+            assert_eq!(refused.unwrap().unwrap_err().code(), "PF-2008");
+        }
+    });
+    assert!(thread.join().is_err());
+    assert!(partition.has_failed());
 }
