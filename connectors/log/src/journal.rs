@@ -115,7 +115,8 @@ impl Journal {
             .and_then(|()| rustix::fs::fdatasync(&self.file).map_err(io::Error::from));
         if let Err(error) = written {
             self.torn = true;
-            self.cut()?;
+            // If this fails too, the next append tries again before it writes.
+            self.cut().ok();
             return Err(io_at(&self.path)(error));
         }
         self.end += bytes.len() as u64;
