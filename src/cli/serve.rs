@@ -199,7 +199,7 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
         failure = wait_for_failure(&engine, &log) => Some(failure),
     };
     if let Some(failure) = &ended_by {
-        tracing::error!(failure, "stopping: this cannot go on without a restart");
+        tracing::error!(%failure, "stopping: this cannot go on without a restart");
     }
     tracing::info!("shutting down: draining requests, flushing the store");
     stop.send_replace(true);

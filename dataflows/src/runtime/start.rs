@@ -77,7 +77,7 @@ pub(super) fn refuse_lost_ticks(
 ) -> Result<(), EngineError> {
     let stored = async {
         let tables = store.tables().await?;
-        let mut newest = None;
+        let mut newest: Option<Tick> = None;
         for table in Signal::ALL.map(Signal::stream) {
             if tables.iter().any(|name| name == table) {
                 newest = newest.max(store.last_cut(table).await?);

@@ -113,14 +113,15 @@ fn a_failed_commit_is_refused_whole_and_the_log_goes_on_in_a_new_segment() {
     }
 }
 
+fn mistaken_listener() {
+    panic!("a listener's mistake");
+}
+
 #[test]
 fn a_writer_that_panics_leaves_nobody_waiting() {
     let directory = tempfile::tempdir().unwrap();
     let partition = partition(directory.path());
-    partition
-        .listeners
-        .write()
-        .push(Arc::new(|| panic!("a listener's mistake")));
+    partition.listeners.write().push(Arc::new(mistaken_listener));
     let writer = Writer::new(Arc::clone(&partition), None).unwrap();
     let thread = std::thread::spawn(move || writer.run());
     let runtime = tokio::runtime::Builder::new_current_thread()
