@@ -274,7 +274,9 @@ def bad_settings(server: Server, scratch: Path) -> list[tuple[str, Callable[[], 
         named = name.replace("-", "_").encode()
         # A key's message names its project instead, so that nothing of the key is in it.
         about_a_key = name == "auth-keys" and b"acme" in said
-        assert about_a_key or named in re.sub(rb"[.-]", b"_", said), f"it does not name the setting: {said.decode()[-300:]}"
+        assert about_a_key or named in re.sub(rb"[.-]", b"_", said), (
+            f"it does not name the setting: {said.decode()[-300:]}"
+        )
 
     def file(content: str) -> None:
         path = scratch / "bad.toml"
@@ -282,15 +284,15 @@ def bad_settings(server: Server, scratch: Path) -> list[tuple[str, Callable[[], 
         command = [str(server.binary), "serve", "--data-dir", str(scratch / "bad-setting"), *_free_listeners()]
         _must_end_with_code([*command, "--config", str(path)])
 
+    def missing_file() -> None:
+        _must_end_with_code([str(server.binary), "serve", "--config", str(scratch / "nowhere.toml")])
+
     return [
-        *((f"--{name}={value}", lambda name=name, value=value: flag(name, value)) for name, value in BAD_SETTINGS),  # type: ignore[misc]
+        *((f"--{name}={value}", lambda name=name, value=value: flag(name, value)) for name, value in BAD_SETTINGS),
         ("a file that is no TOML", lambda: file("workers = = 3")),
         ("a file with an unknown key", lambda: file("[limits]\nunheard_of = 3\n")),
         ("a file with a value of another type", lambda: file("workers = [1, 2]\n")),
-        (
-            "a file that is not there",
-            lambda: _must_end_with_code([str(server.binary), "serve", "--config", str(scratch / "nowhere.toml")]),
-        ),
+        ("a file that is not there", missing_file),
     ]
 
 
@@ -340,7 +342,7 @@ def _must_end_with_code(command: list[str], *, as_nobody: bool = False) -> bytes
     user: dict[str, int] = {"user": 65534, "group": 65534} if as_nobody and os.geteuid() == 0 else {}
     if user:
         # The binary and the scratch folder may lie where only root may look.
-        reachable = subprocess.run(command[:1] + ["--version"], capture_output=True, **user)  # type: ignore[call-overload]
+        reachable = subprocess.run([*command[:1], "--version"], capture_output=True, **user)  # type: ignore[call-overload]
         if reachable.returncode != 0:
             raise Skipped("another user may not run the binary where it lies")
     process = subprocess.Popen(  # type: ignore[call-overload]

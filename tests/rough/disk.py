@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
+
 from load import SETTLE_SECONDS, kept_exactly, no_panic, under_load
 from numbered_spans import GRPC_METHOD, build
 from runner import Runner, Skipped, assert_equal, eventually

@@ -125,7 +125,7 @@ def tutorial(runner: Runner, reader: Reader) -> None:
     process, output = reader.follow(shell[3][1])
     try:
         time.sleep(1.5)
-        more_tokens = programs[0].replace("output_tokens\", 40", "output_tokens\", 41")
+        more_tokens = programs[0].replace('output_tokens", 40', 'output_tokens", 41')
         runner.check(
             "tutorial: sent again with another number of tokens",
             lambda: (assert_equal(more_tokens != programs[0], True, "changed"), reader.program(more_tokens)),
@@ -136,7 +136,7 @@ def tutorial(runner: Runner, reader: Reader) -> None:
             assert re.search(r"^\W*\+1\b.*gpt-4o-mini.*\b(41|81)\b", text, re.MULTILINE), f"no +1 row in:\n{text}"
 
         runner.check("tutorial: tail shows the new row", lambda: eventually(plus_comes, 10))
-        more = programs[0].replace("output_tokens\", 40", "output_tokens\", 42")
+        more = programs[0].replace('output_tokens", 40', 'output_tokens", 42')
         runner.check("tutorial: and once more", lambda: reader.program(more))
 
         def minus_comes() -> None:

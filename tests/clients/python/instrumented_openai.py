@@ -110,7 +110,9 @@ def _tools(client: OpenAI, number: int) -> None:
 
 
 def _embeddings(client: OpenAI, number: int) -> None:
-    client.embeddings.create(model="cirrus-embed", input=[elaborated(f"a text about order {number}", number), "and another"])
+    client.embeddings.create(
+        model="cirrus-embed", input=[elaborated(f"a text about order {number}", number), "and another"]
+    )
 
 
 def _missing_model(client: OpenAI, number: int) -> None:

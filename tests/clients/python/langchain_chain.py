@@ -38,7 +38,9 @@ def run(run: Run) -> None:
     sending = Traces(run)
     LangChainInstrumentor().instrument(tracer_provider=sending.provider)
     store = InMemoryVectorStore(DeterministicFakeEmbedding(size=8))
-    store.add_documents([Document(elaborated(text, page), metadata={"page": page}) for page, text in enumerate(DOCUMENTS)])
+    store.add_documents(
+        [Document(elaborated(text, page), metadata={"page": page}) for page, text in enumerate(DOCUMENTS)]
+    )
     prompt = ChatPromptTemplate.from_messages([("system", "Answer from: {context}"), ("user", "{question}")])
     model = FakeListChatModel(responses=["Within five days.", "Two years.", "From Zürich."])
     chain = (

@@ -52,7 +52,9 @@ def run(run: Run) -> None:
     )
     for number in range(run.count):
         with (
-            langfuse.start_as_current_observation(as_type="span", name="answer", input={"question": elaborated(str(number), number)}),
+            langfuse.start_as_current_observation(
+                as_type="span", name="answer", input={"question": elaborated(str(number), number)}
+            ),
             propagate_attributes(user_id=f"user-{number % 7}", session_id=f"session-{number % 3}", tags=["help"]),
         ):
             with langfuse.start_as_current_observation(
