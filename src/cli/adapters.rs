@@ -5,7 +5,9 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
-use pyflare_dataflows::{Engine, EngineError, SubscribeOptions, Subscription, ViewDescription, ViewName};
+use pyflare_dataflows::{
+    Companion, Engine, EngineError, SubscribeOptions, Subscription, ViewDescription, ViewName,
+};
 use pyflare_delta::DeltaStore;
 use pyflare_history as history;
 use pyflare_live as live;
@@ -150,7 +152,14 @@ fn engine_name(name: &live::ViewName) -> ViewName {
 }
 
 fn live_view(view: &ViewDescription, replaying: bool) -> live::View {
+    let companions = match view.companion_of {
+        None => Companion::ALL
+            .map(|companion| format!("{}{}", view.name.name, companion.suffix()))
+            .to_vec(),
+        Some(_) => Vec::new(),
+    };
     live::View {
+        companions,
         name: live_name(&view.name),
         sql: view.sql.clone(),
         description: view.description.clone(),

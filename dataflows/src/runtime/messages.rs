@@ -183,3 +183,28 @@ pub(crate) enum ToCoordinator {
         drain: bool,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tick_is_eventless_until_a_mark_or_the_tick_reaches_the_horizon() {
+        let late = Horizon {
+            marks: [5_000, i64::MAX, i64::MAX],
+            ..Horizon::NEVER
+        };
+        let soon = Horizon {
+            tick: 9_000,
+            ..Horizon::NEVER
+        };
+        let horizon = late.least(soon);
+        assert!(horizon.lies_beyond(8, &[Some(4_999), Some(7_000), None]));
+        assert!(
+            !horizon.lies_beyond(8, &[Some(5_000), None, None]),
+            "a pane expires"
+        );
+        assert!(!horizon.lies_beyond(9, &[None; 3]), "an entry leaves");
+        assert!(Horizon::NEVER.lies_beyond(u64::MAX / 2_000_000, &[Some(i64::MAX - 1); 3]));
+    }
+}

@@ -259,6 +259,7 @@ impl State {
         let view = Arc::new(View {
             name: name.clone(),
             sql: sql.to_string(),
+            companions: Vec::new(),
             description: None,
             schema,
             key,

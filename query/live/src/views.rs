@@ -23,6 +23,8 @@ pub struct View {
     pub name: ViewName,
     /// The statement as it was written.
     pub sql: String,
+    /// Relations derived from it that can be read and subscribed to like it, but are not monitors: `<name>$late`, ….
+    pub companions: Vec<String>,
     pub description: Option<String>,
     pub schema: SchemaRef,
     /// Positions of the columns that identify a row; empty when only the whole row does.

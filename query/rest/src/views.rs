@@ -25,6 +25,10 @@ pub(crate) struct MonitorItem {
     pub sql: String,
     pub description: Option<String>,
     pub builtin: bool,
+    /// Views derived from it, which are read and subscribed to by these names: `<name>$late` counts the rows that
+    /// came too late, `<name>$errors` those on which an expression failed.
+    #[schema(example = json!(["requests$late", "requests$errors"]))]
+    pub companions: Vec<String>,
     #[schema(value_type = Vec<ViewColumn>)]
     pub columns: Vec<ColumnInfo>,
     /// Every row admitted after this time and within retention is in the view; RFC 3339.
@@ -62,6 +66,7 @@ impl MonitorItem {
             sql: view.sql.clone(),
             description: view.description.clone(),
             builtin: view.builtin(),
+            companions: view.companions.clone(),
             columns: column_infos(&view.schema, &view.key),
             start: pyflare_history::encode::time_of_tick(view.start),
             state: view.state,

@@ -25,6 +25,8 @@ export interface Monitor {
   readonly state?: string;
   readonly rows?: number | string | null;
   readonly start?: number | string | null;
+  /** Views derived from it: `<name>$late`, `<name>$errors`. */
+  readonly companions?: readonly string[];
   /** Rows that came too late to be counted. */
   readonly late_rows?: number | string;
   /** Rows left out because an expression failed on them. */

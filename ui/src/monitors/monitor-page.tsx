@@ -2,7 +2,7 @@
 import type { ReactNode } from 'react';
 import { listMonitors } from '../api/client.ts';
 import { useRequest } from '../api/use-request.ts';
-import { line, moment } from '../format.ts';
+import { integer, line, moment, toNumber } from '../format.ts';
 import { CopyButton } from '../parts/copy-button.tsx';
 import { go, href } from '../route.ts';
 import { LiveTable } from '../table/live-table.tsx';
@@ -22,6 +22,8 @@ export default function MonitorPage({ name }: { readonly name: string }): ReactN
         <StateChip state={value?.state} />
         {value?.builtin === true ? <span className="chip">built in</span> : null}
         <span className="muted description">{line(value?.description ?? '')}</span>
+        <LeftOut count={value?.late_rows} word="late" title="Rows that came after their window had left the view" view={`${name}$late`} />
+        <LeftOut count={value?.errors} word="failed" title="Rows left out because an expression failed on them" view={`${name}$errors`} />
         <span className="spring" />
         <a className="button" href={href(['sql'], { query: `SELECT * FROM live.${quoted(name)}` })}>Query it</a>
         {value === null || value.builtin === true ? null : <DropButton name={name} onDropped={() => go('#/monitors')} />}
@@ -44,5 +46,15 @@ export default function MonitorPage({ name }: { readonly name: string }): ReactN
       )}
       <LiveTable view={name} label={`Rows of ${name}`} />
     </div>
+  );
+}
+
+/** How many rows the view left out, with the way to the view that says which. */
+function LeftOut({ count, word, title, view }: { readonly count: number | string | undefined; readonly word: string; readonly title: string; readonly view: string }): ReactNode {
+  if (toNumber(count ?? 0) === 0) return null;
+  return (
+    <a className="chip bad" title={title} href={href(['sql'], { query: `SELECT * FROM live.${quoted(view)}` })}>
+      {integer(count)} {word}
+    </a>
   );
 }

@@ -1,0 +1,146 @@
+//! An engine on files of its own, and the traffic it admits.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::compute::{cast, concat_batches};
+use arrow::datatypes::SchemaRef;
+use arrow::row::{OwnedRow, RowConverter, SortField};
+use bytes::Bytes;
+use pyflare_connectors::{ContentType, Log, LogRecord, Signal};
+use pyflare_dataflows::{Engine, EngineOptions, MonitorDefinition, ViewName};
+use pyflare_delta::DeltaStore;
+use pyflare_log::{EmbeddedLog, FileCatalog, FileTickLog, LogOptions};
+use pyflare_operators::corpus::{Generator, Traffic};
+
+/// Rows with multiplicities, in a form that compares bit for bit.
+pub type Content = std::collections::BTreeMap<OwnedRow, i64>;
+
+pub struct Opened {
+    pub engine: Engine,
+    pub log: Arc<EmbeddedLog>,
+}
+
+pub fn open(directory: &Path, workers: usize) -> Opened {
+    let log = EmbeddedLog::open(LogOptions {
+        directory: directory.join("log"),
+        // The mark is the lesser of two.
+        partitions: 2,
+        min_free_bytes: 0,
+        ..LogOptions::default()
+    })
+    .unwrap();
+    let tick_log = FileTickLog::open(directory.join("ticks")).unwrap();
+    let catalog = FileCatalog::open(directory.join("catalog")).unwrap();
+    let store = DeltaStore::open(directory.join("tables")).unwrap();
+    let runtime = tokio::runtime::Handle::current();
+    let mut options = EngineOptions::new(log.clone(), tick_log, catalog, Some(store), runtime);
+    options.workers = workers;
+    // All rows stay in the tail, where the oracle reads them.
+    options.flush_every = Duration::from_secs(3_600);
+    options.tick_period = Duration::from_millis(20);
+    options.idle_period = Duration::from_millis(50);
+    let engine = tokio::task::block_in_place(|| Engine::start(options)).unwrap();
+    Opened { engine, log }
+}
+
+impl Opened {
+    pub async fn append(&self, body: Vec<u8>) {
+        let project: Arc<str> = Arc::from("default");
+        let record = LogRecord {
+            body_hash: pyflare_otlp::body_hash(&project, Signal::Traces, &body),
+            project,
+            signal: Signal::Traces,
+            content_type: ContentType::Protobuf,
+            received_us: 1_700_000_000_000_000,
+            body: Bytes::from(body),
+        };
+        self.log.append(record).await.unwrap();
+    }
+
+    /// Waits until so many different requests are admitted and complete; returns that tick.
+    pub async fn admitted(&self, requests: u64) -> u64 {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while self.engine.status().requests < requests {
+            let status = self.engine.status();
+            assert!(Instant::now() < deadline, "rows are admitted: {status:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let tick = self.engine.status().tick;
+        self.engine.wait_complete(tick).await;
+        tick
+    }
+
+    /// Every row admitted until `tick`, hidden columns included.
+    pub fn rows(&self, tick: u64) -> RecordBatch {
+        let tail = self.engine.tail("spans", tick);
+        concat_batches(&tail.batches[0].schema(), &tail.batches).unwrap()
+    }
+
+    pub async fn content(&self, name: &ViewName) -> Content {
+        let peek = self.engine.peek(name, &self.engine.hold(), None).await.unwrap();
+        let mut content = Content::new();
+        for batch in &peek.batches {
+            add_rows(&peek.schema, batch, None, &mut content);
+        }
+        content
+    }
+
+    pub fn shutdown(self) {
+        tokio::task::block_in_place(|| self.engine.shutdown());
+    }
+}
+
+pub fn view_name(definition: &MonitorDefinition) -> ViewName {
+    ViewName {
+        project: definition.project.clone(),
+        name: definition.name.clone(),
+    }
+}
+
+/// Adds rows to a content, each as often as its difference says, else once.
+pub fn add_rows(schema: &SchemaRef, batch: &RecordBatch, diffs: Option<&[i64]>, into: &mut Content) {
+    let columns: Vec<ArrayRef> = batch
+        .columns()
+        .iter()
+        .zip(schema.fields())
+        .map(|(column, field)| cast(column, field.data_type()).unwrap())
+        .collect();
+    let fields = schema
+        .fields()
+        .iter()
+        .map(|field| SortField::new(field.data_type().clone()));
+    let converter = RowConverter::new(fields.collect()).unwrap();
+    let rows = converter.convert_columns(&columns).unwrap();
+    for (index, row) in rows.iter().enumerate() {
+        *into.entry(row.owned()).or_default() += diffs.map_or(1, |diffs| diffs[index]);
+    }
+    into.retain(|_, count| *count != 0);
+}
+
+/// A request of `spans` model calls that begin at `start_ns`; the seed decides everything else.
+pub fn request(seed: u64, start_ns: u64, spans: usize) -> Vec<u8> {
+    let traffic = Traffic {
+        services: 3,
+        models: 4,
+        users: 5,
+        start_unix_nano: start_ns,
+        errors_per_mille: 100,
+        ..Traffic::default()
+    };
+    Generator::new(seed, traffic).small_request(spans)
+}
+
+pub fn copy_directory(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_directory(&entry.path(), &target),
+            false => drop(std::fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
