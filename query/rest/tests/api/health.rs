@@ -32,6 +32,15 @@ async fn health_and_status() {
 }
 
 #[tokio::test]
+async fn callers_are_told_who_they_are() {
+    let server = Server::new();
+    let nobody = json!({"project": null, "keys": false, "otlp_http": null, "otlp_grpc": null});
+    assert_eq!(server.get("/api/v1/caller").await.json(), nobody);
+    let red = server.get_as("red", "/api/v1/caller").await.json();
+    assert_eq!(red["project"], "red");
+}
+
+#[tokio::test]
 async fn the_metrics_page_satisfies_promtool() {
     let server = Server::new();
     for path in ["/api/v1/views", "/api/v1/views/none", "/nowhere", "/api/nowhere"] {
@@ -103,6 +112,7 @@ async fn the_openapi_document_is_whole() {
     }
     let expected = [
         "DELETE /api/v1/monitors/{name}",
+        "GET /api/v1/caller",
         "GET /api/v1/fields",
         "GET /api/v1/live",
         "GET /api/v1/monitors",
