@@ -44,7 +44,7 @@ async function goodTrace() {
 try {
   if (own !== null) await new Promise((resolve) => setTimeout(resolve, minutes * 60_000));
   await mkdir(target, { recursive: true });
-  const pages = { overview: ['#/', 850], trace: [await goodTrace(), 640], monitor: ['#/monitors/latency', 560] };
+  const pages = { overview: ['#/', 850], trace: [await goodTrace(), 640], monitor: ['#/monitors/requests', 560] };
   // In the middle of a minute, when its bar is neither missing nor whole.
   await new Promise((resolve) => setTimeout(resolve, (90_000 - (Date.now() % 60_000)) % 60_000));
   for (const colorScheme of ['light', 'dark']) {
