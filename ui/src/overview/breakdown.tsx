@@ -98,6 +98,7 @@ export function Breakdown(props: {
           </tbody>
         </table>
       </div>
+      {sorted.length === 0 ? <p className="empty">No requests in this range. Choose a longer one above, or wait: the page follows what arrives.</p> : null}
       {sorted.length > shown.length ? (
         <p className="card-foot">
           <button type="button" className="button small" onClick={() => setAll(true)}>Show all {integer(sorted.length)} groups</button>

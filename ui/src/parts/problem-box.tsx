@@ -16,7 +16,7 @@ export function ProblemBox({ problem, title, onRetry }: { readonly problem: Show
         {title === undefined ? null : <strong>{title} </strong>}
         <span className="problem-detail">{sentence(problem.message)}</span>
         {problem.code === '' ? null : <code className="problem-code">{problem.code}</code>}
-        {problem.hint === null ? null : <p className="problem-hint">{problem.hint}</p>}
+        {problem.hint === null ? null : <p className="problem-hint">{sentence(problem.hint)}</p>}
         {onRetry === undefined ? null : (
           <p>
             <button type="button" className="button small" onClick={onRetry}>
