@@ -240,7 +240,7 @@ describe('monitors', () => {
       const alert = page.getByRole('alert');
       await alert.getByText('there is no view "nope"').waitFor();
       await alert.getByText('PF-5013').waitFor();
-      await alert.getByText(/there are: requests/).waitFor();
+      await alert.getByText(/there are: requests/i).waitFor();
     }));
 
   test('hostile text is text, int64 keeps its digits, and NaN and ∞ are shown', () =>
