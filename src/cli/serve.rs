@@ -27,7 +27,13 @@ pub fn run(configuration: Configuration) -> anyhow::Result<()> {
         .enable_all()
         .thread_name("pyflare-io")
         .build()?;
-    runtime.block_on(serve(configuration))
+    let outcome = runtime.block_on(serve(configuration));
+    if outcome.is_err() {
+        // Threads of a start that failed may be in the store still: the process ends them, not a runtime that goes
+        // away under them.
+        std::mem::forget(runtime);
+    }
+    outcome
 }
 
 fn start_logging(configuration: &Configuration) -> anyhow::Result<()> {
