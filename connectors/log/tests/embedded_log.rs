@@ -49,6 +49,11 @@ fn fill(log: &EmbeddedLog, from: u64, count: u64, bytes: usize) -> Vec<LogRecord
     })
 }
 
+/// On disk, with header, names and padding.
+fn record_bytes(body: u64) -> u64 {
+    (64 + body + 15).next_multiple_of(8)
+}
+
 fn all(log: &EmbeddedLog) -> Vec<LogRecord> {
     written_records(log, Signal::Traces, 0, 1 << 20)
 }
@@ -164,7 +169,21 @@ fn preallocated_zeros_and_garbage_after_the_last_record_are_cut() {
         fs::write(&path, [&whole[..], &end[..]].concat()).unwrap();
         let log = EmbeddedLog::open(options(directory.path())).unwrap();
         assert_eq!(all(&log), sent);
-        assert_eq!(fs::metadata(&path).unwrap().len(), whole.len() as u64);
+        let length = || fs::metadata(&path).unwrap().len();
+        assert_eq!(
+            length(),
+            (whole.len() + end.len()) as u64,
+            "opening repairs nothing"
+        );
+        let next = fill(&log, 5, 1, 700);
+        assert_eq!(
+            length(),
+            whole.len() as u64 + record_bytes(700),
+            "the first append does"
+        );
+        drop(log);
+        let log = EmbeddedLog::open(options(directory.path())).unwrap();
+        assert_eq!(all(&log), [&sent[..], &next[..]].concat());
     }
 }
 
@@ -197,7 +216,7 @@ fn damage_in_the_middle_is_refused_and_names_file_and_byte() {
     drop(log);
     let path = segments(directory.path()).pop().unwrap();
     let whole = fs::read(&path).unwrap();
-    let third = 4096 + 2 * (64 + 700 + 15_usize).next_multiple_of(8);
+    let third = 4096 + 2 * record_bytes(700) as usize;
     for at in [third + 2, third + 30, third + 200] {
         let mut damaged = whole.clone();
         damaged[at] ^= 1;

@@ -8,7 +8,7 @@ use super::aliases::{Kind, Member, Reading};
 use super::error::WireError;
 use super::numbers;
 use super::row::RowBuilder;
-use super::text::Body;
+use super::text::{Body, lossy};
 use super::value::{KeyValue, Value, separate, write_text};
 
 impl RowBuilder {
@@ -101,7 +101,7 @@ impl RowBuilder {
                     rank: flattened.rank,
                     kind: Kind::Text,
                 };
-                self.own_text(reading, &String::from_utf8_lossy(&joined));
+                self.own_text(reading, &lossy(&joined));
             }
         }
         self.flattened = parts;

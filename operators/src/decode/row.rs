@@ -286,7 +286,7 @@ impl RowBuilder {
 
     #[inline(never)]
     fn read_other_text(&mut self, body: Body<'_>, reading: Reading, text: &[u8]) {
-        let utf8 = std::str::from_utf8(text);
+        let utf8 = simdutf8::basic::from_utf8(text);
         match reading.kind {
             Kind::FinishReason => match utf8 {
                 Ok(list) if list.starts_with('[') => {

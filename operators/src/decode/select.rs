@@ -12,6 +12,7 @@ use arrow::datatypes::{DataType, Schema, SchemaRef};
 use super::entries::Entries;
 use super::error::{DecodeError, WireError};
 use super::leftovers::Leftovers;
+use super::text::lossy;
 use super::value::{
     KeyValue, Value, each_field, separate, write_display, write_double, write_hex, write_text,
 };
@@ -154,7 +155,7 @@ fn texts(
         };
         json.clear();
         write(message, &mut json).map_err(malformed)?;
-        builder.append_value(String::from_utf8_lossy(&json));
+        builder.append_value(lossy(&json));
     }
     Ok(Arc::new(builder.finish()))
 }

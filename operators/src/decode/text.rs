@@ -8,6 +8,7 @@
 //! * a view made here covers bytes of a buffer that this store owns until [`TextStore::take`], at offsets
 //!   that do not move;
 //! * those bytes are valid UTF-8: checked here, or written as text here.
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::buffer::Buffer;
@@ -332,6 +333,14 @@ pub(crate) const fn inline_view(text: &str) -> u128 {
 #[inline(always)]
 pub(crate) fn is_inline(view: u128) -> bool {
     (view as u32) as usize <= INLINE
+}
+
+/// Text with U+FFFD for what is not UTF-8; quick for long text that is.
+pub(crate) fn lossy(text: &[u8]) -> Cow<'_, str> {
+    match simdutf8::basic::from_utf8(text) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(text),
+    }
 }
 
 /// Whether bytes of at least 13 are UTF-8. Short text is nearly always ASCII, and `simdutf8` only pays from

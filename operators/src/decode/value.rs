@@ -13,6 +13,7 @@ use std::io::Write;
 use smallvec::SmallVec;
 
 use super::error::WireError;
+use super::text::lossy;
 use super::wire;
 
 /// Parts of one message, in wire order.
@@ -188,8 +189,44 @@ pub(crate) fn separate(out: &mut Vec<u8>, first: &mut bool) {
 
 /// Appends a JSON string; what is not UTF-8 becomes U+FFFD.
 pub(crate) fn write_text(out: &mut Vec<u8>, text: &[u8]) {
-    serde_json::to_writer(out, &String::from_utf8_lossy(text))
-        .expect("invariant: writing text into memory does not fail");
+    out.reserve(text.len() + 2);
+    out.push(b'"');
+    write_escaped(out, lossy(text).as_bytes());
+    out.push(b'"');
+}
+
+/// Appends the inside of a JSON string. Prompts and answers are long and mostly need no escape: whole blocks are
+/// looked at before any byte is.
+fn write_escaped(out: &mut Vec<u8>, text: &[u8]) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let special = |byte: u8| byte < 0x20 || byte == b'"' || byte == b'\\';
+    for block in text.chunks(32) {
+        // Without an early end, so that it is one comparison of vectors.
+        if !block.iter().fold(false, |found, byte| found | special(*byte)) {
+            out.extend_from_slice(block);
+            continue;
+        }
+        for &byte in block {
+            let letter = match byte {
+                b'"' | b'\\' => byte,
+                b'\n' => b'n',
+                b'\r' => b'r',
+                b'\t' => b't',
+                0x08 => b'b',
+                0x0c => b'f',
+                0x00..0x20 => {
+                    let (high, low) = (HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]);
+                    out.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]);
+                    continue;
+                }
+                _ => {
+                    out.push(byte);
+                    continue;
+                }
+            };
+            out.extend_from_slice(&[b'\\', letter]);
+        }
+    }
 }
 
 pub(crate) fn write_display(out: &mut Vec<u8>, number: impl std::fmt::Display) {
@@ -264,6 +301,20 @@ mod tests {
         );
         assert_eq!(json(b"\x3a\x02ab"), "{\"bytesValue\":\"YWI=\"}");
         assert_eq!(json(b"\x0a\x01\xff"), "\"\u{fffd}\"");
+    }
+
+    #[test]
+    fn text_is_escaped_as_serde_does() {
+        let all: String = (0..300u32).filter_map(char::from_u32).collect();
+        for start in 0..40 {
+            let text: String = all.chars().skip(start).collect();
+            let mut out = Vec::new();
+            write_text(&mut out, text.as_bytes());
+            assert_eq!(
+                String::from_utf8(out).unwrap(),
+                serde_json::to_string(&text).unwrap()
+            );
+        }
     }
 
     #[test]
