@@ -176,12 +176,12 @@ fn preallocated_zeros_and_garbage_after_the_last_record_are_cut() {
             "opening repairs nothing"
         );
         let next = fill(&log, 5, 1, 700);
+        drop(log);
         assert_eq!(
             length(),
             whole.len() as u64 + record_bytes(700),
             "the first append does"
         );
-        drop(log);
         let log = EmbeddedLog::open(options(directory.path())).unwrap();
         assert_eq!(all(&log), [&sent[..], &next[..]].concat());
     }
