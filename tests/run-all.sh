@@ -14,4 +14,4 @@ here=$(cd "$(dirname "$0")" && pwd)
 ui="$here/../ui"
 [ -d "$ui/node_modules" ] || (cd "$ui" && npm ci --no-audit --no-fund)
 binary=$(realpath "$binary")
-(cd "$ui" && PYFLARE_BINARY="$binary" timeout --kill-after=5 "${PYFLARE_UI_SECONDS:-120}" npm run --silent e2e:server)
+(cd "$ui" && PYFLARE_BINARY="$binary" timeout --kill-after=5 "${PYFLARE_UI_SECONDS:-300}" npm run --silent e2e:server)
