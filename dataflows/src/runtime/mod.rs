@@ -1,7 +1,7 @@
 //! The running engine: who decides, who works, who tells.
 //!
 //! - [`engine`](Engine): the handle everybody uses, and how the parts are stopped; `start`: how they are started,
-//!   from `options`; `status`: how they are doing;
+//!   from `options`; `reading`: views and streams at a tick, subscriptions; `status`: how the parts are doing;
 //! - `coordinator`: cuts the log into ticks; `admission`: what a tick takes, each body once; `tick_record`: what a
 //!   tick says, durable before anything is emitted;
 //! - `worker`: decodes, emits, answers peeks; `messages`, `worker_link`: how the parts talk;
@@ -18,6 +18,7 @@ mod holds;
 mod hub;
 mod messages;
 mod options;
+mod reading;
 mod start;
 mod status;
 mod tail;
@@ -26,11 +27,12 @@ mod views;
 mod worker;
 mod worker_link;
 
-pub use engine::{Engine, PeekResult, SubscribeOptions, Subscription};
+pub use engine::Engine;
 pub use error::EngineError;
 pub use holds::ReadHold;
 pub use hub::{Event, Frame};
 pub use options::EngineOptions;
+pub use reading::{PeekResult, SubscribeOptions, Subscription};
 pub use status::{Busy, EngineStatus};
 pub use tail::Tail;
 pub use views::{ViewDescription, ViewName};

@@ -1,0 +1,173 @@
+//! Reading from the engine: views at a tick, subscriptions, and what the store does not hold yet.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use tokio::sync::mpsc;
+
+use super::consolidate::{Changes, repeated};
+use super::engine::Engine;
+use super::error::EngineError;
+use super::flush::stream_of;
+use super::holds::ReadHold;
+use super::hub::{Event, NewSubscriber, SUBSCRIBER_QUEUE, only_project};
+use super::messages::{PeekRequest, PeekShare, ToHub, ToWorker};
+use super::tail::Tail;
+use super::views::{Relation, ViewName};
+use crate::time::Tick;
+
+/// A view's content at one tick.
+#[derive(Debug, Clone)]
+pub struct PeekResult {
+    pub tick: Tick,
+    pub schema: SchemaRef,
+    /// Rows in no particular order, repeated as often as they occur.
+    pub batches: Vec<RecordBatch>,
+    /// How many different rows each worker holds, of all projects, in no particular order.
+    pub rows_by_worker: Vec<usize>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct SubscribeOptions {
+    /// Start with everything the view holds.
+    pub snapshot: bool,
+    /// Also send frames without rows, as time passes.
+    pub progress: bool,
+    /// A token of an earlier frame, to continue right after it.
+    pub resume: Option<String>,
+    /// What was missed since that frame comes as it was sent at first, a frame per tick that changed something,
+    /// instead of as its net.
+    pub every_tick: bool,
+    /// Of built-in views only this project's rows.
+    pub project: Option<String>,
+}
+
+/// Frames of one view.
+pub struct Subscription {
+    relation: Relation,
+    key: Vec<usize>,
+    receiver: mpsc::Receiver<Event>,
+}
+
+impl Subscription {
+    pub fn schema(&self) -> SchemaRef {
+        self.relation.schema()
+    }
+
+    /// The columns that identify a row; empty: the whole row does.
+    pub fn key(&self) -> &[usize] {
+        &self.key
+    }
+
+    pub async fn next(&mut self) -> Event {
+        self.receiver.recv().await.unwrap_or_else(|| Event::End {
+            reason: "the server is shutting down".into(),
+        })
+    }
+}
+
+impl Engine {
+    /// A view's content at the hold's tick; `project` narrows built-in views.
+    pub async fn peek(
+        &self,
+        name: &ViewName,
+        hold: &ReadHold,
+        project: Option<&str>,
+    ) -> Result<PeekResult, EngineError> {
+        self.peek_at(name, hold.tick(), project).await
+    }
+
+    /// As [`Engine::peek`], for a caller that keeps the hold of `tick` elsewhere.
+    pub async fn peek_at(
+        &self,
+        name: &ViewName,
+        tick: Tick,
+        project: Option<&str>,
+    ) -> Result<PeekResult, EngineError> {
+        let unknown = || EngineError::Unknown {
+            name: name.to_string(),
+        };
+        let found = self.shared.views.relation(name).ok_or_else(unknown)?;
+        let relation = found.id();
+        let workers = Arc::clone(&self.shared.workers);
+        let shares = tokio::task::spawn_blocking(move || {
+            let (reply, shares) = crossbeam_channel::bounded(workers.len());
+            workers.broadcast(|| {
+                ToWorker::Peek(PeekRequest {
+                    relation,
+                    tick,
+                    reply: reply.clone(),
+                })
+            });
+            drop(reply);
+            shares.iter().take(workers.len()).collect::<Vec<PeekShare>>()
+        })
+        .await
+        .map_err(|_| EngineError::Closed)?;
+        if shares.len() < self.shared.workers.len() {
+            return Err(EngineError::WorkerFailed);
+        }
+        let rows_by_worker = shares
+            .iter()
+            .map(|share| share.iter().map(|(batch, _)| batch.num_rows()).sum())
+            .collect();
+        let mut batches = Vec::new();
+        for (batch, diffs) in shares.into_iter().flatten() {
+            let changes = Changes { batch, diffs };
+            let visible = match (project, &name.project) {
+                (Some(project), None) => only_project(changes, project),
+                _ => Some(changes),
+            };
+            batches.extend(visible.map(repeated));
+        }
+        Ok(PeekResult {
+            tick,
+            schema: found.schema(),
+            batches,
+            rows_by_worker,
+        })
+    }
+
+    pub fn subscribe(&self, name: &ViewName, options: SubscribeOptions) -> Result<Subscription, EngineError> {
+        let unknown = || EngineError::Unknown {
+            name: name.to_string(),
+        };
+        let relation = self.shared.views.relation(name).ok_or_else(unknown)?;
+        let key = relation.key();
+        let (sender, receiver) = mpsc::channel(SUBSCRIBER_QUEUE);
+        let new = NewSubscriber {
+            id: self.shared.subscribers.fetch_add(1, Ordering::Relaxed),
+            relation: relation.clone(),
+            project: options.project,
+            snapshot: options.snapshot,
+            progress: options.progress,
+            resume: options.resume,
+            every_tick: options.every_tick,
+            sender,
+        };
+        self.shared
+            .hub
+            .send(ToHub::Subscribe(Box::new(new)))
+            .map_err(|_| EngineError::Closed)?;
+        Ok(Subscription {
+            relation,
+            key,
+            receiver,
+        })
+    }
+
+    /// Rows of a stream that are not yet in the store, up to `tick`.
+    pub fn tail(&self, stream: &str, tick: Tick) -> Tail {
+        stream_of(stream).map_or_else(Tail::default, |signal| self.shared.tail.stream(signal, tick))
+    }
+
+    /// Changes of a view that are not yet in the store, up to `tick`.
+    pub fn changes_tail(&self, name: &ViewName, tick: Tick) -> Tail {
+        match self.shared.views.get(name) {
+            Some(view) => self.shared.tail.changes(view.id, tick),
+            None => Tail::default(),
+        }
+    }
+}
