@@ -238,11 +238,6 @@ impl Configuration {
                 .ok_or_else(|| anyhow!("PF-6004: auth.keys needs entries like pf_…=project"))?;
             keys.push((key.to_string(), project.to_string()));
         }
-        // A row's text may be six times as long as its bytes (escapes), and an array holds 2 GiB of text.
-        let request_mb = match number("limits.request_mb")? {
-            given @ 1..=256 => given,
-            given => bail!("PF-6002: limits.request_mb must be from 1 to 256, not {given}"),
-        };
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = match number("workers")? {
             0 => cores.saturating_sub(1).max(1),
@@ -295,7 +290,8 @@ impl Configuration {
             insecure_open,
             store,
             flush_every: Duration::from_secs(within("store.flush_seconds", 1, 3_600)?),
-            request_bytes: usize::try_from(request_mb << 20)?,
+            // A row's text may be six times as long as its bytes (escapes), and an array holds 2 GiB of text.
+            request_bytes: usize::try_from(within("limits.request_mb", 1, 256)? << 20)?,
             log_bytes: scaled("limits.log_gb", 30)?,
             min_free_bytes: scaled("limits.min_free_gb", 30)?,
             query_timeout: Duration::from_secs(within("limits.query_seconds", 1, 86_400)?),
@@ -401,6 +397,12 @@ mod tests {
                 .to_string()
                 .contains("PF-6005")
         );
+        for beyond in ["0", "257", "18446744073709551615"] {
+            let refused = read(&["--limits-request-mb", beyond]).unwrap_err().to_string();
+            assert!(refused.contains("PF-6002"), "{refused}");
+        }
+        let most = read(&["--limits-request-mb", "256"]).unwrap();
+        assert_eq!(most.request_bytes, 256 << 20);
         let message = read(&["--auth-keys", "pf_secret"]).unwrap_err().to_string();
         assert!(message.contains("PF-6004") && !message.contains("pf_secret"));
         let directory = tempfile::tempdir().unwrap();

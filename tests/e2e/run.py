@@ -104,10 +104,10 @@ def run(options: argparse.Namespace, scratch: Path) -> Runner:
     runner = Runner(options.only)
     server = Server(options.binary.resolve(), scratch / "data", options.server_arg)
     chosen: list[str] = []
-    runner.check("the clients are installed", lambda: chosen.extend(clients.names()))
+    runner.check("the clients are installed", lambda: chosen.extend(clients.names()), always=True)
     chosen = options.clients.split(",") if options.clients else chosen
     try:
-        if not runner.check("the server starts and is ready", server.start) or server.endpoints is None:
+        if not runner.check("the server starts and is ready", server.start, always=True) or server.endpoints is None:
             return runner
         runner.check("it is healthy", lambda: monitors.healthy(server))
         everything = each_client(runner, server, scratch, options.count, chosen)

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use deltalake::{DeltaTable, DeltaTableBuilder};
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, StreamExt};
 use parking_lot::{Mutex, RwLock};
 use pyflare_connectors::{Part, StoreError, TableDefinition};
 
@@ -195,7 +195,10 @@ impl Table {
                 blocking(&name_of_table, move || table.write_part(&name, part)).await
             }
         });
-        stream::iter(writes).buffered(threads).try_collect().await
+        // Every write ends before the block is given up: what a straggler left would come under a name of the retry.
+        let written: Vec<Result<WrittenFile, StoreError>> =
+            stream::iter(writes).buffered(threads).collect().await;
+        written.into_iter().collect()
     }
 
     fn write_part(&self, name: &str, part: Part) -> Result<WrittenFile, io::Error> {

@@ -10,7 +10,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
-use crate::{Store, StoreError, TableDefinition};
+use crate::{Part, Store, StoreError, TableDefinition};
 
 /// Milliseconds of the first cut; a whole day lies before and after it.
 pub const FIRST_CUT: u64 = 1_764_000_000_000;
@@ -129,6 +129,7 @@ where
     R: Future<Output = Arc<S>>,
 {
     appending_is_idempotent(&reopen).await;
+    a_block_of_parts_is_one_block(&reopen).await;
     definitions_are_checked(&reopen).await;
     maintenance_changes_no_row(&reopen).await;
     retention_drops_what_is_old(&reopen).await;
@@ -200,6 +201,47 @@ async fn appending_is_idempotent<S: Store, R: Future<Output = Arc<S>>>(reopen: &
         .expect("the next block can be appended");
     assert_eq!(store.size(table).await.expect("a table has a size").1, 16);
     assert_eq!(store.last_cut(table).await, Ok(Some(FIRST_CUT + 10_000)));
+}
+
+async fn a_block_of_parts_is_one_block<S: Store, R: Future<Output = Arc<S>>>(reopen: &impl Fn() -> R) {
+    let store = reopen().await;
+    let table = "default/parted_changes";
+    store
+        .ensure_table(&definition(table))
+        .await
+        .expect("a table can be created");
+    let parts = || {
+        vec![
+            Part::of(vec![rows(0, 10)]),
+            Part::of(Vec::new()),
+            Part::of(vec![rows(10, 1), rows(11, 6)]),
+            Part::of(vec![rows(17, 3)]),
+        ]
+    };
+    for _ in 0..2 {
+        store
+            .append_parts(table, FIRST_CUT, parts())
+            .await
+            .expect("a block in parts can be appended, and again");
+        assert_eq!(store.size(table).await.expect("a table has a size").1, 20);
+        assert_eq!(store.last_cut(table).await, Ok(Some(FIRST_CUT)));
+    }
+    store
+        .append_parts(
+            table,
+            FIRST_CUT + 1,
+            vec![Part::of(Vec::new()), Part::of(Vec::new())],
+        )
+        .await
+        .expect("parts without rows are no error");
+    drop(store);
+    let store = reopen().await;
+    assert_eq!(store.last_cut(table).await, Ok(Some(FIRST_CUT)));
+    assert_eq!(
+        store.size(table).await.expect("a table has a size").1,
+        20,
+        "all parts outlive the process"
+    );
 }
 
 async fn definitions_are_checked<S: Store, R: Future<Output = Arc<S>>>(reopen: &impl Fn() -> R) {
@@ -424,6 +466,7 @@ async fn dropping_is_final<S: Store, R: Future<Output = Arc<S>>>(reopen: &impl F
         "Team X/gone.changes",
         "default/checked_changes",
         "default/kept_changes",
+        "default/parted_changes",
         "default/small_changes",
         "spans",
     ];
