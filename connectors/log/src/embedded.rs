@@ -18,6 +18,7 @@ use pyflare_connectors::{Appended, Log, LogError, LogRecord, Signal};
 use serde::{Deserialize, Serialize};
 
 use crate::budget::DiskBudget;
+use crate::compression::Packer;
 use crate::partition::{Durable, Listeners, Partition, SegmentEntry};
 use crate::recovery::recover_last;
 use crate::segment::{ActiveSegment, corrupt, io_error, list_segments, segment_path, sync_directory};
@@ -103,7 +104,10 @@ impl EmbeddedLog {
             writers: Mutex::new(Vec::new()),
         };
         for (name, writer) in writers {
-            let thread = std::thread::Builder::new().name(name).spawn(move || writer.run());
+            let packer = Packer::new().map_err(|error| io_error(&options.directory, error))?;
+            let thread = std::thread::Builder::new()
+                .name(name)
+                .spawn(move || writer.run(packer));
             log.writers
                 .lock()
                 .push(thread.map_err(|error| io_error(&options.directory, error))?);

@@ -12,6 +12,7 @@ mod block_buffer;
 mod budget;
 mod catalog;
 mod checksum;
+mod compression;
 mod directory;
 mod embedded;
 mod journal;

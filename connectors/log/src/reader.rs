@@ -1,6 +1,7 @@
 //! Reading records back from a segment file.
 //!
-//! Bodies are slices of the chunk that was read: no copy, and a chunk lives as long as one of its bodies.
+//! A body that is not compressed is a slice of the chunk that was read: no copy, and a chunk lives as long as one
+//! of its bodies.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use pyflare_connectors::{LogError, LogRecord};
+use zstd::bulk::Decompressor;
 
 use crate::record::{HEADER_BYTES, MAGIC, RecordHeader};
 use crate::segment::{SegmentHeader, corrupt, io_error};
@@ -23,13 +25,15 @@ pub(crate) struct SegmentReader {
     chunk: Bytes,
     chunk_start: u64,
     project: Option<Arc<str>>,
+    decompressor: Decompressor<'static>,
 }
 
 /// What stands at a position.
 pub(crate) enum Found {
     Record {
-        record: LogRecord,
-        offset: u64,
+        header: RecordHeader,
+        /// Project, then body as stored.
+        payload: Bytes,
         next: u64,
     },
     Nothing {
@@ -38,8 +42,8 @@ pub(crate) enum Found {
 }
 
 impl SegmentReader {
-    /// Opens a segment of which `limit` bytes may be read (all of it when `None`).
-    pub(crate) fn open(path: &Path, limit: Option<u64>, chunk_bytes: usize) -> Result<Self, LogError> {
+    /// Opens a segment of which `limit` bytes may be read (all of it when `None`) to take about `body_bytes` of it.
+    pub(crate) fn open(path: &Path, limit: Option<u64>, body_bytes: usize) -> Result<Self, LogError> {
         let file = File::open(path).map_err(|error| io_error(path, error))?;
         let header = SegmentHeader::read(path, &file)?;
         let len = file.metadata().map_err(|error| io_error(path, error))?.len();
@@ -48,10 +52,12 @@ impl SegmentReader {
             file,
             header,
             limit: limit.unwrap_or(len).min(len),
-            chunk_bytes: chunk_bytes.clamp(64 << 10, 4 << 20),
+            // Bodies are compressed to a tenth; what is read beyond them is read in vain.
+            chunk_bytes: (body_bytes / 8).clamp(64 << 10, 1 << 20),
             chunk: Bytes::new(),
             chunk_start: 0,
             project: None,
+            decompressor: Decompressor::new().map_err(|error| io_error(path, error))?,
         })
     }
 
@@ -94,15 +100,21 @@ impl SegmentReader {
             Ok(header) => header,
             Err(why) => return Ok(Found::Nothing { why }),
         };
-        let (offset, next) = (header.offset, position + header.total_len());
+        let next = position + header.total_len();
         let Some(payload) = self.bytes(position + HEADER_BYTES as u64, header.payload_len() as usize)? else {
             return Ok(Found::Nothing {
                 why: "the segment ends within this record",
             });
         };
-        Ok(match header.into_record(payload, &mut self.project) {
-            Ok(record) => Found::Record { record, offset, next },
-            Err(why) => Found::Nothing { why },
+        Ok(match header.matches(&payload) {
+            true => Found::Record {
+                header,
+                payload,
+                next,
+            },
+            false => Found::Nothing {
+                why: "the checksum of the record body does not match",
+            },
         })
     }
 
@@ -148,19 +160,22 @@ impl SegmentReader {
         while offset < end {
             match self.at(position)? {
                 Found::Record {
-                    record,
-                    offset: found,
+                    header,
+                    payload,
                     next,
-                } if found == offset => {
-                    if !out.is_empty() && total + record.body.len() > max_bytes {
+                } if header.offset == offset => {
+                    if !out.is_empty() && total + header.unpacked_body_len() > max_bytes {
                         break;
                     }
-                    total += record.body.len();
+                    total += header.unpacked_body_len();
+                    let record = header
+                        .into_record(payload, &mut self.project, &mut self.decompressor)
+                        .map_err(|why| corrupt(&self.path, position, why))?;
                     out.push((offset, record));
                     (position, offset) = (next, offset + 1);
                 }
-                Found::Record { offset: found, .. } => {
-                    let detail = format!("offset {offset} should be here, {found} is");
+                Found::Record { header, .. } => {
+                    let detail = format!("offset {offset} should be here, {} is", header.offset);
                     return Err(corrupt(&self.path, position, detail));
                 }
                 Found::Nothing { why } => return Err(corrupt(&self.path, position, why)),

@@ -5,25 +5,29 @@
 //!  4  u32  CRC32C of salt + 8..64   32  i64   received, microseconds since the Unix epoch
 //!  8  u8   record format            40  u128  body hash
 //!  9  u8   signal                   56  u32   CRC32C of project + body
-//! 10  u8   content type             60  u32   zero
+//! 10  u8   content type             60  u32   length of the body before compression, zero if it is not compressed
 //! 11  u8   length of the project    64  …     project, body, zeros up to a multiple of 8
 //! 12  u32  length of the body
 //! 16  u64  offset
 //! ```
 //! All integers are little-endian. The salt is the segment's random number: bytes inside a request body can
 //! therefore never pass for a record. The commit position lets recovery tell a torn tail from damage: a record
-//! whose commit begins beyond a bad place proves that the bad place had been durable.
+//! whose commit begins beyond a bad place proves that the bad place had been durable. Format 1 knew no compression
+//! and is read as it was written.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use pyflare_connectors::{ContentType, LogRecord, Signal};
+use zstd::bulk::Decompressor;
 
 use crate::block_buffer::BlockBuffer;
 use crate::checksum::{crc32c, crc32c_pair};
+use crate::compression::{StoredBody, unpack};
 
 pub(crate) const HEADER_BYTES: usize = 64;
-pub(crate) const RECORD_FORMAT: u8 = 1;
+pub(crate) const RECORD_FORMAT: u8 = 2;
+const FORMAT_WITHOUT_COMPRESSION: u8 = 1;
 pub(crate) const MAGIC: [u8; 4] = *b"PFLR";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +35,10 @@ pub(crate) struct RecordHeader {
     pub signal: Signal,
     pub content_type: ContentType,
     pub project_len: u8,
+    /// As stored.
     pub body_len: u32,
+    /// Before compression; zero if it is not compressed.
+    pub unpacked_len: u32,
     pub offset: u64,
     pub commit: u64,
     pub received_us: i64,
@@ -40,28 +47,36 @@ pub(crate) struct RecordHeader {
 }
 
 /// Bytes that a record takes on disk.
-pub(crate) fn encoded_len(record: &LogRecord) -> usize {
-    (HEADER_BYTES + record.project.len() + record.body.len()).next_multiple_of(8)
+pub(crate) fn encoded_len(project: &str, body: StoredBody<'_>) -> usize {
+    (HEADER_BYTES + project.len() + body.bytes.len()).next_multiple_of(8)
 }
 
 /// Appends the record's bytes. The caller has checked the lengths ([`fits`]).
-pub(crate) fn encode(record: &LogRecord, offset: u64, commit: u64, salt: u64, out: &mut BlockBuffer) {
+pub(crate) fn encode(
+    record: &LogRecord,
+    body: StoredBody<'_>,
+    offset: u64,
+    commit: u64,
+    salt: u64,
+    out: &mut BlockBuffer,
+) {
     let header = RecordHeader {
         signal: record.signal,
         content_type: record.content_type,
         project_len: record.project.len() as u8,
-        body_len: record.body.len() as u32,
+        body_len: body.bytes.len() as u32,
+        unpacked_len: body.unpacked_len,
         offset,
         commit,
         received_us: record.received_us,
         body_hash: record.body_hash,
-        payload_crc: crc32c_pair(record.project.as_bytes(), &record.body),
+        payload_crc: crc32c_pair(record.project.as_bytes(), body.bytes),
     };
-    let total = encoded_len(record);
+    let total = encoded_len(&record.project, body);
     out.extend(&header.encode(salt));
     out.extend(record.project.as_bytes());
-    out.extend(&record.body);
-    out.extend_zeros(total - HEADER_BYTES - record.project.len() - record.body.len());
+    out.extend(body.bytes);
+    out.extend_zeros(total - HEADER_BYTES - record.project.len() - body.bytes.len());
 }
 
 /// Whether the record's parts fit the widths of the header.
@@ -76,6 +91,13 @@ impl RecordHeader {
 
     pub(crate) fn payload_len(&self) -> u64 {
         u64::from(self.project_len) + u64::from(self.body_len)
+    }
+
+    pub(crate) fn unpacked_body_len(&self) -> usize {
+        match self.unpacked_len {
+            0 => self.body_len as usize,
+            len => len as usize,
+        }
     }
 
     fn encode(&self, salt: u64) -> [u8; HEADER_BYTES] {
@@ -98,6 +120,7 @@ impl RecordHeader {
         bytes[32..40].copy_from_slice(&self.received_us.to_le_bytes());
         bytes[40..56].copy_from_slice(&self.body_hash.to_le_bytes());
         bytes[56..60].copy_from_slice(&self.payload_crc.to_le_bytes());
+        bytes[60..64].copy_from_slice(&self.unpacked_len.to_le_bytes());
         let crc = crc32c_pair(&salt.to_le_bytes(), &bytes[8..]);
         bytes[4..8].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -115,7 +138,7 @@ impl RecordHeader {
         if crc32c_pair(&salt.to_le_bytes(), &bytes[8..]) != stored {
             return Err("the checksum of the record header does not match");
         }
-        if bytes[8] != RECORD_FORMAT {
+        if !matches!(bytes[8], RECORD_FORMAT | FORMAT_WITHOUT_COMPRESSION) {
             return Err("the record format is not one this version knows");
         }
         let signal = match bytes[9] {
@@ -139,6 +162,7 @@ impl RecordHeader {
             content_type,
             project_len: bytes[11],
             body_len: u32::from_le_bytes([bytes[12], bytes[13], bytes[14], bytes[15]]),
+            unpacked_len: u32::from_le_bytes([bytes[60], bytes[61], bytes[62], bytes[63]]),
             offset: word(16),
             commit: word(24),
             received_us: word(32) as i64,
@@ -147,20 +171,28 @@ impl RecordHeader {
         })
     }
 
-    /// The record, its body a slice of `payload` (project, then body). `project` is reused if it is the same.
+    /// Whether `payload` (project, then body) is what was written.
+    pub(crate) fn matches(&self, payload: &[u8]) -> bool {
+        crc32c(payload) == self.payload_crc
+    }
+
+    /// The record. A body that is not compressed is a slice of `payload`; `project` is reused if it is the same.
     pub(crate) fn into_record(
         self,
         payload: Bytes,
         project: &mut Option<Arc<str>>,
+        decompressor: &mut Decompressor<'static>,
     ) -> Result<LogRecord, &'static str> {
-        if crc32c(&payload) != self.payload_crc {
-            return Err("the checksum of the record body does not match");
-        }
         let name = std::str::from_utf8(&payload[..self.project_len as usize])
             .map_err(|_| "the project is not UTF-8")?;
         let project = match project {
             Some(known) if **known == *name => Arc::clone(known),
             _ => Arc::clone(project.insert(Arc::from(name))),
+        };
+        let stored = payload.slice(self.project_len as usize..);
+        let body = match self.unpacked_len {
+            0 => stored,
+            len => unpack(decompressor, &stored, len as usize)?,
         };
         Ok(LogRecord {
             project,
@@ -168,7 +200,7 @@ impl RecordHeader {
             content_type: self.content_type,
             received_us: self.received_us,
             body_hash: self.body_hash,
-            body: payload.slice(self.project_len as usize..),
+            body,
         })
     }
 }
@@ -179,12 +211,29 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::compression::Packer;
+
+    fn read(bytes: &[u8], salt: u64) -> Result<LogRecord, &'static str> {
+        let header = RecordHeader::parse(bytes, salt)?;
+        let payload =
+            Bytes::copy_from_slice(&bytes[HEADER_BYTES..HEADER_BYTES + header.payload_len() as usize]);
+        if !header.matches(&payload) {
+            return Err("another payload");
+        }
+        header.into_record(payload, &mut None, &mut Decompressor::new().unwrap())
+    }
+
+    /// Random bytes, which do not compress, and repeated ones, which do.
+    fn bodies() -> impl Strategy<Value = Vec<u8>> {
+        let piece = proptest::collection::vec(any::<u8>(), 0..2000);
+        (piece, 1..20_usize).prop_map(|(piece, times)| piece.repeat(times))
+    }
 
     proptest! {
         #[test]
         fn a_record_comes_back_as_it_was(
             project in "[a-z0-9_-]{1,64}",
-            body in proptest::collection::vec(any::<u8>(), 0..2000),
+            body in bodies(),
             offset: u64, commit: u64, received_us: i64, body_hash: u128, salt: u64,
             json: bool,
         ) {
@@ -197,35 +246,61 @@ mod tests {
                 body: Bytes::from(body),
             };
             let mut buffer = BlockBuffer::default();
-            encode(&record, offset, commit, salt, &mut buffer);
-            prop_assert_eq!(buffer.len(), encoded_len(&record));
+            let mut packer = Packer::new().unwrap();
+            let stored = packer.pack(&record.body);
+            encode(&record, stored, offset, commit, salt, &mut buffer);
+            prop_assert_eq!(buffer.len(), encoded_len(&record.project, stored));
+            prop_assert!(stored.bytes.len() <= record.body.len());
             let header = RecordHeader::parse(buffer.bytes(), salt).unwrap();
             prop_assert_eq!((header.offset, header.commit), (offset, commit));
             prop_assert_eq!(header.total_len() as usize, buffer.len());
-            let payload = Bytes::copy_from_slice(&buffer.bytes()[HEADER_BYTES..HEADER_BYTES + header.payload_len() as usize]);
-            prop_assert_eq!(header.into_record(payload, &mut None).unwrap(), record);
+            prop_assert_eq!(read(buffer.bytes(), salt).unwrap(), record);
             prop_assert!(RecordHeader::parse(buffer.bytes(), salt ^ 1).is_err());
         }
 
         #[test]
         fn one_flipped_bit_is_noticed(bit in 0..(64 + 3 + 50) * 8_usize) {
-            let record = LogRecord {
-                project: Arc::from("abc"),
-                signal: Signal::Traces,
-                content_type: ContentType::Protobuf,
-                received_us: 5,
-                body_hash: 9,
-                body: Bytes::from(vec![7_u8; 50]),
-            };
+            let record = record_of(vec![7_u8; 50]);
             let mut buffer = BlockBuffer::default();
-            encode(&record, 1, 2, 3, &mut buffer);
+            encode(&record, StoredBody::as_it_came(&record.body), 1, 2, 3, &mut buffer);
             let mut bytes = buffer.bytes().to_vec();
             bytes[bit / 8] ^= 1 << (bit % 8);
-            let seen = RecordHeader::parse(&bytes, 3).and_then(|header| {
-                let payload = Bytes::copy_from_slice(&bytes[HEADER_BYTES..HEADER_BYTES + header.payload_len() as usize]);
-                header.into_record(payload, &mut None)
-            });
-            prop_assert!(seen.is_err());
+            prop_assert!(read(&bytes, 3).is_err());
+        }
+    }
+
+    #[test]
+    fn what_repeats_takes_less_room_and_the_first_format_is_read() {
+        let record = record_of(b"gen_ai.usage.input_tokens".repeat(400));
+        let mut packer = Packer::new().unwrap();
+        let packed = packer.pack(&record.body);
+        assert!(packed.bytes.len() < record.body.len() / 10);
+        assert_eq!(packed.unpacked_len as usize, record.body.len());
+
+        let mut buffer = BlockBuffer::default();
+        encode(
+            &record,
+            StoredBody::as_it_came(&record.body),
+            1,
+            2,
+            3,
+            &mut buffer,
+        );
+        let mut bytes = buffer.bytes().to_vec();
+        bytes[8] = FORMAT_WITHOUT_COMPRESSION;
+        let crc = crc32c_pair(&3_u64.to_le_bytes(), &bytes[8..HEADER_BYTES]);
+        bytes[4..8].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(read(&bytes, 3).unwrap(), record);
+    }
+
+    fn record_of(body: Vec<u8>) -> LogRecord {
+        LogRecord {
+            project: Arc::from("abc"),
+            signal: Signal::Traces,
+            content_type: ContentType::Protobuf,
+            received_us: 5,
+            body_hash: 9,
+            body: Bytes::from(body),
         }
     }
 }

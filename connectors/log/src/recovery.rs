@@ -28,15 +28,15 @@ pub(crate) struct Recovered {
 
 /// Checks every record of the segment and says where its torn tail begins.
 pub(crate) fn recover_last(path: &Path) -> Result<Recovered, LogError> {
-    let mut reader = SegmentReader::open(path, None, 4 << 20)?;
+    let mut reader = SegmentReader::open(path, None, 8 << 20)?;
     let header = reader.header;
     let (mut position, mut next_offset) = (FIRST_RECORD, header.first_offset);
     let mut index = SparseIndex::default();
     let why = loop {
         match reader.at(position)? {
-            Found::Record { offset, next, .. } if offset == next_offset => {
-                index.note(offset, position);
-                (position, next_offset) = (next, offset + 1);
+            Found::Record { header, next, .. } if header.offset == next_offset => {
+                index.note(next_offset, position);
+                (position, next_offset) = (next, next_offset + 1);
             }
             Found::Record { .. } => break "a record with another offset stands here",
             Found::Nothing { why } => break why,

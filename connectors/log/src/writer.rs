@@ -1,6 +1,6 @@
 //! The writer thread of a partition: group commit.
 //!
-//! It takes everything that waits, encodes it into one aligned buffer, writes it with one write, makes it
+//! It takes everything that waits, compresses and encodes it into one aligned buffer, writes it with one write, makes it
 //! durable with one `fdatasync`, and wakes all callers. While the disk works, the next group gathers: the
 //! slower the disk, the larger the groups.
 //!
@@ -12,9 +12,10 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pyflare_connectors::{Appended, LogError};
+use pyflare_connectors::{Appended, LogError, LogRecord};
 
 use crate::block_buffer::{BLOCK, BlockBuffer};
+use crate::compression::{Packer, StoredBody};
 use crate::partition::{Partition, Pending, SegmentEntry};
 use crate::record::{encode, encoded_len};
 use crate::segment::{ActiveSegment, FIRST_RECORD, SegmentHeader};
@@ -50,7 +51,7 @@ impl Writer {
     }
 
     /// Runs until the partition is closed and its queue is empty.
-    pub(crate) fn run(mut self) {
+    pub(crate) fn run(mut self, mut packer: Packer) {
         let partition = Arc::clone(&self.partition);
         let _guard = FailureGuard(Arc::clone(&partition));
         loop {
@@ -59,6 +60,7 @@ impl Writer {
                 while queue.waiting.is_empty() && !queue.closed {
                     if partition.wake.wait_for(&mut queue, IDLE).timed_out() {
                         self.buffer.shrink(IDLE_BUFFER_BYTES);
+                        packer.shrink(IDLE_BUFFER_BYTES);
                     }
                 }
                 if queue.waiting.is_empty() {
@@ -67,7 +69,7 @@ impl Writer {
                 mem::take(&mut queue.waiting)
             };
             for pending in waiting {
-                match self.place(&pending) {
+                match self.place(&pending.record, packer.pack(&pending.record.body)) {
                     Ok(position) => self.group.push((position, pending)),
                     Err(error) => pending.fail(error),
                 }
@@ -92,8 +94,8 @@ impl Writer {
     }
 
     /// Encodes a record into the buffer, rolling to a new segment if the active one is full.
-    fn place(&mut self, pending: &Pending) -> Result<u64, LogError> {
-        let bytes = encoded_len(&pending.record) as u64;
+    fn place(&mut self, record: &LogRecord, body: StoredBody<'_>) -> Result<u64, LogError> {
+        let bytes = encoded_len(&record.project, body) as u64;
         let end = |writer: &Writer, active: &ActiveSegment| {
             Writer::buffer_start(active) + writer.buffer.len() as u64
         };
@@ -119,7 +121,8 @@ impl Writer {
         let position = end(self, active);
         let offset = self.partition.end() + self.group.len() as u64;
         encode(
-            &pending.record,
+            record,
+            body,
             offset,
             active.position,
             active.header.salt,

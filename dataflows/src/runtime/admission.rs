@@ -3,20 +3,24 @@
 //! Deduplication is a function of the log's order and the admission ticks alone, so a replay decides the same. A
 //! client's retry re-sends identical bytes; the key is the 128-bit hash of (project, signal, body).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use pyflare_connectors::{Log, LogError, Signal};
 
 use super::messages::AdmittedRequest;
+use super::read_ahead::{Ahead, ReadAhead};
 use super::tick_record::PartitionCut;
 use crate::time::{PartitionMark, Tick, stream_mark};
 
 /// The same body within this time is one admission.
-pub(crate) const DEDUPLICATION_MS: u64 = 3_600_000;
+const DEDUPLICATION_MS: u64 = 3_600_000;
+/// Ticks are at most a second apart; what is longer than this counts as this.
+const GREATEST_GAP_MS: u64 = 60_000;
 
 pub(crate) struct Admission {
     log: Arc<dyn Log>,
+    reader: ReadAhead,
     partitions: Vec<Partition>,
     seen: Seen,
     marks: [Option<i64>; 3],
@@ -29,6 +33,7 @@ struct Partition {
     partition: u32,
     next_offset: u64,
     mark: PartitionMark,
+    ahead: Ahead,
 }
 
 /// What one tick takes.
@@ -43,7 +48,7 @@ pub(crate) struct Taken {
 }
 
 impl Admission {
-    pub fn new(log: Arc<dyn Log>) -> Admission {
+    pub fn new(log: Arc<dyn Log>, reader: ReadAhead) -> Admission {
         let mut partitions = Vec::new();
         for signal in Signal::ALL {
             for partition in 0..log.partitions(signal) {
@@ -52,14 +57,15 @@ impl Admission {
                     partition,
                     next_offset: 0,
                     mark: PartitionMark::default(),
+                    ahead: Ahead::default(),
                 });
             }
         }
-        let seen = Seen::default();
         Admission {
             log,
+            reader,
             partitions,
-            seen,
+            seen: Seen::default(),
             marks: [None; 3],
             duplicates: 0,
             admitted_requests: 0,
@@ -89,9 +95,13 @@ impl Admission {
             .sum()
     }
 
+    /// Every tick begins with this, whether it takes anything or not.
+    pub fn open(&mut self, tick: Tick) {
+        self.seen.pass(tick);
+    }
+
     /// Takes records up to about `max_bytes` in all, a fair share from each partition that has any.
-    pub fn take(&mut self, tick: Tick, max_bytes: usize) -> Result<Taken, LogError> {
-        self.seen.forget_before(tick);
+    pub fn take(&mut self, max_bytes: usize) -> Result<Taken, LogError> {
         let mut taken = Taken::default();
         let waiting = self
             .partitions
@@ -99,16 +109,14 @@ impl Admission {
             .filter(|p| self.log.end_offset(p.signal, p.partition) > p.next_offset);
         let share = max_bytes / waiting.count().max(1);
         for index in 0..self.partitions.len() {
-            let Partition {
-                signal,
-                partition,
-                next_offset,
-                ..
-            } = self.partitions[index];
-            let end = self.log.end_offset(signal, partition);
-            if end > next_offset {
-                let records = self.log.read(signal, partition, next_offset, share.max(1))?;
-                self.admit(index, tick, records, &mut taken);
+            let held = &mut self.partitions[index];
+            let (partition, next) = ((held.signal, held.partition), held.next_offset);
+            let end = self.log.end_offset(held.signal, held.partition);
+            if end > next {
+                let records = self
+                    .reader
+                    .take(&mut held.ahead, partition, next, end, share.max(1))?;
+                self.admit(index, records, &mut taken);
                 if self.partitions[index].next_offset < end {
                     taken.behind_since_us = taken.requests.last().map(|request| request.record.received_us);
                 }
@@ -118,8 +126,7 @@ impl Admission {
     }
 
     /// Takes exactly the records that a logged tick took.
-    pub fn take_logged(&mut self, tick: Tick, cuts: &[PartitionCut]) -> Result<Taken, LogError> {
-        self.seen.forget_before(tick);
+    pub fn take_logged(&mut self, cuts: &[PartitionCut]) -> Result<Taken, LogError> {
         let mut taken = Taken::default();
         for cut in cuts {
             let Some(index) = self
@@ -129,37 +136,31 @@ impl Admission {
             else {
                 continue;
             };
-            while self.partitions[index].next_offset < cut.next_offset {
-                let from = self.partitions[index].next_offset;
-                let mut records = self.log.read(cut.signal, cut.partition, from, 8 << 20)?;
-                records.retain(|(offset, _)| *offset < cut.next_offset);
-                if records.is_empty() {
-                    return Err(LogError::EndMissing {
-                        topic: cut.signal.topic().into(),
-                        partition: cut.partition,
-                        end: from,
-                    });
-                }
-                self.admit(index, tick, records, &mut taken);
+            let held = &mut self.partitions[index];
+            let (partition, next) = ((held.signal, held.partition), held.next_offset);
+            let records = self
+                .reader
+                .take(&mut held.ahead, partition, next, cut.next_offset, usize::MAX)?;
+            self.admit(index, records, &mut taken);
+            if self.partitions[index].next_offset < cut.next_offset {
+                return Err(LogError::EndMissing {
+                    topic: cut.signal.topic().into(),
+                    partition: cut.partition,
+                    end: self.partitions[index].next_offset,
+                });
             }
         }
         Ok(taken)
     }
 
-    fn admit(
-        &mut self,
-        index: usize,
-        tick: Tick,
-        records: Vec<(u64, pyflare_connectors::LogRecord)>,
-        taken: &mut Taken,
-    ) {
+    fn admit(&mut self, index: usize, records: Vec<(u64, pyflare_connectors::LogRecord)>, taken: &mut Taken) {
         let held = &mut self.partitions[index];
         if let Some((last, _)) = records.last() {
             held.next_offset = last + 1;
             taken.moved.push(index);
         }
         for (offset, record) in records {
-            if self.seen.insert(record.body_hash, tick) {
+            if self.seen.insert(record.body_hash) {
                 self.admitted_requests += 1;
                 taken.bytes += record.body.len() as u64;
                 let (signal, partition) = (held.signal, held.partition);
@@ -242,27 +243,34 @@ impl Partition {
     }
 }
 
-/// Body hashes with the tick of their admission.
+/// Body hashes and when they were admitted, in time that passed while ticks ran.
+///
+/// A gap between two ticks is a stop of the server or a step of its clock. It counts little, so that a client's retry
+/// after it meets its first attempt.
 #[derive(Default)]
 struct Seen {
-    hashes: HashMap<u128, Tick>,
-    order: VecDeque<(Tick, u128)>,
+    now_ms: u64,
+    last_tick: Tick,
+    hashes: HashSet<u128>,
+    order: VecDeque<(u64, u128)>,
 }
 
 impl Seen {
     /// False if the hash was already there.
-    fn insert(&mut self, hash: u128, tick: Tick) -> bool {
-        let fresh = !self.hashes.contains_key(&hash);
+    fn insert(&mut self, hash: u128) -> bool {
+        let fresh = self.hashes.insert(hash);
         if fresh {
-            self.hashes.insert(hash, tick);
-            self.order.push_back((tick, hash));
+            self.order.push_back((self.now_ms, hash));
         }
         fresh
     }
 
-    fn forget_before(&mut self, tick: Tick) {
+    /// Time passes until `tick`; what is too old is forgotten.
+    fn pass(&mut self, tick: Tick) {
+        self.now_ms += tick.saturating_sub(self.last_tick).min(GREATEST_GAP_MS);
+        self.last_tick = tick;
         while let Some((at, hash)) = self.order.front().copied() {
-            if at + DEDUPLICATION_MS >= tick {
+            if at + DEDUPLICATION_MS >= self.now_ms {
                 break;
             }
             self.order.pop_front();
@@ -275,13 +283,36 @@ impl Seen {
 mod tests {
     use super::*;
 
+    /// Ticks of a second until so many milliseconds later.
+    fn run(seen: &mut Seen, milliseconds: u64) {
+        let until = seen.last_tick + milliseconds;
+        while seen.last_tick < until {
+            seen.pass((seen.last_tick + 1_000).min(until));
+        }
+    }
+
     #[test]
     fn a_hash_counts_once_within_an_hour_and_again_after_it() {
         let mut seen = Seen::default();
-        assert!(seen.insert(7, 1_000));
-        seen.forget_before(1_000 + DEDUPLICATION_MS);
-        assert!(!seen.insert(7, 1_000 + DEDUPLICATION_MS));
-        seen.forget_before(1_001 + DEDUPLICATION_MS);
-        assert!(seen.insert(7, 1_001 + DEDUPLICATION_MS));
+        seen.pass(1_000_000);
+        assert!(seen.insert(7));
+        run(&mut seen, DEDUPLICATION_MS);
+        assert!(!seen.insert(7));
+        run(&mut seen, 1);
+        assert!(seen.insert(7));
+        assert_eq!((seen.hashes.len(), seen.order.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_stop_or_a_step_of_the_clock_forgets_little() {
+        let mut seen = Seen::default();
+        seen.pass(1_000_000);
+        assert!(seen.insert(7));
+        seen.pass(1_000_000 + 48 * DEDUPLICATION_MS);
+        assert!(!seen.insert(7));
+        run(&mut seen, DEDUPLICATION_MS - GREATEST_GAP_MS);
+        assert!(!seen.insert(7));
+        run(&mut seen, 1);
+        assert!(seen.insert(7));
     }
 }

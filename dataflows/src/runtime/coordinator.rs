@@ -116,6 +116,7 @@ impl Coordinator {
             let record = TickRecord::decode(&payload).map_err(|detail| EngineError::TickLog {
                 detail: format!("a tick record cannot be read: {detail}"),
             })?;
+            self.admission.open(record.tick);
             // The newest tick is always emitted: readers begin there.
             if index + 1 < newest && self.is_eventless(&record) {
                 self.admission.close_logged(&record.partitions, &record.marks);
@@ -140,7 +141,7 @@ impl Coordinator {
         let marks = self.admission.marks();
         let taken = self
             .admission
-            .take_logged(tick, &record.partitions)
+            .take_logged(&record.partitions)
             .map_err(|error| EngineError::Log {
                 detail: error.to_string(),
             })?;
@@ -266,11 +267,12 @@ impl Coordinator {
     fn tick(&mut self, pending: Vec<Pending>) -> Result<(), EngineError> {
         let started = Instant::now();
         let tick = next_tick(self.last_tick);
+        self.admission.open(tick);
         let marks = self.admission.marks();
         let mut taken = match self.may_admit() {
             true => self
                 .admission
-                .take(tick, self.budget)
+                .take(self.budget)
                 .map_err(|error| EngineError::Log {
                     detail: error.to_string(),
                 })?,

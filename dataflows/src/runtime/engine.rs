@@ -17,6 +17,7 @@ use super::holds::{Holds, ReadHold};
 use super::hub::{Hub, HubOptions};
 use super::messages::{Horizon, ToCoordinator, ToHub, ToWorker};
 use super::options::EngineOptions;
+use super::read_ahead::ReadAhead;
 use super::start::{lineage, refuse_lost_ticks, spawn, start_workers};
 use super::status::{Busy, EngineStatus};
 use super::tail::HistoryTail;
@@ -116,6 +117,10 @@ impl Engine {
                 detail: error.to_string(),
             })?;
         let lineage = lineage(options.catalog.as_ref())?;
+        let admission = Admission::new(
+            Arc::clone(&options.log),
+            ReadAhead::start(Arc::clone(&options.log))?,
+        );
         let worker_count = options.workers.max(1);
         let (to_coordinator, coordinator_receiver) = crossbeam_channel::bounded(1_024);
         let (to_hub, hub_receiver) = crossbeam_channel::bounded(4_096);
@@ -195,7 +200,7 @@ impl Engine {
                 flush_bytes: options.flush_bytes,
                 tail_limit: options.flush_bytes.saturating_mul(4),
             },
-            admission: Admission::new(Arc::clone(&options.log)),
+            admission,
             generation,
             next_view_id: 1,
             last_tick: 0,

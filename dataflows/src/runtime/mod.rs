@@ -2,8 +2,8 @@
 //!
 //! - [`engine`](Engine): the handle everybody uses, and how the parts are stopped; `start`: how they are started,
 //!   from `options`; `reading`: views and streams at a tick, subscriptions; `status`: how the parts are doing;
-//! - `coordinator`: cuts the log into ticks; `admission`: what a tick takes, each body once; `tick_record`: what a
-//!   tick says, durable before anything is emitted;
+//! - `coordinator`: cuts the log into ticks; `admission`: what a tick takes, each body once; `read_ahead`:
+//!   the log read beside the work; `tick_record`: what a tick says, durable before anything is emitted;
 //! - `worker`: decodes, emits, answers peeks; `messages`, `worker_link`: how the parts talk;
 //! - `hub`: subscriptions; `tail` and `flush`: history beyond the store and the way into it;
 //! - `holds`: what readers keep from being compacted; `views`: what is installed; `consolidate`: net changes.
@@ -18,6 +18,7 @@ mod holds;
 mod hub;
 mod messages;
 mod options;
+mod read_ahead;
 mod reading;
 mod start;
 mod status;

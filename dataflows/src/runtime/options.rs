@@ -45,7 +45,7 @@ impl EngineOptions {
             tick_period: Duration::from_millis(100),
             idle_period: Duration::from_secs(1),
             flush_every: Duration::from_secs(10),
-            flush_bytes: 256 << 20,
+            flush_bytes: 128 << 20,
             stream_retention_us: None,
         }
     }

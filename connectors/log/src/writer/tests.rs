@@ -46,7 +46,8 @@ fn commit(writer: &mut Writer, records: &[LogRecord], break_disk: bool) -> Vec<R
         let waiting = mem::take(&mut writer.partition.queue.lock().waiting);
         assert_eq!(waiting.len(), records.len());
         for pending in waiting {
-            let position = writer.place(&pending).unwrap();
+            let body = StoredBody::as_it_came(&pending.record.body);
+            let position = writer.place(&pending.record, body).unwrap();
             writer.group.push((position, pending));
         }
         if break_disk {
@@ -123,7 +124,7 @@ fn a_writer_that_panics_leaves_nobody_waiting() {
     let partition = partition(directory.path());
     partition.listeners.write().push(Arc::new(mistaken_listener));
     let writer = Writer::new(Arc::clone(&partition), None).unwrap();
-    let thread = std::thread::spawn(move || writer.run());
+    let thread = std::thread::spawn(move || writer.run(Packer::new().unwrap()));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()

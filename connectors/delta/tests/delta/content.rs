@@ -1,5 +1,4 @@
 //! What was appended is what is read: by DataFusion, after merges, across retention, with filters that skip files.
-#![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,4 @@
 //! An engine and a store made of vectors: rows with ticks, cut anywhere into a stored and an in-memory part.
-#![allow(clippy::unwrap_used, dead_code)]
 
 use std::collections::HashMap;
 use std::sync::Arc;

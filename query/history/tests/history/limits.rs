@@ -1,16 +1,14 @@
 //! Limits hold, refusals say why and where, and nothing but queries runs.
-#![allow(clippy::unwrap_used)]
-
-mod house;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::AsArray;
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
-use house::*;
 use pyflare_history::{Position, QueryError, QueryOptions, QueryService};
 use serde_json::json;
+
+use crate::house::*;
 
 fn small() -> QueryOptions {
     QueryOptions {

@@ -1,14 +1,12 @@
 //! The trace list equals the one computed naively over all spans, page by page, while new spans arrive.
-#![allow(clippy::unwrap_used)]
-
-mod house;
 
 use std::collections::BTreeMap;
 
-use house::*;
 use pyflare_history::{QueryOptions, Scope, TraceFilter};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+
+use crate::house::*;
 
 /// Newest matching event time and id of each trace in the list, in order.
 fn naive(rows: &[Span], filter: &TraceFilter, scope: &Scope, tick: u64) -> Vec<(i64, String, String)> {

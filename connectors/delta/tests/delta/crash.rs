@@ -1,5 +1,4 @@
 //! `kill -9` at any moment leaves a table that opens, has every acknowledged cut once and no half of any other.
-#![allow(clippy::unwrap_used)]
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -57,7 +56,7 @@ async fn a_killed_writer_loses_nothing_acknowledged() {
     let place = tempfile::tempdir().unwrap();
     for round in 0..12_u64 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "writer", "--nocapture"])
+            .args(["--exact", "crash::writer", "--nocapture"])
             .env(DIRECTORY, place.path())
             .stdout(Stdio::piped())
             .spawn()

@@ -1,5 +1,4 @@
 //! A reader that shares no code with the writer's path, Python's delta-rs with Polars, finds the same rows.
-#![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -88,7 +87,7 @@ async fn python_reads_what_was_appended() {
                 .unwrap();
         }
     }
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/read_with_polars.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/delta/read_with_polars.py");
     let output = Command::new(python)
         .arg(script)
         .arg(place.path().join("default.read_changes"))

@@ -1,16 +1,14 @@
 //! Answers over stored and in-memory rows are those over all rows at once, wherever the cut between the two lies.
-#![allow(clippy::unwrap_used)]
-
-mod house;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray};
-use house::*;
 use pyflare_history::{QueryOptions, Scope, ViewDescription, changes_schema};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+
+use crate::house::*;
 
 const QUERIES: [&str; 12] = [
     "SELECT span_id, name, event_time, attributes FROM {spans} ORDER BY span_id",

@@ -1,5 +1,4 @@
 //! Delta Lake tables keep the contract of a store.
-#![allow(clippy::unwrap_used)]
 
 use std::time::Duration;
 
