@@ -126,3 +126,71 @@ impl Drop for ReadAhead {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+    use pyflare_connectors::conformance::record;
+    use pyflare_log::{EmbeddedLog, LogOptions};
+
+    use super::*;
+
+    const TRACES: (Signal, u32) = (Signal::Traces, 0);
+
+    fn append(log: &EmbeddedLog, sizes: &[usize], expected: &mut Records) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        for bytes in sizes {
+            let offset = expected.len() as u64;
+            let record = record(Signal::Traces, offset, *bytes);
+            runtime.block_on(log.append(record.clone())).unwrap();
+            expected.push((offset, record));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+
+        /// Whatever is asked for in whatever portions while the log grows: each record once and in order, no more
+        /// than the limits allow, and nothing missing that they allow.
+        #[test]
+        fn hands_out_what_the_log_has(
+            rounds in proptest::collection::vec(
+                (
+                    proptest::collection::vec(prop_oneof![0..2_000_usize, 3_000_000..6_000_000_usize], 0..4),
+                    0..12_000_000_usize,
+                    0..5_u64,
+                ),
+                1..12,
+            ),
+        ) {
+            let directory = tempfile::tempdir().unwrap();
+            let options = LogOptions {
+                directory: directory.path().to_path_buf(),
+                min_free_bytes: 0,
+                tail_bytes: 1_000_000,
+                ..LogOptions::default()
+            };
+            let log = EmbeddedLog::open(options).unwrap();
+            let reader = ReadAhead::start(Arc::clone(&log) as Arc<dyn Log>).unwrap();
+            let (mut ahead, mut expected, mut next) = (Ahead::default(), Records::new(), 0);
+            for (sizes, max_bytes, withheld) in rounds {
+                append(&log, &sizes, &mut expected);
+                let end = (expected.len() as u64).saturating_sub(withheld).max(next);
+                let taken = reader.take(&mut ahead, TRACES, next, end, max_bytes).unwrap();
+                let upto = next as usize + taken.len();
+                prop_assert_eq!(&taken[..], &expected[next as usize..upto]);
+                prop_assert!(upto as u64 <= end);
+                let bytes = |records: &[(u64, LogRecord)]| -> usize {
+                    records.iter().map(|(_, record)| record.body.len()).sum()
+                };
+                prop_assert!(taken.len() <= 1 || bytes(&taken) <= max_bytes);
+                let one_more = bytes(&expected[next as usize..(upto + 1).min(expected.len())]);
+                prop_assert!(upto as u64 == end || (!taken.is_empty() && one_more > max_bytes));
+                next = upto as u64;
+            }
+            let rest = reader.take(&mut ahead, TRACES, next, expected.len() as u64, usize::MAX).unwrap();
+            prop_assert_eq!(&rest[..], &expected[next as usize..]);
+        }
+    }
+}
