@@ -8,18 +8,10 @@ here=$(cd "$(dirname "$0")" && pwd)
 "$here/support/python" "$here/oracle/planted_faults.py"
 "$here/support/python" "$here/e2e/run.py" --binary "$binary"
 "$here/support/python" "$here/crash/kill.py" --binary "$binary" --kills "${PYFLARE_KILLS:-8}" --seconds "${PYFLARE_KILL_SECONDS:-40}"
-# It mostly waits (for a stopped process, a clock, a full disk), so the next two run beside it.
-rough=$(mktemp)
-"$here/support/python" "$here/rough/run.py" --binary "$binary" >"$rough" 2>&1 &
-running=$!
-trap 'rm -f "$rough"; kill $(jobs -p) 2>/dev/null || true' EXIT
+"$here/support/python" "$here/rough/run.py" --binary "$binary"
 "$here/support/python" "$here/tutorial/run.py" --binary "$binary"
 # The UI that the binary carries, in real Chromium. Servers, ports and traffic are the suite's own.
 ui="$here/../ui"
 [ -d "$ui/node_modules" ] || (cd "$ui" && npm ci --no-audit --no-fund)
 binary=$(realpath "$binary")
 (cd "$ui" && PYFLARE_BINARY="$binary" timeout --kill-after=5 "${PYFLARE_UI_SECONDS:-300}" npm run --silent e2e:server)
-echo "what ran beside: tests/rough"
-wait "$running" && ended=0 || ended=$?
-cat "$rough"
-exit "$ended"
