@@ -293,6 +293,26 @@ mod tests {
         assert_eq!(read(&bytes, 3).unwrap(), record);
     }
 
+    #[test]
+    fn a_body_that_does_not_decompress_to_its_length_is_refused() {
+        let record = record_of(b"gen_ai.usage.input_tokens".repeat(400));
+        let mut packer = Packer::new().unwrap();
+        let packed = packer.pack(&record.body);
+        for (bytes, unpacked_len) in [
+            (&b"this is no Zstandard frame"[..], 10_000),
+            (packed.bytes, packed.unpacked_len - 1),
+            (packed.bytes, packed.unpacked_len + 1),
+        ] {
+            let mut buffer = BlockBuffer::default();
+            let stored = StoredBody { bytes, unpacked_len };
+            encode(&record, stored, 1, 2, 3, &mut buffer);
+            assert_eq!(
+                read(buffer.bytes(), 3),
+                Err("the record body cannot be decompressed")
+            );
+        }
+    }
+
     fn record_of(body: Vec<u8>) -> LogRecord {
         LogRecord {
             project: Arc::from("abc"),
