@@ -15,6 +15,7 @@ export interface LiveError {
 
 export interface LiveViewOptions {
   readonly quiet?: number;
+  /** Called when the columns are known and when they change: not when a resumed subscription names them again. */
   readonly onColumns?: (columns: readonly Column[]) => void;
   /** Called for every frame that changed something, before the listeners. */
   readonly onChange?: (change: Change, content: RowMultiset) => void;
@@ -42,11 +43,13 @@ export class LiveView {
     this.#quiet = options.quiet ?? 150;
     this.#subscription = connection.subscribe(target, {
       schema: (columns) => {
-        this.columns = columns;
         this.error = null;
         this.ended = null;
-        this.content.setColumns(columns);
-        options.onColumns?.(columns);
+        if (JSON.stringify(columns) !== JSON.stringify(this.columns)) {
+          this.columns = columns;
+          this.content.setColumns(columns);
+          options.onColumns?.(columns);
+        }
         this.#changed();
       },
       frame: (frame: Frame) => {

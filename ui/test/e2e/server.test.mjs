@@ -24,7 +24,7 @@ const service = `ui-${mark}`;
 const model = `model-${mark}`;
 const chat = chatWith(model);
 const send = (spans) => sendTo(otlp, service, spans);
-const chats = (count) => Array.from({ length: count }, () => span(hex(16), hex(8), undefined, `chat ${model}`, chat));
+const chats = (count, start) => Array.from({ length: count }, () => span(hex(16), hex(8), undefined, `chat ${model}`, chat, { start }));
 
 /** A cell of the row of the tests' own service on the overview. */
 const requestsOnOverview = (page, count) =>
@@ -220,13 +220,14 @@ describe('a server that goes away and comes back', { skip: binary === undefined 
     const own = await Pyflare.start(binary);
     const browser = await launch();
     try {
-      const to = (count) => sendTo(own.otlp, service, chats(count));
+      const to = (count, start) => sendTo(own.otlp, service, chats(count, start));
       const opened = await openPage(browser, `${own.url}/#/`);
       const table = await openPage(browser, `${own.url}/#/monitors/requests`);
       const loads = { page: 0, table: 0 };
       opened.page.on('load', () => loads.page++);
       table.page.on('load', () => loads.table++);
-      await to(3);
+      // In a minute of their own: what does not change after a reconnect must stay in sight.
+      await to(3, 180_000);
       await requestsOnOverview(opened.page, 3);
       await own.stop('SIGKILL');
       await opened.page.getByText('Disconnected').or(opened.page.getByText('Reconnecting…')).first().waitFor();
