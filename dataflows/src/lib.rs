@@ -17,7 +17,7 @@ mod render;
 pub use plan::{
     Aggregate, AggregateFunction, Expr, MonitorDefinition, MonitorOptions, NamedExpr, Plan, PlanError,
 };
-pub use render::Companion;
+pub use render::{Companion, check};
 pub use runtime::{
     Busy, Engine, EngineError, EngineOptions, EngineStatus, Event, Frame, PeekResult, ReadHold,
     SubscribeOptions, Subscription, Tail, ViewDescription, ViewName,

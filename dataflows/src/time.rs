@@ -74,6 +74,8 @@ pub struct PaneRule {
     pub pane_us: i64,
     pub retention_us: i64,
     pub lateness_us: i64,
+    /// `EMIT FINAL`: a row is late once its pane is closed, not only when it has expired.
+    pub emit_final: bool,
 }
 
 impl PaneRule {
@@ -83,6 +85,25 @@ impl PaneRule {
             pane_us: (retention_us / 100).max(1_000_000),
             retention_us,
             lateness_us,
+            emit_final: false,
+        }
+    }
+
+    /// Panes that end at or before this are closed: the watermark has passed them.
+    pub fn closed_until(&self, mark_us: Option<i64>) -> Option<i64> {
+        mark_us.map(|mark| mark.saturating_sub(self.lateness_us))
+    }
+
+    /// The pane that ends at `pane_end` closes once the stream's mark is here.
+    pub fn closes_at(&self, pane_end: i64) -> i64 {
+        pane_end.saturating_add(self.lateness_us)
+    }
+
+    /// Rows of panes that end at or before this are late, given the stream's mark before their tick.
+    pub fn late_until(&self, mark_us: Option<i64>) -> Option<i64> {
+        match self.emit_final {
+            true => self.closed_until(mark_us),
+            false => self.expired_until(mark_us),
         }
     }
 

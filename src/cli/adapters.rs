@@ -12,7 +12,7 @@ use pyflare_delta::DeltaStore;
 use pyflare_history as history;
 use pyflare_live as live;
 use pyflare_rest as rest;
-use pyflare_sql::{PlanScope, SqlError, Statement};
+use pyflare_sql::{PlanScope, SqlError, Statement, ViewColumns};
 
 /// Monitors that live as long as a subscription start with this; users cannot choose such names.
 const TEMPORARY: &str = "$";
@@ -137,6 +137,27 @@ fn is_temporary(name: &ViewName) -> bool {
     name.name.starts_with(TEMPORARY)
 }
 
+/// What a project's statements are planned with.
+fn plan_scope(engine: &Engine, project: Option<&str>) -> PlanScope {
+    let visible = |view: &&Arc<ViewDescription>| {
+        let own = view.name.project.is_none() || view.name.project.as_deref() == project;
+        own && !is_temporary(&view.name)
+    };
+    let views = engine.views();
+    PlanScope {
+        project: project.map(str::to_string),
+        views: views
+            .iter()
+            .filter(visible)
+            .map(|view| ViewColumns {
+                name: view.name.name.clone(),
+                builtin: view.name.project.is_none(),
+                schema: Arc::clone(&view.schema),
+            })
+            .collect(),
+    }
+}
+
 fn live_name(name: &ViewName) -> live::ViewName {
     live::ViewName {
         project: name.project.clone(),
@@ -180,7 +201,9 @@ fn engine_failure(error: &EngineError) -> live::Failure {
     let kind = match error {
         EngineError::Exists { .. } => live::FailureKind::Conflict,
         EngineError::Unknown { .. } => live::FailureKind::NotFound,
-        EngineError::Builtin { .. } | EngineError::Companion { .. } => live::FailureKind::Conflict,
+        EngineError::Builtin { .. } | EngineError::Companion { .. } | EngineError::InUse { .. } => {
+            live::FailureKind::Conflict
+        }
         EngineError::Plan(_) => live::FailureKind::Invalid,
         EngineError::Closed | EngineError::WorkerFailed => live::FailureKind::Unavailable,
         _ => live::FailureKind::Internal,
@@ -280,9 +303,7 @@ impl live::Views for EngineViews {
         query: &str,
     ) -> Result<Arc<live::View>, live::Failure> {
         let statement = format!("CREATE MONITOR subscription AS {query}");
-        let scope = PlanScope {
-            project: Some(project.to_string()),
-        };
+        let scope = plan_scope(&self.engine, Some(project));
         let parsed = tokio::task::spawn_blocking(move || pyflare_sql::parse(&statement, &scope)).await;
         let mut definition = match parsed {
             Ok(Ok(Statement::CreateMonitor(create))) => create.definition,
@@ -318,9 +339,7 @@ pub struct EngineApi {
 
 impl EngineApi {
     fn statement(&self, scope: &live::Scope, sql: &str) -> Result<Statement, live::Failure> {
-        let scope = PlanScope {
-            project: Some(scope.owner().to_string()),
-        };
+        let scope = plan_scope(&self.engine, Some(scope.owner()));
         pyflare_sql::parse(sql, &scope).map_err(|error| sql_failure(&error))
     }
 }
@@ -367,9 +386,7 @@ impl rest::Engine for EngineApi {
     }
 
     async fn create(&self, scope: &live::Scope, sql: &str) -> Result<rest::Created, live::Failure> {
-        let plan_scope = PlanScope {
-            project: Some(scope.owner().to_string()),
-        };
+        let plan_scope = plan_scope(&self.engine, Some(scope.owner()));
         let sql = sql.to_string();
         let parsed = tokio::task::spawn_blocking(move || pyflare_sql::parse(&sql, &plan_scope)).await;
         let create = match parsed {
@@ -414,7 +431,8 @@ impl rest::Engine for EngineApi {
                 name: name.to_string(),
             })
         })?;
-        pyflare_sql::explain(&view.definition)
+        let scope = plan_scope(&self.engine, view.name.project.as_deref());
+        pyflare_sql::explain(&view.definition, &scope.views)
             .map(explanation)
             .map_err(|error| sql_failure(&error))
     }

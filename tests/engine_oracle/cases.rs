@@ -26,6 +26,7 @@ pub struct Case {
 pub fn planned(sql: &str) -> MonitorDefinition {
     let scope = PlanScope {
         project: Some("default".into()),
+        ..PlanScope::default()
     };
     match pyflare_sql::parse(sql, &scope).unwrap() {
         Statement::CreateMonitor(create) => create.definition,
@@ -88,6 +89,23 @@ const PLAIN: &[Text] = &[
            quantile(duration_ns, 0.9) AS p90, min(duration_ns) AS least
          FROM TUMBLE(spans, event_time, INTERVAL '30 seconds') WHERE output_tokens > 20
          GROUP BY service_name, window_start",
+        window_s: Some(30),
+        rows: "output_tokens > 20",
+    },
+    Text {
+        name: "final_minutes",
+        options: "lateness = '20 seconds'",
+        select: "SELECT service_name, window_start, window_end, count(*) AS calls, sum(temperature) AS warmth
+         FROM TUMBLE(spans, event_time, INTERVAL '1 minute') GROUP BY service_name, window_start, window_end
+         EMIT FINAL",
+        window_s: Some(60),
+        rows: "true",
+    },
+    Text {
+        name: "brief_final",
+        options: "retention = '2 minutes', lateness = '50 seconds'",
+        select: "SELECT model, window_end, max(duration_ns) AS most FROM TUMBLE(spans, event_time, INTERVAL '30 seconds')
+         WHERE output_tokens > 20 GROUP BY model, window_end HAVING count(*) > 1 EMIT FINAL",
         window_s: Some(30),
         rows: "output_tokens > 20",
     },

@@ -125,7 +125,19 @@ impl<'a> Oracle<'a> {
     /// The rows that count at `tick`: admitted, and their pane still there.
     fn living(&self, tick: u64) -> RecordBatch {
         let until = self.expired_until(tick);
-        let lives = |row: &Row| row.tick <= tick as i64 && until.is_none_or(|until| row.pane_end > until);
+        let definition = &self.case.definition;
+        let closed = self
+            .marks
+            .before(tick)
+            .map(|mark| mark - definition.lateness_us());
+        let is_shown =
+            |row: &Row| !definition.options.emit_final || closed.is_some_and(|closed| row.pane_end <= closed);
+        let lives = |row: &Row| {
+            row.tick <= tick as i64
+                && !row.late
+                && until.is_none_or(|until| row.pane_end > until)
+                && is_shown(row)
+        };
         let mask: BooleanArray = self.times.iter().map(|row| Some(lives(row))).collect();
         filter_record_batch(self.rows, &mask).unwrap()
     }
@@ -205,7 +217,13 @@ fn rows_in_time(case: &Case, rows: &RecordBatch) -> Vec<Row> {
         let time = at.value(index);
         let pane_end = time - time.rem_euclid(pane_us) + pane_us;
         let mark = marks.is_valid(index).then(|| marks.value(index));
-        let expired = mark.map(|mark| mark - definition.lateness_us() - definition.retention_us());
+        // A final window takes no more rows; any other takes them until it leaves.
+        let kept = if definition.options.emit_final {
+            0
+        } else {
+            definition.retention_us()
+        };
+        let expired = mark.map(|mark| mark - definition.lateness_us() - kept);
         Row {
             tick: ticks.value(index),
             pane_end,

@@ -274,6 +274,36 @@ impl Expr {
         }
     }
 
+    /// Whether it has a value for every row: columns, constants, comparisons and logic, but no arithmetic, no cast and
+    /// no function.
+    pub fn never_fails(&self) -> bool {
+        let itself = match self {
+            Expr::Column(_)
+            | Expr::Literal(_)
+            | Expr::Not(_)
+            | Expr::IsNull(_)
+            | Expr::IsTrue(_)
+            | Expr::IsFalse(_)
+            | Expr::Case { .. }
+            | Expr::InList { .. } => true,
+            Expr::Binary { op, .. } => matches!(
+                op,
+                BinaryOp::Eq
+                    | BinaryOp::NotEq
+                    | BinaryOp::Lt
+                    | BinaryOp::LtEq
+                    | BinaryOp::Gt
+                    | BinaryOp::GtEq
+                    | BinaryOp::And
+                    | BinaryOp::Or
+                    | BinaryOp::IsDistinctFrom
+                    | BinaryOp::IsNotDistinctFrom
+            ),
+            Expr::Negate(_) | Expr::Cast { .. } | Expr::Like { .. } | Expr::Call { .. } => false,
+        };
+        itself && self.children().into_iter().all(Expr::never_fails)
+    }
+
     fn children(&self) -> Vec<&Expr> {
         match self {
             Expr::Column(_) | Expr::Literal(_) => Vec::new(),

@@ -7,11 +7,14 @@
 pub mod builtin;
 mod expr;
 mod schema;
+mod window;
 
 use serde::{Deserialize, Serialize};
 
 pub use expr::{BinaryOp, Branch, Expr, Literal, compile, scalar_function, scalar_functions};
 pub use schema::{WINDOW_END, WINDOW_START};
+pub(crate) use window::Windowing;
+pub use window::window_functions;
 
 /// Why a plan cannot be built or run.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -52,18 +55,139 @@ pub enum Plan {
     },
     /// Adds `window_start` and `window_end` (timestamps µs UTC): the tumbling window of `size_us` microseconds,
     /// aligned to the Unix epoch, that holds the timestamp column `time`. Rows whose time is NULL are dropped.
+    /// With `slide_us` windows begin that often (HOP), and a row is there once for every window that holds it.
     Tumble {
         input: Box<Plan>,
         time: String,
         size_us: i64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        slide_us: Option<i64>,
     },
-    /// One row per distinct key. Output columns: the keys, then the aggregates. Without keys: one row, also on
-    /// empty input, is *not* produced here: an empty input gives no row (the lowering refuses what needs one).
+    /// One row per distinct key. Output columns: the keys, then the aggregates. Without keys: exactly one row, also
+    /// on empty input.
     Aggregate {
         input: Box<Plan>,
         keys: Vec<NamedExpr>,
         aggregates: Vec<Aggregate>,
     },
+    /// All rows of another view, which is maintained by itself. Its columns are part of the plan: a view that is
+    /// replaced by one with others must not change the meaning of what is installed over it.
+    View { name: String, columns: Vec<Column> },
+    /// Pairs of rows whose keys are equal and for which `residual` is true; see [`JoinKind`] for what else. Output:
+    /// the columns of `left`, then those of `right` (of a semi or anti join only the former); no name occurs twice.
+    Join {
+        kind: JoinKind,
+        left: Box<Plan>,
+        right: Box<Plan>,
+        on: Vec<JoinKey>,
+        /// Over the columns of both sides.
+        residual: Option<Expr>,
+        /// Whether NULL equals NULL in keys, as in INTERSECT and EXCEPT; else a NULL matches nothing.
+        nulls_equal: bool,
+    },
+    /// The rows of all inputs together. They have the same names and types.
+    Union { inputs: Vec<Plan> },
+    /// Of each partition the rows number `skip + 1` to `skip + fetch` in the given order; rows that compare equal
+    /// are ordered by all their columns, so that the choice does not depend on arrival.
+    Top {
+        input: Box<Plan>,
+        partition: Vec<Expr>,
+        order: Vec<OrderKey>,
+        skip: u64,
+        fetch: Option<u64>,
+    },
+    /// Adds columns that look at the other rows of a row's partition.
+    Window {
+        input: Box<Plan>,
+        partition: Vec<Expr>,
+        order: Vec<OrderKey>,
+        functions: Vec<WindowColumn>,
+    },
+}
+
+/// A column of a view that a plan reads.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Column {
+    pub name: String,
+    /// As Arrow prints it.
+    pub data_type: String,
+}
+
+/// Which rows a join gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JoinKind {
+    Inner,
+    /// Also the left rows without a match, with NULL for the right columns.
+    Left,
+    Right,
+    Full,
+    /// Left rows with a match, each as often as it is on the left.
+    Semi,
+    /// Left rows without a match.
+    Anti,
+    /// `NOT IN`: as `Anti`, but a NULL on the right leaves no row, and a left NULL stays only if nothing is on the
+    /// right. Has one key and no residual.
+    NullAwareAnti,
+}
+
+impl JoinKind {
+    /// Whether the output has the columns of the right side.
+    pub fn shows_right(self) -> bool {
+        !matches!(self, JoinKind::Semi | JoinKind::Anti | JoinKind::NullAwareAnti)
+    }
+}
+
+/// `left = right`, over the columns of the left and of the right side. Both have one type.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JoinKey {
+    pub left: Expr,
+    pub right: Expr,
+}
+
+/// One expression of an ORDER BY.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OrderKey {
+    pub expr: Expr,
+    pub descending: bool,
+    pub nulls_first: bool,
+}
+
+/// One window function.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WindowColumn {
+    pub name: String,
+    /// The function's name in DataFusion.
+    pub function: String,
+    pub arguments: Vec<Expr>,
+    pub frame: Frame,
+    pub ignore_nulls: bool,
+}
+
+/// Which rows of the partition a window function sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frame {
+    pub unit: FrameUnit,
+    pub start: FrameBound,
+    pub end: FrameBound,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FrameUnit {
+    Rows,
+    Range,
+    Groups,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FrameBound {
+    /// So many rows (or groups) before; `None`: from the first.
+    Preceding(Option<u64>),
+    CurrentRow,
+    /// So many rows (or groups) after; `None`: to the last.
+    Following(Option<u64>),
 }
 
 /// An expression with the name of the column it makes.
@@ -90,6 +214,8 @@ pub struct Aggregate {
 pub enum AggregateFunction {
     /// Rows (no argument) or non-NULL arguments.
     Count,
+    /// Different non-NULL arguments: all of them are kept, with their counts.
+    CountDistinct,
     /// Int64 → Int64 (row error when it does not fit), Float64 → Float64 (correctly rounded), Decimal → Decimal.
     Sum,
     /// Correctly rounded sum divided by the count, Float64.
@@ -110,6 +236,9 @@ pub struct MonitorOptions {
     /// How far behind the mark the watermark runs; default 10 s.
     pub lateness_us: Option<i64>,
     pub description: Option<String>,
+    /// `EMIT FINAL`: only windows that the watermark has closed; rows that come later are late.
+    #[serde(default)]
+    pub emit_final: bool,
 }
 
 /// A monitor as it is installed and kept in the catalog and in the tick log.
@@ -144,6 +273,7 @@ impl MonitorDefinition {
             "plan": self.plan,
             "retention_us": self.retention_us(),
             "lateness_us": self.lateness_us(),
+            "emit_final": self.options.emit_final,
         });
         blake3::hash(canonical.to_string().as_bytes()).to_hex()[..32].to_string()
     }

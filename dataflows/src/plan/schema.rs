@@ -1,11 +1,13 @@
 //! The output schema of every plan node, derived from the plan alone.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use pyflare_operators::fields;
 
-use super::{Aggregate, AggregateFunction, Plan, PlanError, compile};
+use super::window::Windowing;
+use super::{Aggregate, AggregateFunction, Column, Plan, PlanError, compile};
 
 pub const WINDOW_START: &str = "window_start";
 pub const WINDOW_END: &str = "window_end";
@@ -56,18 +58,145 @@ impl Plan {
                 }
                 Ok(Arc::new(Schema::new(fields)))
             }
+            Plan::View { columns, .. } => {
+                let field = |column: &Column| {
+                    let data_type =
+                        column
+                            .data_type
+                            .parse::<DataType>()
+                            .map_err(|error| PlanError::Unsupported {
+                                detail: format!("a column of type {} ({error})", column.data_type),
+                            })?;
+                    Ok(Field::new(&column.name, data_type, true))
+                };
+                let fields = columns.iter().map(field).collect::<Result<Vec<_>, PlanError>>()?;
+                Ok(Arc::new(Schema::new(fields)))
+            }
+            Plan::Join {
+                kind,
+                left,
+                right,
+                on,
+                residual,
+                ..
+            } => {
+                let (left, right) = (left.schema()?, right.schema()?);
+                for key in on {
+                    let left = expression_field("key", &key.left, &left)?;
+                    let right = expression_field("key", &key.right, &right)?;
+                    if left.data_type() != right.data_type() {
+                        return Err(PlanError::Unsupported {
+                            detail: format!("a join of {} with {}", left.data_type(), right.data_type()),
+                        });
+                    }
+                }
+                let both = joined(&left, &right)?;
+                if let Some(residual) = residual {
+                    compile(residual, &both)?;
+                }
+                Ok(if kind.shows_right() { both } else { left })
+            }
+            Plan::Union { inputs } => {
+                let mut schemas = inputs.iter().map(Plan::schema);
+                let nothing = || PlanError::Unsupported {
+                    detail: "a union of nothing".into(),
+                };
+                let first = schemas.next().ok_or_else(nothing)??;
+                let types = |schema: &SchemaRef| -> Vec<(String, DataType)> {
+                    let fields = schema.fields().iter();
+                    fields
+                        .map(|field| (field.name().clone(), field.data_type().clone()))
+                        .collect()
+                };
+                for schema in schemas {
+                    if types(&schema?) != types(&first) {
+                        return Err(PlanError::Unsupported {
+                            detail: "a union of relations with different columns".into(),
+                        });
+                    }
+                }
+                let fields = first
+                    .fields()
+                    .iter()
+                    .map(|field| field.as_ref().clone().with_nullable(true));
+                Ok(Arc::new(Schema::new(fields.collect::<Vec<_>>())))
+            }
+            Plan::Top {
+                input,
+                partition,
+                order,
+                ..
+            } => {
+                let schema = input.schema()?;
+                for expr in partition.iter().chain(order.iter().map(|key| &key.expr)) {
+                    compile(expr, &schema)?;
+                }
+                Ok(schema)
+            }
+            Plan::Window {
+                input,
+                partition,
+                order,
+                functions,
+            } => {
+                let schema = input.schema()?;
+                let window = Windowing::compile(partition, order, functions, &schema)?;
+                Ok(Arc::clone(window.schema()))
+            }
         }
     }
 
-    /// The stream at the bottom.
-    pub fn stream(&self) -> &str {
+    /// The nodes directly below.
+    pub fn inputs(&self) -> Vec<&Plan> {
         match self {
-            Plan::Source { stream } => stream,
+            Plan::Source { .. } | Plan::View { .. } => Vec::new(),
             Plan::Filter { input, .. }
             | Plan::Project { input, .. }
             | Plan::Tumble { input, .. }
-            | Plan::Aggregate { input, .. } => input.stream(),
+            | Plan::Aggregate { input, .. }
+            | Plan::Top { input, .. }
+            | Plan::Window { input, .. } => vec![input],
+            Plan::Join { left, right, .. } => vec![left, right],
+            Plan::Union { inputs } => inputs.iter().collect(),
         }
+    }
+
+    /// The streams that are read, each once.
+    pub fn streams(&self) -> BTreeSet<&str> {
+        self.leaves(&|plan| match plan {
+            Plan::Source { stream } => Some(stream),
+            _ => None,
+        })
+    }
+
+    /// The views that are read, each once.
+    pub fn views(&self) -> BTreeSet<&str> {
+        self.leaves(&|plan| match plan {
+            Plan::View { name, .. } => Some(name),
+            _ => None,
+        })
+    }
+
+    fn leaves<'a>(&'a self, named: &impl Fn(&'a Plan) -> Option<&'a str>) -> BTreeSet<&'a str> {
+        let mut found: BTreeSet<&str> = named(self).into_iter().collect();
+        for input in self.inputs() {
+            found.extend(input.leaves(named));
+        }
+        found
+    }
+}
+
+fn joined(left: &Schema, right: &Schema) -> Result<SchemaRef, PlanError> {
+    let fields = left.fields().iter().chain(right.fields());
+    let fields: Vec<Field> = fields
+        .map(|field| field.as_ref().clone().with_nullable(true))
+        .collect();
+    let mut names = BTreeSet::new();
+    match fields.iter().find(|field| !names.insert(field.name().clone())) {
+        Some(field) => Err(PlanError::Unsupported {
+            detail: format!("a join whose sides both have a column {}", field.name()),
+        }),
+        None => Ok(Arc::new(Schema::new(fields))),
     }
 }
 
@@ -80,6 +209,18 @@ impl Aggregate {
         };
         let data_type = match (self.function, argument) {
             (AggregateFunction::Count, _) => return Ok(Field::new(&self.name, DataType::Int64, false)),
+            (
+                AggregateFunction::CountDistinct,
+                Some(
+                    DataType::Int64
+                    | DataType::Int32
+                    | DataType::Float64
+                    | DataType::Utf8View
+                    | DataType::Utf8
+                    | DataType::Boolean
+                    | DataType::Timestamp(TimeUnit::Microsecond, _),
+                ),
+            ) => return Ok(Field::new(&self.name, DataType::Int64, false)),
             (AggregateFunction::Sum, Some(DataType::Int64 | DataType::Int32)) => DataType::Int64,
             (AggregateFunction::Sum, Some(DataType::Float64)) => DataType::Float64,
             (AggregateFunction::Sum, Some(DataType::Decimal128(_, scale))) => DataType::Decimal128(38, scale),

@@ -25,7 +25,7 @@ use timely::dataflow::operators::probe::{Handle as ProbeHandle, Probe};
 use timely::progress::frontier::{Antichain, AntichainRef};
 use timely::worker::Worker;
 
-use super::view::Layout;
+use super::leaf::Layout;
 use crate::time::Tick;
 
 /// `pane ‖ group`, or the group alone, as row bytes.
@@ -161,6 +161,38 @@ impl ArrangedView {
         self.lowest_pane.get()
     }
 
+    /// The end of the first pane after `after` that has a key on this worker.
+    pub fn next_pane(&mut self, after: i64) -> Option<i64> {
+        let (mut cursor, storage) = cursor_over(&mut self.base);
+        cursor.seek_key(&storage, &first_key_after(after));
+        while let Some(key) = cursor.get_key(&storage) {
+            let pane = pane_of(key);
+            if sum_through(&mut cursor, &storage, Tick::MAX).is_some() {
+                return Some(pane);
+            }
+            cursor.step_key(&storage);
+        }
+        None
+    }
+
+    /// Every key of the panes with `after < end ≤ until` at `tick`, with its accumulator.
+    pub fn read_panes(
+        &mut self,
+        after: i64,
+        until: i64,
+        tick: Tick,
+        mut visit: impl FnMut(&Key, Accumulator),
+    ) {
+        let (mut cursor, storage) = cursor_over(&mut self.base);
+        cursor.seek_key(&storage, &first_key_after(after));
+        while let Some(key) = cursor.get_key(&storage).filter(|key| pane_of(key) <= until) {
+            if let Some(accumulator) = sum_through(&mut cursor, &storage, tick) {
+                visit(key, accumulator);
+            }
+            cursor.step_key(&storage);
+        }
+    }
+
     /// Takes back every pane that ended at or before `until`, at the input's current tick.
     ///
     /// The trace must be complete up to the tick before: then what it holds of those panes is final.
@@ -224,6 +256,15 @@ impl ArrangedView {
             trace.set_physical_compaction(AntichainRef::new(&frontier));
         }
     }
+}
+
+/// No key of a pane that ends at or before `pane` lies at or above it.
+fn first_key_after(pane: i64) -> Key {
+    let mut key = vec![1];
+    let mut bytes = pane.saturating_add(1).to_be_bytes();
+    bytes[0] ^= 0x80;
+    key.extend_from_slice(&bytes);
+    Key::from(key)
 }
 
 type KeyCursor = differential_dataflow::trace::cursor::CursorList<BatchCursor<KeyTrace>>;
@@ -347,7 +388,7 @@ fn report_rows(batches: Vec<KeyBatch>, changes: &mut Vec<Change>) {
     }
 }
 
-fn report_groups(batches: Vec<KeyBatch>, before: Vec<KeyBatch>, changes: &mut Vec<Change>) {
+pub(crate) fn report_groups(batches: Vec<KeyBatch>, before: Vec<KeyBatch>, changes: &mut Vec<Change>) {
     let (mut cursor, storage) = cursor_list(batches);
     let (mut old_cursor, old_storage) = cursor_list(before);
     let mut updates: Vec<(Tick, Accumulator)> = Vec::new();

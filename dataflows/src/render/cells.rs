@@ -13,13 +13,20 @@ use pyflare_operators::aggregate::{Accumulator, CellKind, GroupError, Reading, r
 
 use crate::plan::{Aggregate, AggregateFunction, Expr, PlanError, compile};
 
-/// The cells of a view's accumulators and how its aggregate columns read them.
-pub(crate) struct CellPlan {
+/// The cells of accumulators and what they are fed with.
+#[derive(Default, Clone)]
+pub(crate) struct Cells {
     pub kinds: Vec<CellKind>,
     inputs: Vec<CellInput>,
+}
+
+/// The aggregate columns of a view, read from cells.
+#[derive(Default)]
+pub(crate) struct Outputs {
     outputs: Vec<Output>,
 }
 
+#[derive(Clone)]
 struct CellInput {
     argument: Option<Expr>,
     filter: Option<Expr>,
@@ -40,22 +47,47 @@ struct Output {
     source: Source,
 }
 
-impl CellPlan {
-    pub fn compile(aggregates: &[Aggregate], schema: &Schema) -> Result<CellPlan, PlanError> {
-        let mut plan = CellPlan {
-            kinds: Vec::new(),
-            inputs: Vec::new(),
-            outputs: Vec::new(),
-        };
+impl Cells {
+    /// Adds the cells that `aggregates` over rows of `schema` need, as far as they are not there yet.
+    pub fn add(&mut self, aggregates: &[Aggregate], schema: &Schema) -> Result<Outputs, PlanError> {
+        let mut outputs = Vec::with_capacity(aggregates.len());
         for aggregate in aggregates {
             let field = aggregate.field(schema)?;
             let source = match (&aggregate.argument, &aggregate.filter, aggregate.function) {
                 (None, None, AggregateFunction::Count) => Source::Rows,
-                _ => plan.cell(aggregate, schema)?,
+                _ => self.cell(aggregate, schema)?,
             };
-            plan.outputs.push(Output { field, source });
+            outputs.push(Output { field, source });
         }
-        Ok(plan)
+        Ok(Outputs { outputs })
+    }
+
+    /// Whether no row is refused for what these cells are fed with.
+    pub fn never_fail(&self) -> bool {
+        let expressions = self
+            .inputs
+            .iter()
+            .flat_map(|input| input.argument.iter().chain(&input.filter));
+        !self.kinds.contains(&CellKind::SumFloat) && expressions.into_iter().all(Expr::never_fails)
+    }
+
+    /// Whether every cell of `other` is one of these.
+    pub fn contain(&self, other: &Cells) -> bool {
+        let held = |kind: &CellKind, input: &CellInput| {
+            self.position(*kind, &input.argument, &input.filter).is_some()
+        };
+        other
+            .kinds
+            .iter()
+            .zip(&other.inputs)
+            .all(|(kind, input)| held(kind, input))
+    }
+
+    fn position(&self, kind: CellKind, argument: &Option<Expr>, filter: &Option<Expr>) -> Option<usize> {
+        self.kinds
+            .iter()
+            .zip(&self.inputs)
+            .position(|(held, input)| *held == kind && input.argument == *argument && input.filter == *filter)
     }
 
     fn cell(&mut self, aggregate: &Aggregate, schema: &Schema) -> Result<Source, PlanError> {
@@ -95,6 +127,7 @@ impl CellPlan {
                     },
                 )
             }
+            (AggregateFunction::CountDistinct, Some(_)) => (CellKind::Extremes, Reading::Distinct),
             (AggregateFunction::Min, Some(_)) => (CellKind::Extremes, Reading::Minimum),
             (AggregateFunction::Max, Some(_)) => (CellKind::Extremes, Reading::Maximum),
             (AggregateFunction::Quantile { q }, Some(_)) => {
@@ -115,10 +148,7 @@ impl CellPlan {
             }),
             _ => argument_type,
         };
-        let same = |(held, input): (&CellKind, &CellInput)| {
-            *held == kind && input.argument == aggregate.argument && input.filter == aggregate.filter
-        };
-        let found = self.kinds.iter().zip(&self.inputs).position(same);
+        let found = self.position(kind, &aggregate.argument, &aggregate.filter);
         let index = found.unwrap_or_else(|| {
             self.kinds.push(kind);
             self.inputs.push(CellInput {
@@ -164,22 +194,31 @@ impl CellPlan {
         }
         inputs
     }
+}
 
-    pub fn output_fields(&self) -> impl Iterator<Item = Field> + '_ {
+impl Outputs {
+    pub fn fields(&self) -> impl Iterator<Item = Field> + '_ {
         self.outputs.iter().map(|output| output.field.clone())
     }
 
     /// The aggregate columns of many groups; a group whose result does not fit its type is NULL and a misfit.
-    pub fn read(&self, groups: &[&Accumulator], misfits: &mut Vec<GroupError>) -> Vec<ArrayRef> {
+    pub fn read(
+        &self,
+        kinds: &[CellKind],
+        groups: &[&Accumulator],
+        misfits: &mut Vec<GroupError>,
+    ) -> Vec<ArrayRef> {
         self.outputs
             .iter()
             .map(|output| match output.source {
                 Source::Rows => row_counts(groups.iter().copied()),
                 Source::Cell(cell, reading) => {
-                    let kind = self.kinds[cell];
+                    let kind = kinds[cell];
                     let data_type = output.field.data_type();
                     let stored = match (kind, data_type) {
-                        (CellKind::Extremes, DataType::Int32) => &DataType::Int64,
+                        (CellKind::Extremes, DataType::Int32) if reading != Reading::Distinct => {
+                            &DataType::Int64
+                        }
                         _ => data_type,
                     };
                     let array = read(groups.iter().copied(), cell, kind, reading, stored, misfits)

@@ -1,4 +1,4 @@
-//! From keys and accumulators to rows of the view.
+//! From keys and accumulators to rows of a leaf.
 //!
 //! What lies above the aggregate (HAVING, the select list) is computed when accumulators change or are read, many
 //! at once. A change of a group is its old row with −1 and its new row with +1; rows that stay the same cancel.
@@ -10,19 +10,19 @@ use arrow::row::RowConverter;
 use pyflare_operators::aggregate::Accumulator;
 
 use super::arrange::{Change, PANE_BYTES, pane_of};
+use super::leaf::{Layout, Leaf};
 use super::left_out::{RowErrors, project_of};
 use super::pipeline::{Flow, batch_of};
 use super::tap::{group_converter, key_converter};
-use super::view::{Layout, RenderedView};
 use crate::plan::PlanError;
 
-/// Turns accumulators of one view into rows; one per worker.
+/// Turns the accumulators of a base into the rows of one of its leaves; one per worker.
 pub(crate) struct Finish {
-    view: Arc<RenderedView>,
+    leaf: Arc<Leaf>,
     converter: RowConverter,
 }
 
-/// Rows of a view with the difference of each.
+/// Rows with the difference of each.
 pub(crate) struct Finished {
     pub batch: RecordBatch,
     pub diffs: Vec<i64>,
@@ -30,12 +30,12 @@ pub(crate) struct Finished {
 }
 
 impl Finish {
-    pub fn new(view: Arc<RenderedView>) -> Result<Finish, PlanError> {
-        let converter = match view.layout {
-            Layout::Merged => group_converter(&view)?,
-            Layout::Rows | Layout::Groups => key_converter(&view)?,
+    pub fn new(leaf: Arc<Leaf>) -> Result<Finish, PlanError> {
+        let converter = match leaf.base.layout {
+            Layout::Merged => group_converter(&leaf.base)?,
+            Layout::Rows | Layout::Groups => key_converter(&leaf.base)?,
         };
-        Ok(Finish { view, converter })
+        Ok(Finish { leaf, converter })
     }
 
     /// The rows that stand for these keys, each with the given difference.
@@ -48,24 +48,26 @@ impl Finish {
             .converter
             .convert_rows(parsed)
             .expect("invariant: keys were encoded by this converter");
-        if self.view.layout != Layout::Merged {
+        let leaf = &self.leaf;
+        if leaf.base.layout != Layout::Merged {
             columns.remove(0);
         }
+        let mut columns = leaf.group_columns(&columns);
         let groups: Vec<&Accumulator> = entries.iter().map(|(_, accumulator, _)| *accumulator).collect();
-        columns.extend(self.view.cells.read(&groups, &mut misfits));
-        let diffs = match self.view.layout {
+        columns.extend(leaf.outputs.read(&leaf.base.cells.kinds, &groups, &mut misfits));
+        let diffs = match leaf.base.layout {
             Layout::Rows => entries
                 .iter()
                 .map(|(_, accumulator, sign)| accumulator.rows * sign)
                 .collect::<Vec<_>>(),
             Layout::Groups | Layout::Merged => entries.iter().map(|(.., sign)| *sign).collect(),
         };
-        let batch = batch_of(&self.view.finish_schema, columns, entries.len());
+        let batch = batch_of(&leaf.finish_schema, columns, entries.len());
         for misfit in misfits {
             let group = misfit.group;
             errors.record(project_of(&batch, group), diffs[group], misfit);
         }
-        let flow = self.view.above.run(
+        let flow = leaf.above.run(
             Flow {
                 batch,
                 carried: Int64Array::from(diffs),
@@ -73,7 +75,7 @@ impl Finish {
             &mut errors,
         );
         let rows = flow.batch.num_rows();
-        let batch = batch_of(&self.view.schema, flow.batch.columns().to_vec(), rows);
+        let batch = batch_of(&leaf.schema, flow.batch.columns().to_vec(), rows);
         Finished {
             batch,
             diffs: flow.carried.values().to_vec(),
@@ -93,7 +95,7 @@ impl Finish {
             if change.old == change.new {
                 continue;
             }
-            let has_pane = self.view.layout != Layout::Merged && change.key.len() >= PANE_BYTES;
+            let has_pane = self.leaf.base.layout != Layout::Merged && change.key.len() >= PANE_BYTES;
             let gone = has_pane && expired_until.is_some_and(|until| pane_of(&change.key) <= until);
             let side = if gone { &mut expired } else { &mut live };
             side.extend(change.old.as_ref().map(|old| (&change.key[..], old, -1)));

@@ -18,9 +18,9 @@ use pyflare_operators::aggregate::Accumulator;
 use timely::worker::Worker;
 
 use super::arrange::{ArrangedView, Key, PANE_BYTES, pane_of};
+use super::leaf::Layout;
 use super::left_out::{LateRows, RowErrors};
 use super::pipeline::batch_of;
-use super::view::Layout;
 use crate::time::{Tick, tick_us, window_start};
 
 const MINUTE_US: i64 = 60_000_000;

@@ -75,6 +75,17 @@ impl RowErrors {
         self.sample.get_or_insert(message);
     }
 
+    /// Those of `other` as well.
+    pub fn add(&mut self, other: RowErrors) {
+        self.rows += other.rows;
+        if self.sample.is_none() {
+            self.sample = other.sample;
+        }
+        for (key, count) in other.counts {
+            *self.counts.entry(key).or_default() += count;
+        }
+    }
+
     /// What is left when errors that came and went cancel.
     pub fn net(&self) -> impl Iterator<Item = (&(Box<str>, Box<str>), &i64)> {
         self.counts.iter().filter(|(_, count)| **count != 0)

@@ -9,7 +9,9 @@
 pub(crate) mod arrange;
 pub(crate) mod cells;
 pub(crate) mod finish;
+pub(crate) mod graph;
 pub(crate) mod key_cache;
+pub(crate) mod leaf;
 pub(crate) mod ledger;
 pub(crate) mod left_out;
 pub(crate) mod pipeline;
@@ -18,8 +20,11 @@ pub(crate) mod view;
 
 pub(crate) use arrange::ArrangedView;
 pub(crate) use finish::Finish;
+pub(crate) use graph::running::RunningGraph;
 pub(crate) use key_cache::KeyCache;
+pub(crate) use leaf::Base;
 pub use ledger::Companion;
 pub(crate) use ledger::{Ledger, Page};
 pub(crate) use tap::Tap;
 pub(crate) use view::RenderedView;
+pub use view::check;

@@ -9,9 +9,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, TimestampMicrosecondArray,
+    Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, TimestampMicrosecondArray, UInt32Array,
 };
-use arrow::compute::{concat, filter, filter_record_batch};
+use arrow::compute::{concat, filter, filter_record_batch, take, take_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use datafusion::error::DataFusionError;
 use datafusion::physical_expr::PhysicalExpr;
@@ -43,11 +43,13 @@ enum Stage {
         expressions: Vec<Arc<dyn PhysicalExpr>>,
         schema: SchemaRef,
     },
-    /// Sets the carried number to the window's end.
     Tumble {
         time: usize,
         size_us: i64,
+        slide_us: Option<i64>,
         schema: SchemaRef,
+        /// Whether the carried number becomes the window's end.
+        sets_pane: bool,
     },
 }
 
@@ -55,6 +57,7 @@ enum Stage {
 pub(crate) struct Pipeline {
     stages: Vec<Stage>,
     schema: SchemaRef,
+    carries_pane: bool,
 }
 
 impl Pipeline {
@@ -77,6 +80,7 @@ impl Pipeline {
                     Pipeline {
                         stages: Vec::new(),
                         schema: Arc::new(Schema::new(kept)),
+                        carries_pane: true,
                     },
                     columns,
                 ))
@@ -109,17 +113,18 @@ impl Pipeline {
                 pipeline.push(plan, needed)?;
                 Ok((pipeline, columns))
             }
-            Plan::Aggregate { .. } => Err(PlanError::Unsupported {
-                detail: "an aggregate over an aggregate".into(),
+            _ => Err(PlanError::Unsupported {
+                detail: "a chain over something else than a stream".into(),
             }),
         }
     }
 
-    /// An empty chain over rows of `schema`.
+    /// An empty chain over rows of `schema`, which carry their difference.
     pub fn over(schema: SchemaRef) -> Pipeline {
         Pipeline {
             stages: Vec::new(),
             schema,
+            carries_pane: false,
         }
     }
 
@@ -148,7 +153,12 @@ impl Pipeline {
                     schema: Arc::clone(&self.schema),
                 });
             }
-            Plan::Tumble { time, size_us, .. } => {
+            Plan::Tumble {
+                time,
+                size_us,
+                slide_us,
+                ..
+            } => {
                 let index = self.schema.index_of(time).map_err(|_| PlanError::UnknownColumn {
                     name: time.clone(),
                     available: self
@@ -159,7 +169,7 @@ impl Pipeline {
                         .collect::<Vec<_>>()
                         .join(", "),
                 })?;
-                if *size_us <= 0 {
+                if *size_us <= 0 || slide_us.is_some_and(|slide| slide <= 0) {
                     return Err(PlanError::Unsupported {
                         detail: format!("a window of {size_us} microseconds"),
                     });
@@ -173,12 +183,14 @@ impl Pipeline {
                 self.stages.push(Stage::Tumble {
                     time: index,
                     size_us: *size_us,
+                    slide_us: *slide_us,
                     schema: Arc::clone(&self.schema),
+                    sets_pane: self.carries_pane,
                 });
             }
-            Plan::Source { .. } | Plan::Aggregate { .. } => {
+            _ => {
                 return Err(PlanError::Unsupported {
-                    detail: "a source or an aggregate inside a chain".into(),
+                    detail: "something else than a filter, a projection or a window inside a chain".into(),
                 });
             }
         }
@@ -216,8 +228,10 @@ impl Stage {
             Stage::Tumble {
                 time,
                 size_us,
+                slide_us,
                 schema,
-            } => tumble(flow, *time, *size_us, schema),
+                sets_pane,
+            } => windows(flow, *time, *size_us, *slide_us, schema, *sets_pane),
         }
     }
 }
@@ -241,7 +255,14 @@ fn keep(flow: Flow, mask: &BooleanArray) -> Flow {
     }
 }
 
-fn tumble(flow: Flow, time: usize, size_us: i64, schema: &SchemaRef) -> Flow {
+fn windows(
+    flow: Flow,
+    time: usize,
+    size_us: i64,
+    slide_us: Option<i64>,
+    schema: &SchemaRef,
+    sets_pane: bool,
+) -> Flow {
     let flow = match flow.batch.column(time).null_count() {
         0 => flow,
         _ => {
@@ -250,18 +271,50 @@ fn tumble(flow: Flow, time: usize, size_us: i64, schema: &SchemaRef) -> Flow {
             keep(flow, &present)
         }
     };
-    let times = flow.batch.column(time).as_primitive::<TimestampMicrosecondType>();
-    let starts: TimestampMicrosecondArray = times.unary(|time_us| window_start(time_us, size_us));
+    let (flow, starts) = match slide_us {
+        None => {
+            let times = flow.batch.column(time).as_primitive::<TimestampMicrosecondType>();
+            let starts: TimestampMicrosecondArray = times.unary(|time_us| window_start(time_us, size_us));
+            (flow, starts)
+        }
+        Some(slide_us) => hops(flow, time, size_us, slide_us),
+    };
     let ends: TimestampMicrosecondArray = starts.unary(|start| start.saturating_add(size_us));
-    let panes = Int64Array::new(ends.values().clone(), None);
+    let carried = match sets_pane {
+        true => Int64Array::new(ends.values().clone(), None),
+        false => flow.carried,
+    };
     let mut arrays = flow.batch.columns().to_vec();
     arrays.push(Arc::new(starts.with_timezone("UTC")));
     arrays.push(Arc::new(ends.with_timezone("UTC")));
     let rows = flow.batch.num_rows();
     Flow {
         batch: batch_of(schema, arrays, rows),
-        carried: panes,
+        carried,
     }
+}
+
+/// Every row once for each window that holds it, with the starts of these windows.
+fn hops(flow: Flow, time: usize, size_us: i64, slide_us: i64) -> (Flow, TimestampMicrosecondArray) {
+    let times = flow.batch.column(time).as_primitive::<TimestampMicrosecondType>();
+    let mut rows = Vec::with_capacity(times.len());
+    let mut starts = Vec::with_capacity(times.len());
+    for (row, time_us) in times.values().iter().enumerate() {
+        let mut start = window_start(*time_us, slide_us);
+        while start.saturating_add(size_us) > *time_us && start > i64::MIN + slide_us {
+            rows.push(row as u32);
+            starts.push(start);
+            start -= slide_us;
+        }
+    }
+    let rows = UInt32Array::from(rows);
+    let batch = take_record_batch(&flow.batch, &rows).expect("invariant: rows of this batch");
+    let carried = take(&flow.carried, &rows, None).expect("invariant: rows of this batch");
+    let flow = Flow {
+        batch,
+        carried: carried.as_primitive().clone(),
+    };
+    (flow, TimestampMicrosecondArray::from(starts))
 }
 
 /// Evaluates all expressions over the flow. Rows on which one of them fails alone are dropped from the flow.

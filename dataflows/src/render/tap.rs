@@ -1,6 +1,6 @@
 //! The end of the stateless part: a tick's rows become one accumulator per (pane, key).
 //!
-//! A tap belongs to one view and one worker. It reads the worker's share of a tick's batches, leaves out late rows
+//! A tap belongs to one base and one worker. It reads the worker's share of a tick's batches, leaves out late rows
 //! (a pure function of the row's pane and its stream's mark before the tick) and rows on which an expression fails,
 //! and folds the rest. Nothing is kept between ticks.
 
@@ -13,51 +13,53 @@ use pyflare_operators::aggregate::{Accumulator, Combiner};
 
 use super::arrange::Key;
 use super::key_cache::KeyCache;
+use super::leaf::Base;
 use super::left_out::{LateRows, LeftOut, project_of};
 use super::pipeline::{Flow, batch_of, evaluate};
-use super::view::RenderedView;
 use crate::plan::PlanError;
 use crate::time::window_start;
 
 pub(crate) struct Tap {
-    view: Arc<RenderedView>,
+    base: Arc<Base>,
     converter: RowConverter,
     combiner: Combiner,
 }
 
 /// Encodes a key: the pane, then the group.
-pub(crate) fn key_converter(view: &RenderedView) -> Result<RowConverter, PlanError> {
-    converter(std::iter::once(&DataType::Int64).chain(view.key_fields.iter().map(|field| field.data_type())))
+pub(crate) fn key_converter(base: &Base) -> Result<RowConverter, PlanError> {
+    converter(std::iter::once(&DataType::Int64).chain(&base.key_types))
 }
 
 /// Encodes the group alone. Its encoding is the key's without the pane in front.
-pub(crate) fn group_converter(view: &RenderedView) -> Result<RowConverter, PlanError> {
-    converter(view.key_fields.iter().map(|field| field.data_type()))
+pub(crate) fn group_converter(base: &Base) -> Result<RowConverter, PlanError> {
+    converter(&base.key_types)
 }
 
-fn converter<'a>(types: impl Iterator<Item = &'a DataType>) -> Result<RowConverter, PlanError> {
-    let fields = types.map(|data_type| SortField::new(data_type.clone())).collect();
+/// Encodes columns of these types as bytes that compare as the rows do.
+pub(crate) fn converter<'a>(
+    types: impl IntoIterator<Item = &'a DataType>,
+) -> Result<RowConverter, PlanError> {
+    let fields = types
+        .into_iter()
+        .map(|data_type| SortField::new(data_type.clone()))
+        .collect();
     RowConverter::new(fields).map_err(|error| PlanError::Unsupported {
         detail: format!("a key of these types: {error}"),
     })
 }
 
 impl Tap {
-    pub fn new(view: Arc<RenderedView>) -> Result<Tap, PlanError> {
-        let converter = key_converter(&view)?;
-        let combiner = Combiner::new(view.cells.kinds.clone());
+    pub fn new(base: Arc<Base>) -> Result<Tap, PlanError> {
+        let converter = key_converter(&base)?;
+        let combiner = Combiner::new(base.cells.kinds.clone());
         Ok(Tap {
-            view,
+            base,
             converter,
             combiner,
         })
     }
 
-    pub fn view(&self) -> &RenderedView {
-        &self.view
-    }
-
-    /// Folds one batch. `source` holds the view's source columns, `event_time` the rows' event time; `cache` is
+    /// Folds one batch. `source` holds the base's source columns, `event_time` the rows' event time; `cache` is
     /// the batch's own.
     pub fn fold(
         &mut self,
@@ -71,10 +73,10 @@ impl Tap {
         if rows == 0 {
             return;
         }
-        let carried = match self.view.windowed {
+        let carried = match self.base.windowed {
             true => Int64Array::from(vec![0; rows]),
             false => {
-                let pane_us = self.view.rule.pane_us;
+                let pane_us = self.base.rule.pane_us;
                 let times = event_time.as_primitive::<TimestampMicrosecondType>();
                 Int64Array::new(
                     times
@@ -87,20 +89,20 @@ impl Tap {
                 )
             }
         };
-        let batch = batch_of(self.view.below_input(), source.columns().to_vec(), rows);
-        let flow = self.view.below.run(Flow { batch, carried }, &mut left_out.errors);
-        let flow = drop_late(flow, self.view.rule.expired_until(mark_us), &mut left_out.late);
+        let batch = batch_of(self.base.below_input(), source.columns().to_vec(), rows);
+        let flow = self.base.below.run(Flow { batch, carried }, &mut left_out.errors);
+        let flow = drop_late(flow, self.base.rule.late_until(mark_us), &mut left_out.late);
         if flow.batch.num_rows() == 0 {
             return;
         }
-        let keys = self.view.keys.len();
-        let (mut arrays, flow) = evaluate(self.view.expressions(), flow, &mut left_out.errors);
+        let keys = self.base.key_types.len();
+        let (mut arrays, flow) = evaluate(self.base.expressions(), flow, &mut left_out.errors);
         let rest = arrays.split_off(keys);
         let mut key_arrays: Vec<ArrayRef> = Vec::with_capacity(keys + 1);
         key_arrays.push(Arc::new(flow.carried.clone()));
         key_arrays.extend(arrays.into_iter().map(normalise));
         let encoded = cache.encode(&self.converter, key_arrays);
-        let inputs = self.view.cells.inputs(rest);
+        let inputs = self.base.cells.inputs(rest);
         let mut bad_rows = Vec::new();
         self.combiner
             .fold(&*encoded, &inputs, None, 1, &mut bad_rows)
@@ -118,8 +120,8 @@ impl Tap {
     }
 }
 
-fn drop_late(flow: Flow, expired_until: Option<i64>, late_rows: &mut LateRows) -> Flow {
-    let Some(until) = expired_until else { return flow };
+fn drop_late(flow: Flow, late_until: Option<i64>, late_rows: &mut LateRows) -> Flow {
+    let Some(until) = late_until else { return flow };
     let panes = flow.carried.values();
     if panes.iter().all(|pane| *pane > until) {
         return flow;
@@ -142,7 +144,7 @@ fn drop_late(flow: Flow, expired_until: Option<i64>, late_rows: &mut LateRows) -
 }
 
 /// One bit pattern for zero and one for NaN, so that equal values have equal keys.
-fn normalise(array: ArrayRef) -> ArrayRef {
+pub(crate) fn normalise(array: ArrayRef) -> ArrayRef {
     match array.data_type() {
         DataType::Float64 => {
             let values = array.as_primitive::<Float64Type>();

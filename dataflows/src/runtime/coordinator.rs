@@ -150,7 +150,8 @@ impl Coordinator {
             commands.push(match command {
                 Command::Install { id, definition } => {
                     self.next_view_id = self.next_view_id.max(id + 1);
-                    AppliedCommand::Install(Arc::new(InstalledView::new(id, *definition, tick)?))
+                    let installed = self.installed_with(&commands);
+                    AppliedCommand::Install(Arc::new(InstalledView::new(id, *definition, tick, &installed)?))
                 }
                 Command::Drop { id } => AppliedCommand::Drop { id },
                 Command::FlushCut => AppliedCommand::FlushCut,
@@ -191,7 +192,12 @@ impl Coordinator {
                     continue;
                 }
                 Ok(ToCoordinator::Drop { id, reply }) => {
-                    pending.push(Pending::Drop(id, reply));
+                    match self.reader_of(id, &pending) {
+                        Some(reader) => {
+                            let _ = reply.send(Err(reader));
+                        }
+                        None => pending.push(Pending::Drop(id, reply)),
+                    }
                     continue;
                 }
                 Ok(ToCoordinator::Flush { reply }) => {
@@ -248,20 +254,84 @@ impl Coordinator {
             }));
             return;
         }
-        // The start is the tick at which it is installed, which is the next one.
-        match InstalledView::new(self.next_view_id, definition, next_tick(self.last_tick)) {
+        if let Some(reader) = existing
+            .as_ref()
+            .and_then(|existing| self.reader_of(existing.id, pending))
+        {
+            let _ = reply.send(Err(reader));
+            return;
+        }
+        // It is installed at the next tick.
+        let installed = self.views.all();
+        match InstalledView::new(
+            self.next_view_id,
+            definition,
+            next_tick(self.last_tick),
+            &installed,
+        ) {
             Ok(view) => {
                 self.next_view_id += 1;
+                // The new one first: it keeps what both share.
+                pending.push(Pending::Install(Arc::new(view), reply));
                 if let Some(existing) = existing {
                     let (dropped, _) = oneshot::channel();
                     pending.push(Pending::Drop(existing.id, dropped));
                 }
-                pending.push(Pending::Install(Arc::new(view), reply));
             }
             Err(error) => {
                 let _ = reply.send(Err(error.into()));
             }
         }
+    }
+
+    /// What is installed when the commands before are done.
+    fn installed_with(&self, before: &[AppliedCommand]) -> Vec<Arc<InstalledView>> {
+        let mut installed = self.views.all();
+        for command in before {
+            match command {
+                AppliedCommand::Install(view) => installed.push(Arc::clone(view)),
+                AppliedCommand::Drop { id } => installed.retain(|view| view.id != *id),
+                AppliedCommand::FlushCut => {}
+            }
+        }
+        installed
+    }
+
+    /// The view as installed at `tick`, over what there is then.
+    fn installed_at(
+        &self,
+        view: Arc<InstalledView>,
+        tick: Tick,
+        before: &[AppliedCommand],
+    ) -> Result<Arc<InstalledView>, EngineError> {
+        if view.installed_at == tick && before.is_empty() {
+            return Ok(view);
+        }
+        let installed = self.installed_with(before);
+        let view = InstalledView::new(view.id, view.definition.clone(), tick, &installed)?;
+        Ok(Arc::new(view))
+    }
+
+    /// Why a view cannot go: another one reads it.
+    fn reader_of(&self, id: u64, pending: &[Pending]) -> Option<EngineError> {
+        let waiting = pending.iter().filter_map(|pending| match pending {
+            Pending::Install(view, _) => Some(Arc::clone(view)),
+            _ => None,
+        });
+        let views: Vec<Arc<InstalledView>> = self.views.all().into_iter().chain(waiting).collect();
+        let name = views.iter().find(|view| view.id == id)?.name.to_string();
+        let dropped = |reader: &InstalledView| {
+            pending
+                .iter()
+                .any(|pending| matches!(pending, Pending::Drop(id, _) if *id == reader.id))
+        };
+        let reader = views
+            .iter()
+            .find(|view| view.sources.contains(&id) && !dropped(view))?;
+        Some(EngineError::InUse {
+            name,
+            reader: reader.name.to_string(),
+        })
     }
 
     fn tick(&mut self, pending: Vec<Pending>) -> Result<(), EngineError> {
@@ -297,7 +367,7 @@ impl Coordinator {
         for command in pending {
             match command {
                 Pending::Install(view, reply) => {
-                    let view = starting_at(view, tick)?;
+                    let view = self.installed_at(view, tick, &commands)?;
                     commands.push(AppliedCommand::Install(Arc::clone(&view)));
                     replies.push(Pending::Install(view, reply));
                 }
@@ -520,18 +590,6 @@ fn catalog_key(name: &ViewName) -> String {
         Some(project) => format!("monitors/project/{project}/{}", name.name),
         None => format!("monitors/builtin/{}", name.name),
     }
-}
-
-/// The view as installed at `tick`.
-fn starting_at(view: Arc<InstalledView>, tick: Tick) -> Result<Arc<InstalledView>, EngineError> {
-    if view.start == tick {
-        return Ok(view);
-    }
-    Ok(Arc::new(InstalledView::new(
-        view.id,
-        view.definition.clone(),
-        tick,
-    )?))
 }
 
 impl DecodeSummary {

@@ -271,7 +271,7 @@ impl Engine {
             reply,
         })?;
         let view = answer.await.map_err(|_| EngineError::Closed)??;
-        self.wait_complete(view.start).await;
+        self.wait_complete(view.installed_at).await;
         Ok(Arc::new(view.describe()))
     }
 

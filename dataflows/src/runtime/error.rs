@@ -12,6 +12,8 @@ pub enum EngineError {
     Builtin { name: String },
     #[error("PF-3009: {name} belongs to {view} and goes with it; drop that monitor instead")]
     Companion { name: String, view: String },
+    #[error("PF-3011: {name} is read by the monitor {reader}; drop that one first")]
+    InUse { name: String, reader: String },
     #[error("PF-3004: the tick log failed: {detail}")]
     TickLog { detail: String },
     #[error("PF-3005: the log failed: {detail}")]
@@ -37,6 +39,7 @@ impl EngineError {
             EngineError::Unknown { .. } => "PF-3002",
             EngineError::Builtin { .. } => "PF-3003",
             EngineError::Companion { .. } => "PF-3009",
+            EngineError::InUse { .. } => "PF-3011",
             EngineError::TickLog { .. } => "PF-3004",
             EngineError::Log { .. } => "PF-3005",
             EngineError::WorkerFailed => "PF-3006",

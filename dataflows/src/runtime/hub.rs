@@ -23,7 +23,7 @@ use super::flush::FlusherHandle;
 use super::holds::{Holds, ReadHold};
 use super::messages::{AppliedCommand, PeekRequest, PeekShare, ToHub, ToWorker, ViewChange, ViewLeftOut};
 use super::tail::HistoryTail;
-use super::views::{Relation, RelationId};
+use super::views::{InstalledView, Relation, RelationId};
 use super::worker_link::WorkerLinks;
 use crate::time::Tick;
 
@@ -222,6 +222,12 @@ impl Hub {
     }
 
     fn on_complete(&mut self, tick: Tick, complete: OpenTick) {
+        // First: what a new view shows already is its change at this tick.
+        for command in &complete.commands {
+            if let AppliedCommand::Install(view) = command {
+                self.add_view(view);
+            }
+        }
         for left_out in complete.left_out {
             let view = RelationId {
                 view: left_out.view,
@@ -279,20 +285,7 @@ impl Hub {
         let mut flush = false;
         for command in complete.commands {
             match command {
-                AppliedCommand::Install(view) => {
-                    if self.keep_tail {
-                        self.tail.add_view(Arc::clone(&view));
-                    }
-                    for relation in Relation::all_of(&view) {
-                        let ring = Ring {
-                            floor: view.start + 1,
-                            relation,
-                            frames: VecDeque::new(),
-                            bytes: 0,
-                        };
-                        self.state.rings.insert(ring.relation.id(), ring);
-                    }
-                }
+                AppliedCommand::Install(_) => {}
                 AppliedCommand::Drop { id } => {
                     self.state.rings.retain(|relation, _| relation.view != id);
                     self.tail.remove_view(id);
@@ -307,6 +300,21 @@ impl Hub {
             flusher.flush(tick);
         }
         self.deliver(tick, &frames);
+    }
+
+    fn add_view(&mut self, view: &Arc<InstalledView>) {
+        if self.keep_tail {
+            self.tail.add_view(Arc::clone(view));
+        }
+        for relation in Relation::all_of(view) {
+            let ring = Ring {
+                floor: view.installed_at,
+                relation,
+                frames: VecDeque::new(),
+                bytes: 0,
+            };
+            self.state.rings.insert(ring.relation.id(), ring);
+        }
     }
 
     fn deliver(&mut self, tick: Tick, frames: &BTreeMap<RelationId, Changes>) {
@@ -504,7 +512,7 @@ impl Subscriber {
             None => (None, Vec::new()),
         };
         let lower = if reset {
-            self.new.relation.view.start + 1
+            self.new.relation.view.installed_at
         } else {
             self.next_lower
         };

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arrow::datatypes::SchemaRef;
 use parking_lot::{Mutex, RwLock};
 
-use crate::plan::{MonitorDefinition, PlanError};
-use crate::render::{Companion, Page, RenderedView};
+use super::EngineError;
+use crate::plan::MonitorDefinition;
+use crate::render::{Base, Companion, Page, RenderedView};
 use crate::time::Tick;
 
 /// A view's name; the project is `None` for built-in views, which hold the rows of all projects.
@@ -49,8 +50,12 @@ pub(crate) struct InstalledView {
     pub name: ViewName,
     pub definition: MonitorDefinition,
     pub rendered: Arc<RenderedView>,
+    /// Ids of the views it reads, in the order of [`RenderedView::views`].
+    pub sources: Vec<u64>,
     /// Every row admitted after this tick is in the view.
     pub start: Tick,
+    /// The tick at which it was installed: not before its start, and later where it reads what was there already.
+    pub installed_at: Tick,
     pub counters: ViewCounters,
 }
 
@@ -150,8 +155,31 @@ impl Relation {
 }
 
 impl InstalledView {
-    pub fn new(id: u64, definition: MonitorDefinition, start: Tick) -> Result<InstalledView, PlanError> {
-        let rendered = Arc::new(RenderedView::compile(&definition)?);
+    /// Compiles a definition over what is installed already, as of `tick`.
+    pub fn new(
+        id: u64,
+        definition: MonitorDefinition,
+        tick: Tick,
+        installed: &[Arc<InstalledView>],
+    ) -> Result<InstalledView, EngineError> {
+        let bases: Vec<Arc<Base>> = installed.iter().flat_map(|view| view.bases().cloned()).collect();
+        let rendered = Arc::new(RenderedView::compile(&definition, &bases, tick)?);
+        let mut sources = Vec::new();
+        let mut start = rendered
+            .leaves
+            .iter()
+            .map(|leaf| leaf.base.start)
+            .max()
+            .unwrap_or(0);
+        for name in rendered.views() {
+            let source = source_of(installed, definition.project.as_deref(), name).ok_or_else(|| {
+                EngineError::Unknown {
+                    name: name.to_string(),
+                }
+            })?;
+            start = start.max(source.start);
+            sources.push(source.id);
+        }
         let name = ViewName {
             project: definition.project.clone(),
             name: definition.name.clone(),
@@ -161,18 +189,25 @@ impl InstalledView {
             name,
             definition,
             rendered,
+            sources,
             start,
+            installed_at: tick,
             counters: ViewCounters::default(),
         })
     }
 
+    /// The bases that it reads.
+    pub fn bases(&self) -> impl Iterator<Item = &Arc<Base>> {
+        self.rendered.leaves.iter().map(|leaf| &leaf.base)
+    }
+
     /// How what it leaves out is entered in its companions.
-    pub fn page(&self) -> Page<'_> {
+    pub fn page(&self, pane_us: i64) -> Page<'_> {
         Page {
             view: self.id,
             project: self.definition.project.as_deref(),
-            pane_us: self.rendered.rule.pane_us,
-            retention_us: self.rendered.rule.retention_us,
+            pane_us,
+            retention_us: self.definition.retention_us(),
         }
     }
 
@@ -180,8 +215,8 @@ impl InstalledView {
     pub fn changes_table(&self) -> String {
         let name = &self.name.name;
         match &self.name.project {
-            Some(project) => format!("{project}/{name}@{}_changes", self.start),
-            None => format!("{name}@{}_changes", self.start),
+            Some(project) => format!("{project}/{name}@{}_changes", self.installed_at),
+            None => format!("{name}@{}_changes", self.installed_at),
         }
     }
 
@@ -194,6 +229,7 @@ impl InstalledView {
             schema: Arc::clone(&self.rendered.schema),
             key: self.rendered.key_columns.clone(),
             start: self.start,
+            installed_at: self.installed_at,
             incarnation: self.id,
             changes_table: self.changes_table(),
             definition: self.definition.clone(),
@@ -220,6 +256,8 @@ pub struct ViewDescription {
     pub key: Vec<usize>,
     /// Every row admitted after this tick, and within retention, is in the view.
     pub start: Tick,
+    /// The tick at which it was installed.
+    pub installed_at: Tick,
     /// Tells two views that had the same name at different times apart.
     pub incarnation: u64,
     /// The stored table that keeps its changes.
@@ -232,6 +270,19 @@ pub struct ViewDescription {
     /// Rows left out because an expression failed on them.
     pub errors: u64,
     pub error_sample: Option<String>,
+}
+
+/// The view that a project means by a name: its own, else the built-in one.
+fn source_of<'a>(
+    installed: &'a [Arc<InstalledView>],
+    project: Option<&str>,
+    name: &str,
+) -> Option<&'a InstalledView> {
+    let of = |project: Option<&str>| {
+        let mut views = installed.iter();
+        views.find(|view| view.name.name == name && view.name.project.as_deref() == project)
+    };
+    of(project).or_else(|| of(None)).map(Arc::as_ref)
 }
 
 /// All installed views, by name.

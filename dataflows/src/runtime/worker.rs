@@ -7,12 +7,11 @@
 //!
 //! No async and no input or output here, and all workers apply the same commands in the same order.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::RecordBatch;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use pyflare_connectors::{ContentType, Signal};
@@ -21,19 +20,16 @@ use timely::worker::Worker;
 
 use super::messages::{
     AdmittedRequest, AppliedCommand, Commit, DecodeSummary, FromWorker, Horizon, PeekRequest, ToHub,
-    ToWorker, ViewChange, ViewLeftOut,
+    ToWorker, ViewChange,
 };
 use super::tail::HistoryTail;
-use super::views::{InstalledView, RelationId};
-use crate::render::left_out::LeftOut;
-use crate::render::{ArrangedView, Finish, KeyCache, Ledger, Tap};
+use super::views::RelationId;
+use super::worker_views::Views;
+use crate::render::Ledger;
 use crate::time::Tick;
 
 /// Rows of one decoded batch: large enough for vectorised evaluation, small enough for the cache.
 const BATCH_ROWS: usize = 8_192;
-/// Rows of one finished batch when a view is read.
-const PEEK_ROWS: usize = 8_192;
-
 pub(crate) struct WorkerContext {
     pub index: usize,
     pub receiver: Receiver<ToWorker>,
@@ -46,23 +42,12 @@ pub(crate) struct WorkerContext {
 }
 
 /// Another worker has ended by a panic.
-struct PeerFailed;
-
-/// A view on this worker.
-struct WorkerView {
-    installed: Arc<InstalledView>,
-    signal: Signal,
-    tap: Tap,
-    finish: Finish,
-    arranged: ArrangedView,
-    /// Of the tick at hand.
-    left_out: LeftOut,
-}
+pub(super) struct PeerFailed;
 
 /// A decoded batch waiting for its tick's commit.
-struct DecodedBatch {
-    signal: Signal,
-    batch: RecordBatch,
+pub(super) struct DecodedBatch {
+    pub signal: Signal,
+    pub batch: RecordBatch,
     bytes: u64,
 }
 
@@ -70,7 +55,7 @@ struct WorkerState {
     context: WorkerContext,
     decoders: [Decoder; 3],
     batches: Vec<DecodedBatch>,
-    views: BTreeMap<u64, WorkerView>,
+    views: Views,
     /// What the views leave out.
     ledger: Ledger,
 }
@@ -81,7 +66,7 @@ pub(crate) fn run(worker: &mut Worker, context: WorkerContext) {
         context,
         decoders,
         batches: Vec::new(),
-        views: BTreeMap::new(),
+        views: Views::default(),
         ledger: Ledger::build(worker),
     };
     loop {
@@ -192,54 +177,24 @@ impl WorkerState {
 
     fn commit(&mut self, worker: &mut Worker, commit: &Commit) -> Result<(), PeerFailed> {
         let tick = commit.tick;
-        let mut left_out = Vec::new();
         self.ledger.open_tick(tick, commit.since);
-        for view in self.views.values_mut() {
-            view.arranged.compact(commit.since);
-            let mark = commit.marks[view.signal as usize];
-            if let Some(until) = view.tap.view().rule.expired_until(mark) {
-                view.arranged.expire(until);
+        let failed = Arc::clone(&self.context.failed);
+        let mut stepping = Stepping {
+            worker,
+            failed: &failed,
+        };
+        let mut outcome = self
+            .views
+            .commit(&mut stepping, commit, &self.batches, &mut self.ledger)?;
+        for command in &commit.commands {
+            if let AppliedCommand::Install(installed) = command {
+                self.views
+                    .install(&mut stepping, commit, installed, &mut self.ledger, &mut outcome)?;
             }
         }
-        // All views of a batch while it is in the processor's cache.
-        for decoded in &self.batches {
-            let event_time = event_time(&decoded.batch);
-            let mut cache = KeyCache::default();
-            for view in self
-                .views
-                .values_mut()
-                .filter(|view| view.signal == decoded.signal)
-            {
-                let mark = commit.marks[view.signal as usize];
-                let source = select(decoded, &view.tap.view().source_columns);
-                view.tap
-                    .fold(&source, &event_time, mark, &mut cache, &mut view.left_out);
-            }
-        }
-        for (id, view) in &mut self.views {
-            let missing = std::mem::take(&mut view.left_out);
-            let arranged = &mut view.arranged;
-            view.tap
-                .drain(|key, accumulator| arranged.update(key, accumulator));
-            arranged.close_tick(tick);
-            if missing.late.rows > 0 || missing.errors.rows > 0 {
-                let page = view.installed.page();
-                self.ledger.enter_late(&page, tick, &missing.late);
-                self.ledger.enter_errors(&page, tick, &missing.errors, false);
-                left_out.push(ViewLeftOut {
-                    view: *id,
-                    late_rows: missing.late.rows,
-                    error_rows: missing.errors.rows,
-                    error_sample: missing.errors.sample,
-                });
-            }
-        }
-        for view in self.views.values() {
-            self.step_until(worker, || view.arranged.is_complete(tick))?;
-        }
-        let mut changes = self.changes(commit, &mut left_out);
         self.ledger.close_tick(tick);
-        self.step_until(worker, || self.ledger.is_complete(tick))?;
+        stepping.until(|| self.ledger.is_complete(tick))?;
+        let mut changes = outcome.changes;
         changes.extend(
             self.ledger
                 .take_changes(tick)
@@ -261,151 +216,56 @@ impl WorkerState {
         }
         self.batches.clear();
         for command in &commit.commands {
-            self.apply(worker, tick, command);
+            if let AppliedCommand::Drop { id } = command {
+                self.views.remove(*id);
+                self.ledger.forget(*id);
+            }
         }
         let commands = commit.commands.clone();
         let _ = self.context.hub.send(ToHub::Tick {
             tick,
             changes,
-            left_out,
+            left_out: outcome.left_out,
             commands,
         });
         let _ = self.context.coordinator.send(FromWorker::Done {
             worker: self.context.index,
-            horizon: self.horizon(),
+            horizon: self.views.horizon().least(Horizon {
+                tick: self.ledger.next_leave(),
+                ..Horizon::NEVER
+            }),
         });
         Ok(())
-    }
-
-    fn step_until(&self, worker: &mut Worker, done: impl Fn() -> bool) -> Result<(), PeerFailed> {
-        while !done() {
-            if self.context.failed.load(Ordering::Acquire) {
-                return Err(PeerFailed);
-            }
-            worker.step_or_park(Some(Duration::from_millis(10)));
-        }
-        Ok(())
-    }
-
-    fn horizon(&self) -> Horizon {
-        let mut horizon = Horizon {
-            tick: self.ledger.next_leave(),
-            ..Horizon::NEVER
-        };
-        for view in self.views.values() {
-            let leaves = view.tap.view().rule.leaves_at(view.arranged.lowest_pane());
-            let mark = &mut horizon.marks[view.signal as usize];
-            *mark = leaves.min(*mark);
-        }
-        horizon
-    }
-
-    fn changes(&mut self, commit: &Commit, left_out: &mut Vec<ViewLeftOut>) -> Vec<ViewChange> {
-        let mut reported = Vec::new();
-        for (id, view) in &mut self.views {
-            let changes = view.arranged.take_changes();
-            if changes.is_empty() {
-                continue;
-            }
-            debug_assert!(changes.iter().all(|change| change.tick == commit.tick));
-            let until = view
-                .tap
-                .view()
-                .rule
-                .expired_until(commit.marks[view.signal as usize]);
-            let (live, expired) = view.finish.changes(&changes, until);
-            for (finished, expiry) in [(live, false), (expired, true)] {
-                let Some(finished) = finished else { continue };
-                if finished.errors.rows > 0 {
-                    let page = view.installed.page();
-                    self.ledger
-                        .enter_errors(&page, commit.tick, &finished.errors, true);
-                    left_out.push(ViewLeftOut {
-                        view: *id,
-                        late_rows: 0,
-                        error_rows: finished.errors.came(),
-                        error_sample: finished.errors.sample,
-                    });
-                }
-                if finished.batch.num_rows() > 0 {
-                    reported.push(ViewChange {
-                        relation: RelationId {
-                            view: *id,
-                            companion: None,
-                        },
-                        batch: finished.batch,
-                        diffs: finished.diffs,
-                        expiry,
-                    });
-                }
-            }
-        }
-        reported
-    }
-
-    fn apply(&mut self, worker: &mut Worker, tick: Tick, command: &AppliedCommand) {
-        match command {
-            AppliedCommand::Install(installed) => {
-                let rendered = &installed.rendered;
-                let checked = "invariant: the definition was compiled before it was logged";
-                let view = WorkerView {
-                    signal: super::flush::stream_of(&rendered.stream)
-                        .expect("invariant: a source is a signal's stream"),
-                    tap: Tap::new(Arc::clone(rendered)).expect(checked),
-                    finish: Finish::new(Arc::clone(rendered)).expect(checked),
-                    arranged: ArrangedView::build(
-                        worker,
-                        &installed.name.to_string(),
-                        rendered.layout,
-                        tick + 1,
-                    ),
-                    left_out: LeftOut::default(),
-                    installed: Arc::clone(installed),
-                };
-                self.views.insert(installed.id, view);
-            }
-            // Its input closes with it; an aggregate holds no future updates, so nothing is released by that.
-            AppliedCommand::Drop { id } => {
-                self.views.remove(id);
-                self.ledger.forget(*id);
-            }
-            AppliedCommand::FlushCut => {}
-        }
     }
 
     fn peek(&mut self, request: PeekRequest) {
-        let RelationId { view: id, companion } = request.relation;
-        let Some(view) = self.views.get_mut(&id) else {
-            let _ = request.reply.send(Vec::new());
-            return;
-        };
-        if let Some(companion) = companion {
-            let share = self.ledger.read(id, companion, request.tick);
-            let _ = request.reply.send(vec![share]);
-            return;
-        }
-        let mut share = Vec::new();
-        let mut entries = Vec::with_capacity(PEEK_ROWS);
-        let finish = &view.finish;
-        let mut finish_entries = |entries: &mut Vec<(crate::render::arrange::Key, _)>| {
-            let borrowed: Vec<_> = entries
-                .iter()
-                .map(|(key, accumulator)| (&key[..], accumulator, 1))
-                .collect();
-            let finished = finish.rows(&borrowed);
-            share.push((finished.batch, finished.diffs));
-            entries.clear();
-        };
-        view.arranged.read(request.tick, |key, accumulator| {
-            entries.push((key.clone(), accumulator));
-            if entries.len() == PEEK_ROWS {
-                finish_entries(&mut entries);
+        let RelationId { view, companion } = request.relation;
+        let share = match companion {
+            Some(companion) if self.views.contains(view) => {
+                vec![self.ledger.read(view, companion, request.tick)]
             }
-        });
-        if !entries.is_empty() {
-            finish_entries(&mut entries);
-        }
+            Some(_) => Vec::new(),
+            None => self.views.read(view, request.tick),
+        };
         let _ = request.reply.send(share);
+    }
+}
+
+/// Lets timely run until something is complete.
+pub(super) struct Stepping<'a> {
+    pub worker: &'a mut Worker,
+    failed: &'a AtomicBool,
+}
+
+impl Stepping<'_> {
+    pub fn until(&mut self, done: impl Fn() -> bool) -> Result<(), PeerFailed> {
+        while !done() {
+            if self.failed.load(Ordering::Acquire) {
+                return Err(PeerFailed);
+            }
+            self.worker.step_or_park(Some(Duration::from_millis(10)));
+        }
+        Ok(())
     }
 }
 
@@ -424,18 +284,4 @@ impl DecodeSummary {
 
 fn body_bytes(body: &Bytes) -> u64 {
     body.len() as u64
-}
-
-fn event_time(batch: &RecordBatch) -> ArrayRef {
-    Arc::clone(
-        batch
-            .column_by_name("event_time")
-            .expect("invariant: every stream has an event time"),
-    )
-}
-
-fn select(decoded: &DecodedBatch, columns: &[String]) -> RecordBatch {
-    let names: Vec<&str> = columns.iter().map(String::as_str).collect();
-    decode::select(decoded.signal.stream(), &decoded.batch, &names)
-        .expect("invariant: the decoder made this batch")
 }

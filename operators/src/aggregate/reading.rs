@@ -26,6 +26,8 @@ pub enum Reading {
     Minimum,
     /// In the type of the input.
     Maximum,
+    /// The number of different non-NULL inputs, from a cell of minimum and maximum: `Int64`.
+    Distinct,
     /// `Float64`. Billionths, so that ranks are exact: see [`Histogram::quantile`](super::Histogram::quantile).
     Quantile { billionths: u32 },
 }
@@ -46,6 +48,7 @@ impl Reading {
             Reading::Mean => "avg",
             Reading::Minimum => "min",
             Reading::Maximum => "max",
+            Reading::Distinct => "count(DISTINCT …)",
             Reading::Quantile { .. } => "quantile",
         }
     }
@@ -87,6 +90,13 @@ pub fn read<'a>(
     };
     let column: ArrayRef = match (reading, kind, data_type) {
         (Reading::Count, _, DataType::Int64) => Arc::new(Int64Array::from_iter_values(cells.map(count))),
+        (Reading::Distinct, CellKind::Extremes, DataType::Int64) => {
+            let counts = cells.map(|cell| match cell {
+                Some(Cell::Extremes(values)) => values.distinct() as i64,
+                _ => 0,
+            });
+            Arc::new(Int64Array::from_iter_values(counts))
+        }
         (Reading::Sum, CellKind::SumInt, DataType::Int64) => {
             let sums = cells.enumerate().map(|(group, cell)| match cell {
                 Some(Cell::SumInt(sum)) if sum.count > 0 => i64::try_from(sum.value())

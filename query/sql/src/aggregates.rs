@@ -12,7 +12,11 @@ use arrow::array::{Array, ArrayRef};
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::ScalarValue;
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
-use datafusion::functions_aggregate::{count::count_udaf, min_max::max_udaf, min_max::min_udaf};
+use datafusion::functions_aggregate::{
+    bool_and_or::{bool_and_udaf, bool_or_udaf},
+    count::count_udaf,
+    min_max::{max_udaf, min_udaf},
+};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility};
 use pyflare_operators::aggregate::{self as kernel, CellKind, Combiner, Reading};
@@ -20,10 +24,10 @@ use pyflare_operators::aggregate::{self as kernel, CellKind, Combiner, Reading};
 use crate::error::{SqlError, SqlErrorKind};
 
 /// Name and meaning of every maintained aggregate function, aliases included.
-pub const FUNCTIONS: [(&str, &str); 9] = [
+pub const FUNCTIONS: [(&str, &str); 12] = [
     (
         "count",
-        "count(*) counts rows, count(x) the rows in which x is not NULL",
+        "count(*) counts rows, count(x) the rows in which x is not NULL, count(DISTINCT x) its different values",
     ),
     (
         "sum",
@@ -45,6 +49,12 @@ pub const FUNCTIONS: [(&str, &str); 9] = [
     ),
     ("median", "quantile(x, 0.5)"),
     ("approx_median", "quantile(x, 0.5)"),
+    ("approx_distinct", "count(DISTINCT x), which is exact"),
+    (
+        "bool_and",
+        "whether x is true in all rows in which it is not NULL",
+    ),
+    ("bool_or", "whether x is true in any row"),
 ];
 
 /// Which of our own functions it is.
@@ -55,6 +65,8 @@ pub(crate) enum Own {
     /// With the quantile as second argument.
     Quantile,
     Median,
+    /// Different values, of any type.
+    Distinct,
 }
 
 /// A maintained aggregate as DataFusion sees it.
@@ -97,6 +109,9 @@ pub fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
         count_udaf(),
         min_udaf(),
         max_udaf(),
+        bool_and_udaf(),
+        bool_or_udaf(),
+        Maintained::function("approx_distinct", Own::Distinct, &[]),
         Maintained::function("sum", Own::Sum, &[]),
         Maintained::function("avg", Own::Avg, &["mean"]),
         Maintained::function("quantile", Own::Quantile, &[]),
@@ -137,6 +152,9 @@ impl AggregateUDFImpl for Maintained {
                 types.len()
             )));
         }
+        if self.own == Own::Distinct {
+            return Ok(types.to_vec());
+        }
         let number = number_type(&types[0], self.own).ok_or_else(|| {
             let found = pyflare_operators::fields::type_name(&types[0]);
             refused(format!("{} takes numbers, not {found}", self.name))
@@ -151,7 +169,7 @@ impl AggregateUDFImpl for Maintained {
     fn return_type(&self, types: &[DataType]) -> DataFusionResult<DataType> {
         Ok(match (self.own, types.first()) {
             (Own::Sum, Some(DataType::Decimal128(_, scale))) => DataType::Decimal128(38, *scale),
-            (Own::Sum, Some(DataType::Int64)) => DataType::Int64,
+            (Own::Sum, Some(DataType::Int64)) | (Own::Distinct, _) => DataType::Int64,
             _ => DataType::Float64,
         })
     }
@@ -162,6 +180,7 @@ impl AggregateUDFImpl for Maintained {
             Own::Sum => Reading::Sum,
             Own::Avg => Reading::Mean,
             Own::Median => quantile_reading(0.5)?,
+            Own::Distinct => Reading::Distinct,
             Own::Quantile => {
                 let literal = arguments
                     .exprs
@@ -179,6 +198,7 @@ impl AggregateUDFImpl for Maintained {
         };
         let kind = match (self.own, &input) {
             (Own::Quantile | Own::Median, _) => CellKind::Quantiles,
+            (Own::Distinct, _) => CellKind::Extremes,
             (_, DataType::Decimal128(_, scale)) => CellKind::SumDecimal { scale: *scale },
             (_, DataType::Int64 | DataType::Int32) => CellKind::SumInt,
             _ => CellKind::SumFloat,

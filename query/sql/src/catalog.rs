@@ -12,9 +12,10 @@ use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::SessionStateDefaults;
 use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner};
 use datafusion::logical_expr::{AggregateUDF, HigherOrderUDF, ScalarUDF, TableSource, WindowUDF};
-use pyflare_dataflows::plan::{scalar_function, scalar_functions};
+use pyflare_dataflows::plan::{scalar_function, scalar_functions, window_functions};
 use pyflare_operators::fields;
 
+use crate::ViewColumns;
 use crate::aggregates::aggregate_functions;
 use crate::error::{SqlError, SqlErrorKind};
 use crate::window::WindowPlanner;
@@ -32,35 +33,70 @@ impl TableSource for StreamSource {
     }
 }
 
-/// The catalogue of monitors.
+/// A view as a table of the planner.
 #[derive(Debug)]
-pub(crate) struct Catalog {
+pub(crate) struct ViewSource {
+    pub view: ViewColumns,
+}
+
+impl TableSource for ViewSource {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.view.schema)
+    }
+}
+
+/// What every statement is planned with: the streams, the functions, and the views there are.
+#[derive(Debug)]
+pub(crate) struct Catalog<'a> {
+    shared: &'static Shared,
+    views: &'a [ViewColumns],
+}
+
+/// What is the same for all statements.
+#[derive(Debug)]
+struct Shared {
     options: ConfigOptions,
     expression_planners: Vec<Arc<dyn ExprPlanner>>,
     relation_planners: Vec<Arc<dyn RelationPlanner>>,
     aggregates: Vec<Arc<AggregateUDF>>,
+    windows: Vec<Arc<WindowUDF>>,
 }
 
-impl Catalog {
-    pub fn shared() -> &'static Catalog {
-        static CATALOG: LazyLock<Catalog> = LazyLock::new(|| {
+impl<'a> Catalog<'a> {
+    pub fn with_views(views: &'a [ViewColumns]) -> Catalog<'a> {
+        static SHARED: LazyLock<Shared> = LazyLock::new(|| {
             let mut options = ConfigOptions::default();
             options.sql_parser.collect_spans = true;
-            Catalog {
+            // All subqueries become joins: there is no physical plan that could run one by itself.
+            options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
+            Shared {
                 options,
                 expression_planners: SessionStateDefaults::default_expr_planners(),
                 relation_planners: vec![Arc::new(WindowPlanner)],
                 aggregates: aggregate_functions(),
+                windows: window_functions(),
             }
         });
-        &CATALOG
+        Catalog {
+            shared: &SHARED,
+            views,
+        }
+    }
+
+    fn view(&self, name: &str) -> Option<&ViewColumns> {
+        let named = |builtin: bool| {
+            self.views
+                .iter()
+                .find(move |view| view.name == name && view.builtin == builtin)
+        };
+        named(false).or_else(|| named(true))
     }
 
     fn aggregate(&self, name: &str) -> Option<Arc<AggregateUDF>> {
         let named = |function: &&Arc<AggregateUDF>| {
             function.name() == name || function.aliases().iter().any(|alias| alias == name)
         };
-        self.aggregates.iter().find(named).cloned()
+        self.shared.aggregates.iter().find(named).cloned()
     }
 }
 
@@ -69,24 +105,28 @@ pub(crate) fn stream_named(name: &str) -> Option<&'static str> {
     fields::STREAMS.into_iter().find(|stream| *stream == name)
 }
 
-impl ContextProvider for Catalog {
+impl ContextProvider for Catalog<'_> {
     fn get_table_source(&self, name: TableReference) -> DataFusionResult<Arc<dyn TableSource>> {
-        let stream = match name.schema() {
-            None => stream_named(name.table()),
-            Some(_) => None,
+        let (stream, view) = match name.schema() {
+            None => (stream_named(name.table()), self.view(name.table())),
+            Some("live") => (None, self.view(name.table())),
+            Some(_) => (None, None),
         };
+        if let (None, Some(view)) = (stream, view) {
+            return Ok(Arc::new(ViewSource { view: view.clone() }));
+        }
         match stream.and_then(|stream| Some((stream, fields::stream_schema(stream)?))) {
             Some((stream, schema)) => Ok(Arc::new(StreamSource { stream, schema })),
-            None => Err(unknown_relation(&name).into()),
+            None => Err(self.unknown_relation(&name).into()),
         }
     }
 
     fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
-        &self.expression_planners
+        &self.shared.expression_planners
     }
 
     fn get_relation_planners(&self) -> &[Arc<dyn RelationPlanner>] {
-        &self.relation_planners
+        &self.shared.relation_planners
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
@@ -101,8 +141,11 @@ impl ContextProvider for Catalog {
         self.aggregate(name)
     }
 
-    fn get_window_meta(&self, _name: &str) -> Option<Arc<WindowUDF>> {
-        None
+    fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
+        let named = |function: &&Arc<WindowUDF>| {
+            function.name() == name || function.aliases().iter().any(|alias| alias == name)
+        };
+        self.shared.windows.iter().find(named).cloned()
     }
 
     fn get_variable_type(&self, _names: &[String]) -> Option<DataType> {
@@ -110,7 +153,7 @@ impl ContextProvider for Catalog {
     }
 
     fn options(&self) -> &ConfigOptions {
-        &self.options
+        &self.shared.options
     }
 
     fn udf_names(&self) -> Vec<String> {
@@ -122,34 +165,45 @@ impl ContextProvider for Catalog {
     }
 
     fn udaf_names(&self) -> Vec<String> {
-        self.aggregates
+        self.shared
+            .aggregates
             .iter()
             .map(|function| function.name().to_string())
             .collect()
     }
 
     fn udwf_names(&self) -> Vec<String> {
-        Vec::new()
+        let windows = self.shared.windows.iter();
+        windows.map(|function| function.name().to_string()).collect()
     }
 }
 
-/// Why a name in FROM is no relation.
-pub(crate) fn unknown_relation(name: &TableReference) -> SqlError {
-    let streams = fields::STREAMS.join(", ");
-    match name.schema() {
-        Some("live") => SqlError::new(
-            SqlErrorKind::Clause,
-            format!("{name} is a view: monitors over monitors are not maintained yet"),
+impl Catalog<'_> {
+    /// Why a name in FROM is no relation.
+    fn unknown_relation(&self, name: &TableReference) -> SqlError {
+        let streams = fields::STREAMS.join(", ");
+        if name.schema() == Some("history") {
+            return SqlError::new(
+                SqlErrorKind::Clause,
+                format!("{name} is stored history, which is not maintained"),
+            )
+            .hint(format!("read the stream itself: {streams}"));
+        }
+        let mut views: Vec<&str> = self.views.iter().map(|view| view.name.as_str()).collect();
+        views.sort_unstable();
+        views.dedup();
+        views.truncate(20);
+        let hint = match views.is_empty() {
+            true => format!("a monitor reads streams: {streams}"),
+            false => format!(
+                "there are the streams {streams} and the views {}",
+                views.join(", ")
+            ),
+        };
+        SqlError::new(
+            SqlErrorKind::Meaning,
+            format!("there is no stream or view {name}"),
         )
-        .hint(format!(
-            "read the stream itself ({streams}) and repeat the view's SELECT as a WITH query"
-        )),
-        Some("history") => SqlError::new(
-            SqlErrorKind::Clause,
-            format!("{name} is stored history, which is not maintained"),
-        )
-        .hint(format!("read the stream itself: {streams}")),
-        _ => SqlError::new(SqlErrorKind::Meaning, format!("there is no stream {name}"))
-            .hint(format!("a monitor reads one of {streams}")),
+        .hint(hint)
     }
 }

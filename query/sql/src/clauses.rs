@@ -8,7 +8,8 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     Distinct, DuplicateTreatment, Expr, Function, FunctionArgumentClause, FunctionArguments, GroupByExpr,
-    ObjectName, ObjectNamePart, Query, Select, SetExpr, SetOperator, Spanned, TableFactor, Visit, Visitor,
+    LimitClause, ObjectName, ObjectNamePart, Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned,
+    TableFactor, Visit, Visitor,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
@@ -75,20 +76,18 @@ impl Visitor for Clauses {
                 "write the query without recursion",
             );
         }
-        if let Some(order_by) = &query.order_by {
-            let hint = "a view is a set of rows: leave it out and order what you read, for example with \
-                        SELECT … FROM live.<monitor> ORDER BY …";
-            return refuse("ORDER BY is not maintained", order_by.span(), hint);
+        let limited = query.limit_clause.is_some() || query.fetch.is_some();
+        if let Some(order_by) = query.order_by.as_ref().filter(|_| !limited) {
+            let hint = "a view is a set of rows: add LIMIT to keep the first ones, or order what you read, for \
+                        example with SELECT … FROM live.<monitor> ORDER BY …";
+            return refuse("ORDER BY without LIMIT is not maintained", order_by.span(), hint);
         }
-        if let Some(limit) = &query.limit_clause {
-            let hint = "filter with WHERE or HAVING, or put the LIMIT into the query that reads the monitor";
-            return refuse("LIMIT is not maintained yet", limit.span(), hint);
-        }
-        if let Some(fetch) = &query.fetch {
+        if query.order_by.is_none() && limited {
+            let hint = "add ORDER BY, or put the LIMIT into the query that reads the monitor";
             return refuse(
-                "FETCH is not maintained yet",
-                fetch.span(),
-                "filter with WHERE or HAVING",
+                "LIMIT without ORDER BY would keep whichever rows came first",
+                span,
+                hint,
             );
         }
         let oddities = [
@@ -107,21 +106,22 @@ impl Visitor for Clauses {
         }
         match query.body.as_ref() {
             SetExpr::Select(_) | SetExpr::Query(_) => ControlFlow::Continue(()),
-            SetExpr::SetOperation { op, .. } => {
-                let word = match op {
-                    SetOperator::Union => "UNION",
-                    SetOperator::Except | SetOperator::Minus => "EXCEPT",
-                    SetOperator::Intersect => "INTERSECT",
-                };
-                let hint = match op {
-                    SetOperator::Union => {
-                        "create one monitor per part, or select all rows with OR in WHERE and tell \
-                                           them apart with CASE"
-                    }
-                    _ => "say it with conditions in WHERE",
-                };
-                refuse(format!("{word} is not maintained yet"), span, hint)
-            }
+            SetExpr::SetOperation {
+                op, set_quantifier, ..
+            } => match (op, set_quantifier) {
+                (SetOperator::Union, SetQuantifier::All | SetQuantifier::Distinct | SetQuantifier::None)
+                | (_, SetQuantifier::Distinct | SetQuantifier::None) => ControlFlow::Continue(()),
+                (SetOperator::Union, _) => refuse(
+                    "UNION BY NAME is not maintained",
+                    span,
+                    "select the columns in one order and write UNION",
+                ),
+                _ => refuse(
+                    "INTERSECT ALL and EXCEPT ALL are not maintained",
+                    span,
+                    "leave ALL out, or number equal rows with row_number()",
+                ),
+            },
             SetExpr::Values(_) => refuse(
                 "VALUES is constant",
                 span,
@@ -139,16 +139,6 @@ impl Visitor for Clauses {
         if let Some(Distinct::On(_)) = &select.distinct {
             let hint = "use min or max with GROUP BY";
             return refuse("DISTINCT ON is not maintained yet", span, hint);
-        }
-        if let Some(qualify) = &select.qualify {
-            return refuse(
-                "QUALIFY is not maintained yet",
-                qualify.span(),
-                "use HAVING with an aggregate",
-            );
-        }
-        if !select.named_window.is_empty() {
-            return refuse("WINDOW is not maintained yet", span, OVER_HINT);
         }
         let oddities = [
             (select.top.is_some(), "TOP"),
@@ -179,24 +169,14 @@ impl Visitor for Clauses {
                 GROUPING_HINT,
             );
         }
-        match select.from.as_slice() {
-            [] => refuse(
+        if select.from.is_empty() {
+            return refuse(
                 "a SELECT without FROM is constant",
                 span,
-                format!(
-                    "{ONE_STREAM}: write FROM spans, or FROM TUMBLE(spans, event_time, INTERVAL '1 minute')"
-                ),
-            ),
-            [only] => match only.joins.first() {
-                Some(join) => refuse("JOIN is not maintained yet", join.span(), JOIN_HINT),
-                None => ControlFlow::Continue(()),
-            },
-            [_, second, ..] => refuse(
-                "several relations in FROM are a join, which is not maintained yet",
-                second.span(),
-                JOIN_HINT,
-            ),
+                "write FROM spans, or FROM TUMBLE(spans, event_time, INTERVAL '1 minute')",
+            );
         }
+        ControlFlow::Continue(())
     }
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> Flow {
@@ -209,13 +189,12 @@ impl Visitor for Clauses {
             } => {
                 let function = function_name(name).unwrap_or_else(|| name.to_string());
                 match function.as_str() {
-                    "tumble" => {
+                    "tumble" | "hop" => {
                         if let Some(Expr::Subquery(query)) = arguments.args.first().and_then(expression) {
                             self.relations.insert(place(query));
                         }
                         ControlFlow::Continue(())
                     }
-                    "hop" => refuse("HOP is not maintained yet", span, WINDOW_HINT),
                     "session" => refuse("SESSION is not maintained yet", span, WINDOW_HINT),
                     "unnest" => refuse("UNNEST is not maintained yet", span, UNNEST_HINT),
                     other => refuse(format!("there is no table function {other}"), span, WINDOW_HINT),
@@ -231,8 +210,9 @@ impl Visitor for Clauses {
             TableFactor::Derived { lateral: true, .. } => {
                 refuse("LATERAL is not maintained yet", span, "write a plain subquery")
             }
-            TableFactor::Table { .. } | TableFactor::Derived { .. } => ControlFlow::Continue(()),
-            TableFactor::NestedJoin { .. } => refuse("JOIN is not maintained yet", span, JOIN_HINT),
+            TableFactor::Table { .. } | TableFactor::Derived { .. } | TableFactor::NestedJoin { .. } => {
+                ControlFlow::Continue(())
+            }
             TableFactor::UNNEST { .. } => refuse("UNNEST is not maintained yet", span, UNNEST_HINT),
             _ => refuse("this form of FROM is not maintained", span, WINDOW_HINT),
         }
@@ -242,12 +222,10 @@ impl Visitor for Clauses {
         let span = expr.span();
         match expr {
             Expr::Subquery(query) if self.relations.contains(&place(query)) => ControlFlow::Continue(()),
-            Expr::Subquery(_) => refuse("a scalar subquery is not maintained yet", span, SUBQUERY_HINT),
-            Expr::InSubquery { .. } => refuse("IN (SELECT …) is not maintained yet", span, SUBQUERY_HINT),
-            Expr::Exists { subquery, .. } => refuse(
-                "EXISTS (SELECT …) is not maintained yet",
-                subquery.span(),
-                SUBQUERY_HINT,
+            Expr::Subquery(query) if !has_one_row(query) => refuse(
+                "a subquery that stands for a value must have one row",
+                span,
+                "write an aggregate without GROUP BY, such as (SELECT max(…) FROM …)",
             ),
             Expr::AnyOp { right, .. } | Expr::AllOp { right, .. } if matches!(**right, Expr::Subquery(_)) => {
                 refuse(
@@ -270,9 +248,6 @@ impl Visitor for Clauses {
     }
 }
 
-const JOIN_HINT: &str =
-    "a monitor reads one stream; what belongs to the same span is in its columns and in attributes['…']";
-const OVER_HINT: &str = "aggregate with GROUP BY, in a window of time with TUMBLE";
 const WINDOW_HINT: &str = "use TUMBLE(spans, event_time, INTERVAL '1 minute')";
 const SUBQUERY_HINT: &str = "subqueries may stand in FROM; elsewhere write the condition itself";
 const GROUPING_HINT: &str = "group by plain expressions; create one monitor per grouping";
@@ -310,20 +285,6 @@ fn check_function(function: &Function) -> Flow {
             hint,
         );
     }
-    if function.over.is_some() {
-        return refuse(
-            format!("the window function {name}(…) OVER (…) is not maintained yet"),
-            span,
-            OVER_HINT,
-        );
-    }
-    if WINDOW_FUNCTIONS.contains(&name.as_str()) {
-        return refuse(
-            format!("the window function {name} is not maintained yet"),
-            span,
-            OVER_HINT,
-        );
-    }
     let maintained = FUNCTIONS.iter().any(|(known, _)| *known == name) || name == "mean";
     if !maintained {
         if is_other_aggregate(&name) {
@@ -331,10 +292,6 @@ fn check_function(function: &Function) -> Flow {
             let hint = match name.as_str() {
                 "percentile_cont" | "quantile_cont" => {
                     "use quantile(x, 0.95), which is within 1 %".to_string()
-                }
-                "bool_and" | "bool_or" => "count with a filter: count(*) FILTER (WHERE …) = 0".to_string(),
-                "approx_distinct" => {
-                    "group by the expression in one monitor and count its rows when you read".into()
                 }
                 _ => format!("there are {}", known.join(", ")),
             };
@@ -351,9 +308,9 @@ fn check_function(function: &Function) -> Flow {
         return ControlFlow::Continue(());
     };
     if arguments.duplicate_treatment == Some(DuplicateTreatment::Distinct)
-        && !matches!(name.as_str(), "min" | "max")
+        && !matches!(name.as_str(), "min" | "max" | "count" | "bool_and" | "bool_or")
     {
-        let hint = "group by the expression in one monitor and count its rows when you read";
+        let hint = "select the distinct values in a subquery in FROM and aggregate those";
         return refuse_as(
             SqlErrorKind::Aggregate,
             format!("{name}(DISTINCT …) is not maintained yet"),
@@ -372,19 +329,44 @@ fn check_function(function: &Function) -> Flow {
     ControlFlow::Continue(())
 }
 
-const WINDOW_FUNCTIONS: [&str; 11] = [
-    "row_number",
-    "rank",
-    "dense_rank",
-    "percent_rank",
-    "cume_dist",
-    "ntile",
-    "lag",
-    "lead",
-    "first_value",
-    "last_value",
-    "nth_value",
-];
+/// Whether a subquery is an aggregate without GROUP BY, or the first row of an order.
+fn has_one_row(query: &Query) -> bool {
+    let one = |limit: &LimitClause| match limit {
+        LimitClause::LimitOffset { limit, .. } => {
+            matches!(limit, Some(Expr::Value(value)) if value.value.to_string() == "1")
+        }
+        LimitClause::OffsetCommaLimit { .. } => false,
+    };
+    if query.limit_clause.as_ref().is_some_and(one) {
+        return true;
+    }
+    let SetExpr::Select(select) = query.body.as_ref() else {
+        return false;
+    };
+    let grouped = !matches!(&select.group_by, GroupByExpr::Expressions(keys, _) if keys.is_empty());
+    let mut found = Aggregates(false);
+    for item in &select.projection {
+        let _: ControlFlow<()> = item.visit(&mut found);
+    }
+    !grouped && found.0
+}
+
+/// Whether an aggregate function was met.
+struct Aggregates(bool);
+
+impl Visitor for Aggregates {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        if let Expr::Function(function) = expr
+            && function.over.is_none()
+            && let Some(name) = plain_name(&function.name)
+        {
+            self.0 |= FUNCTIONS.iter().any(|(known, _)| *known == name) || name == "mean";
+        }
+        ControlFlow::Continue(())
+    }
+}
 
 fn plain_name(name: &ObjectName) -> Option<String> {
     match name.0.as_slice() {

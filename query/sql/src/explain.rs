@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use arrow::datatypes::SchemaRef;
-use pyflare_dataflows::plan::{WINDOW_END, WINDOW_START};
+use pyflare_dataflows::plan::{JoinKind, OrderKey, WINDOW_END, WINDOW_START};
 use pyflare_dataflows::{Aggregate, AggregateFunction, Expr, MonitorDefinition, NamedExpr, Plan};
 use pyflare_operators::fields::type_name;
 
@@ -77,31 +77,103 @@ fn plan_text(plan: &Plan) -> String {
 }
 
 fn write_node(plan: &Plan, depth: usize, text: &mut String) {
-    let (line, input) = match plan {
-        Plan::Source { stream } => (format!("Source: {stream}"), None),
-        Plan::Filter { input, predicate } => (format!("Filter: {predicate}"), Some(input)),
-        Plan::Project { input, columns } => (format!("Project: {}", named(columns)), Some(input)),
-        Plan::Tumble { input, time, size_us } => {
-            (format!("Tumble: {time} every {}", spoken(*size_us)), Some(input))
-        }
-        Plan::Aggregate {
-            input,
-            keys,
-            aggregates,
-        } => {
-            let made: Vec<String> = aggregates.iter().map(aggregate_text).collect();
-            (
-                format!("Aggregate: by {}; {}", named(keys), made.join(", ")),
-                Some(input),
-            )
-        }
-    };
+    let line = node_text(plan);
     let line = line.trim_end_matches(['\u{20}', ';']);
     // Writing to a String cannot fail.
     let _ = writeln!(text, "{:indent$}{line}", "", indent = depth * 2);
-    if let Some(input) = input {
+    for input in plan.inputs() {
         write_node(input, depth + 1, text);
     }
+}
+
+/// One node in a line.
+fn node_text(plan: &Plan) -> String {
+    match plan {
+        Plan::Source { stream } => format!("Source: {stream}"),
+        Plan::View { name, .. } => format!("View: {name}"),
+        Plan::Filter { predicate, .. } => format!("Filter: {predicate}"),
+        Plan::Project { columns, .. } => format!("Project: {}", named(columns)),
+        Plan::Tumble {
+            time,
+            size_us,
+            slide_us,
+            ..
+        } => match slide_us {
+            None => format!("Tumble: {time} every {}", spoken(*size_us)),
+            Some(slide) => format!("Hop: {time} of {} every {}", spoken(*size_us), spoken(*slide)),
+        },
+        Plan::Aggregate { keys, aggregates, .. } => {
+            let made: Vec<String> = aggregates.iter().map(aggregate_text).collect();
+            match keys.is_empty() {
+                true => format!("Aggregate: over everything; {}", made.join(", ")),
+                false => format!("Aggregate: by {}; {}", named(keys), made.join(", ")),
+            }
+        }
+        Plan::Join {
+            kind, on, residual, ..
+        } => {
+            let word = match kind {
+                JoinKind::Inner => "Join",
+                JoinKind::Left => "Left join",
+                JoinKind::Right => "Right join",
+                JoinKind::Full => "Full join",
+                JoinKind::Semi => "Semi join",
+                JoinKind::Anti => "Anti join",
+                JoinKind::NullAwareAnti => "Anti join (NOT IN)",
+            };
+            let keys: Vec<String> = on
+                .iter()
+                .map(|key| format!("{} = {}", key.left, key.right))
+                .collect();
+            let mut line = format!("{word}: {}", keys.join(" AND "));
+            if let Some(residual) = residual {
+                let _ = write!(line, " where {residual}");
+            }
+            line
+        }
+        Plan::Union { .. } => "Union".to_string(),
+        Plan::Top {
+            order, skip, fetch, ..
+        } => {
+            let mut line = format!("Top: by {}", order_text(order));
+            if let Some(fetch) = fetch {
+                let _ = write!(line, "; {fetch} rows");
+            }
+            if *skip > 0 {
+                let _ = write!(line, " after {skip}");
+            }
+            line
+        }
+        Plan::Window {
+            partition,
+            order,
+            functions,
+            ..
+        } => {
+            let partition: Vec<String> = partition.iter().map(ToString::to_string).collect();
+            let functions: Vec<String> = functions
+                .iter()
+                .map(|column| {
+                    let arguments: Vec<String> = column.arguments.iter().map(ToString::to_string).collect();
+                    format!("{}({}) AS {}", column.function, arguments.join(", "), column.name)
+                })
+                .collect();
+            format!(
+                "Window: {}; partition by {}; order by {}",
+                functions.join(", "),
+                partition.join(", "),
+                order_text(order)
+            )
+        }
+    }
+}
+
+fn order_text(order: &[OrderKey]) -> String {
+    let keys: Vec<String> = order
+        .iter()
+        .map(|key| format!("{}{}", key.expr, if key.descending { " DESC" } else { "" }))
+        .collect();
+    keys.join(", ")
 }
 
 fn named(columns: &[NamedExpr]) -> String {
@@ -122,6 +194,7 @@ fn aggregate_text(aggregate: &Aggregate) -> String {
         .map_or("*".to_string(), ToString::to_string);
     let call = match aggregate.function {
         AggregateFunction::Count => format!("count({argument})"),
+        AggregateFunction::CountDistinct => format!("count(DISTINCT {argument})"),
         AggregateFunction::Sum => format!("sum({argument})"),
         AggregateFunction::Avg => format!("avg({argument})"),
         AggregateFunction::Min => format!("min({argument})"),
@@ -142,11 +215,11 @@ fn split(plan: &Plan) -> (Vec<&Plan>, Option<&Plan>) {
     loop {
         match node {
             Plan::Aggregate { .. } => return (above, Some(node)),
-            Plan::Source { .. } => return (above, None),
             Plan::Filter { input, .. } | Plan::Project { input, .. } | Plan::Tumble { input, .. } => {
                 above.push(node);
                 node = input;
             }
+            _ => return (above, None),
         }
     }
 }
@@ -178,10 +251,20 @@ pub(crate) fn key_columns(plan: &Plan) -> Vec<String> {
 fn window_us(plan: &Plan) -> Option<i64> {
     match plan {
         Plan::Tumble { size_us, .. } => Some(*size_us),
-        Plan::Source { .. } => None,
         Plan::Filter { input, .. } | Plan::Project { input, .. } | Plan::Aggregate { input, .. } => {
             window_us(input)
         }
+        _ => None,
+    }
+}
+
+fn slide_us(plan: &Plan) -> Option<i64> {
+    match plan {
+        Plan::Tumble { slide_us, .. } => *slide_us,
+        Plan::Filter { input, .. } | Plan::Project { input, .. } | Plan::Aggregate { input, .. } => {
+            slide_us(input)
+        }
+        _ => None,
     }
 }
 
@@ -196,10 +279,17 @@ fn shows_window(plan: &Plan) -> bool {
 fn state_bound(definition: &MonitorDefinition) -> String {
     let retention = definition.retention_us();
     let plan = &definition.plan;
+    if !is_simple(plan) {
+        return format!(
+            "one row per group and pane of every aggregate over a stream, every row of a stream that is joined, and \
+             what joins, orders and aggregates above them keep; all for {}",
+            spoken(retention)
+        );
+    }
     let (_, aggregate) = split(plan);
     match (aggregate, window_us(plan)) {
         (Some(_), Some(size)) if shows_window(plan) => {
-            let panes = retention / size + 1;
+            let panes = retention / slide_us(plan).unwrap_or(size) + 1;
             format!(
                 "one row per group and window; windows of {} stay {} after their end: at most {panes} windows at a time",
                 spoken(size),
@@ -221,7 +311,56 @@ fn state_bound(definition: &MonitorDefinition) -> String {
     }
 }
 
+/// Filters and columns over at most one aggregate over one stream: such a view is read from one arrangement.
+fn is_simple(plan: &Plan) -> bool {
+    match plan {
+        Plan::Source { .. } => true,
+        Plan::Filter { input, .. } | Plan::Project { input, .. } | Plan::Tumble { input, .. } => {
+            is_simple(input)
+        }
+        Plan::Aggregate { input, keys, .. } => {
+            !keys.is_empty() && is_simple(input) && split(input).1.is_none()
+        }
+        _ => false,
+    }
+}
+
+/// What a plan with joins and the like is made of, inputs first.
+fn graph_operators(plan: &Plan, lines: &mut Vec<String>) {
+    for input in plan.inputs() {
+        graph_operators(input, lines);
+    }
+    lines.push(match plan {
+        Plan::Source { stream } => format!("read {stream} from the log"),
+        Plan::View { name, .. } => format!("follow the view {name}"),
+        Plan::Filter { .. } => "filter batches of rows".to_string(),
+        Plan::Project { .. } => "compute columns of batches of rows".to_string(),
+        Plan::Tumble { size_us, .. } => format!("assign windows of {}", spoken(*size_us)),
+        Plan::Aggregate { keys, .. } => {
+            format!("combine, exchange and arrange by {} keys", keys.len())
+        }
+        Plan::Join { on, residual, .. } => format!(
+            "arrange both sides by {} keys and join{}",
+            on.len(),
+            if residual.is_some() {
+                ", then filter pairs"
+            } else {
+                ""
+            }
+        ),
+        Plan::Union { inputs } => format!("unite {} inputs", inputs.len()),
+        Plan::Top { .. } => "arrange in order and take the first rows".to_string(),
+        Plan::Window { .. } => "arrange by partition in order and compute window functions".to_string(),
+    });
+}
+
 fn operators(definition: &MonitorDefinition) -> Vec<String> {
+    if !is_simple(&definition.plan) {
+        let mut lines = Vec::new();
+        graph_operators(&definition.plan, &mut lines);
+        lines.push("arrange the result's rows".to_string());
+        return lines;
+    }
     let (above, aggregate) = split(&definition.plan);
     let mut lines = Vec::new();
     let below = match aggregate {
@@ -233,11 +372,11 @@ fn operators(definition: &MonitorDefinition) -> Vec<String> {
     loop {
         nodes.push(node);
         match node {
-            Plan::Source { .. } => break,
             Plan::Filter { input, .. }
             | Plan::Project { input, .. }
             | Plan::Tumble { input, .. }
             | Plan::Aggregate { input, .. } => node = input,
+            _ => break,
         }
     }
     for node in nodes.iter().rev() {
@@ -251,7 +390,7 @@ fn operators(definition: &MonitorDefinition) -> Vec<String> {
             Plan::Filter { .. } => "filter Arrow batches".to_string(),
             Plan::Project { .. } => "compute columns on Arrow batches".to_string(),
             Plan::Tumble { size_us, .. } => format!("assign windows of {}", spoken(*size_us)),
-            Plan::Aggregate { .. } => "aggregate".to_string(),
+            other => node_text(other),
         });
     }
     match aggregate {

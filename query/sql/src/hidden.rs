@@ -76,7 +76,7 @@ impl Hide {
                 [ObjectNamePart::Identifier(identifier)] => identifier,
                 _ => return None,
             },
-            Some(arguments) if function_name(name).as_deref() == Some("tumble") => {
+            Some(arguments) if matches!(function_name(name).as_deref(), Some("tumble" | "hop")) => {
                 match arguments.args.first().and_then(expression) {
                     Some(Expr::Identifier(identifier)) => identifier,
                     _ => return None,

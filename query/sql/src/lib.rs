@@ -31,6 +31,7 @@ mod statement;
 
 use std::collections::BTreeSet;
 
+use arrow::datatypes::SchemaRef;
 use datafusion::sql::sqlparser::ast::{Ident, Query, SelectItem, SetExpr};
 use pyflare_dataflows::{Expr, MonitorDefinition, Plan};
 
@@ -46,6 +47,17 @@ use crate::statement::{Create, Parsed};
 pub struct PlanScope {
     /// The project whose rows the monitor sees; `None` plans a built-in view over all projects.
     pub project: Option<String>,
+    /// The views that it may read: the project's own and the built-in ones.
+    pub views: Vec<ViewColumns>,
+}
+
+/// A view as the planner knows it.
+#[derive(Debug, Clone)]
+pub struct ViewColumns {
+    pub name: String,
+    /// Whether it is built in: then it has the rows of all projects, told apart by its column `project`.
+    pub builtin: bool,
+    pub schema: SchemaRef,
 }
 
 /// A statement of the monitor language, or something else.
@@ -81,7 +93,7 @@ pub fn parse(sql: &str, scope: &PlanScope) -> Result<Statement, SqlError> {
         Parsed::Create(create) => {
             let (name, or_replace, if_not_exists) =
                 (create.name.clone(), create.or_replace, create.if_not_exists);
-            let (definition, _) = define(create, sql, scope.project.as_deref())?;
+            let (definition, _) = define(create, sql, scope)?;
             Ok(Statement::CreateMonitor(CreateMonitor {
                 name,
                 or_replace,
@@ -92,7 +104,7 @@ pub fn parse(sql: &str, scope: &PlanScope) -> Result<Statement, SqlError> {
         Parsed::Drop { name, if_exists } => Ok(Statement::DropMonitor { name, if_exists }),
         Parsed::Show => Ok(Statement::ShowMonitors),
         Parsed::Explain(create) => {
-            let (definition, logical) = define(*create, sql, scope.project.as_deref())?;
+            let (definition, logical) = define(*create, sql, scope)?;
             Ok(Statement::ExplainMonitor(Box::new(Explained::of(
                 definition, logical,
             )?)))
@@ -102,11 +114,15 @@ pub fn parse(sql: &str, scope: &PlanScope) -> Result<Statement, SqlError> {
     })
 }
 
-/// Explains an installed monitor.
-pub fn explain(definition: &MonitorDefinition) -> Result<Explained, SqlError> {
+/// Explains an installed monitor; `views` are those that it may read.
+pub fn explain(definition: &MonitorDefinition, views: &[ViewColumns]) -> Result<Explained, SqlError> {
+    let scope = PlanScope {
+        project: definition.project.clone(),
+        views: views.to_vec(),
+    };
     on_own_stack(|| match statement::parse(&definition.sql)? {
         Parsed::Create(create) => {
-            let (_, logical) = define(create, &definition.sql, definition.project.as_deref())?;
+            let (_, logical) = define(create, &definition.sql, &scope)?;
             Explained::of(definition.clone(), logical)
         }
         _ => Explained::of(definition.clone(), String::new()),
@@ -132,7 +148,7 @@ pub fn builtin_view(file_name: &str, sql: &str) -> Result<MonitorDefinition, Sql
             return Err(refused(format!("the file creates the monitor {}", create.name))
                 .hint("name the file after its monitor"));
         }
-        let (definition, _) = define(create, sql, None)?;
+        let (definition, _) = define(create, sql, &PlanScope::default())?;
         let schema = definition.plan.schema().map_err(lower::not_planned)?;
         let leading = schema.fields().first().map(|field| field.name().as_str());
         let is_key = explain::key_columns(&definition.plan)
@@ -148,18 +164,19 @@ pub fn builtin_view(file_name: &str, sql: &str) -> Result<MonitorDefinition, Sql
 
 fn groups_by_project(plan: &Plan) -> bool {
     match plan {
-        Plan::Source { .. } => false,
         Plan::Filter { input, .. } | Plan::Project { input, .. } | Plan::Tumble { input, .. } => {
             groups_by_project(input)
         }
         Plan::Aggregate { keys, .. } => keys
             .iter()
             .any(|key| key.name == "project" && key.expr == Expr::column("project")),
+        _ => false,
     }
 }
 
 /// Plans and lowers a monitor; gives the logical plan's text along.
-fn define(create: Create, sql: &str, project: Option<&str>) -> Result<(MonitorDefinition, String), SqlError> {
+fn define(create: Create, sql: &str, scope: &PlanScope) -> Result<(MonitorDefinition, String), SqlError> {
+    let project = scope.project.as_deref();
     let Create {
         name,
         options,
@@ -170,7 +187,7 @@ fn define(create: Create, sql: &str, project: Option<&str>) -> Result<(MonitorDe
     clauses::check(&query)?;
     let aliases = given_names(&query);
     hidden::hide(&mut query);
-    let logical = planning::plan(*query)?;
+    let logical = planning::plan(*query, &scope.views)?;
     let plan = lower::lower(&logical, project, &aliases)?;
     let text = logical.display_indent().to_string();
     let definition = MonitorDefinition {
@@ -180,6 +197,7 @@ fn define(create: Create, sql: &str, project: Option<&str>) -> Result<(MonitorDe
         plan,
         options,
     };
+    pyflare_dataflows::check(&definition).map_err(lower::not_planned)?;
     check_round_trip(&definition)?;
     Ok((definition, text))
 }

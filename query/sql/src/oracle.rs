@@ -11,6 +11,8 @@ use std::sync::Arc;
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::{cast, concat_batches, filter_record_batch};
 use arrow::datatypes::DataType;
+use datafusion::catalog::MemorySchemaProvider;
+use datafusion::common::TableReference;
 use datafusion::datasource::MemTable;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -30,12 +32,19 @@ use crate::{hidden, lower};
 ///
 /// Columns have the names and types of the view. Runs on a thread of its own, so it may be called from anywhere.
 pub fn batch(definition: &MonitorDefinition, batches: &[RecordBatch]) -> Result<RecordBatch> {
+    let streams = definition.plan.streams();
+    let tables: Vec<(&str, &[RecordBatch])> = streams.into_iter().map(|stream| (stream, batches)).collect();
+    batch_over(definition, &tables)
+}
+
+/// As [`batch`], over the rows of several relations: streams, and views of the project.
+pub fn batch_over(definition: &MonitorDefinition, tables: &[(&str, &[RecordBatch])]) -> Result<RecordBatch> {
     std::thread::scope(|scope| {
         let run = || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
-            runtime.block_on(run(definition, batches))
+            runtime.block_on(run(definition, tables))
         };
         let thread = std::thread::Builder::new()
             .stack_size(32 * 1024 * 1024)
@@ -48,21 +57,34 @@ fn failed(message: impl ToString) -> DataFusionError {
     DataFusionError::Execution(message.to_string())
 }
 
-async fn run(definition: &MonitorDefinition, batches: &[RecordBatch]) -> Result<RecordBatch> {
-    let stream = definition.plan.stream().to_string();
-    let schema = fields::stream_schema(&stream).ok_or_else(|| failed("no such stream"))?;
-    let mut kept = Vec::with_capacity(batches.len());
-    for batch in batches {
-        kept.push(match &definition.project {
-            Some(project) => of_project(batch, project)?,
-            None => batch.clone(),
-        });
-    }
+async fn run(definition: &MonitorDefinition, tables: &[(&str, &[RecordBatch])]) -> Result<RecordBatch> {
     let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(2));
     for function in aggregate_functions() {
         session.register_udaf(function.as_ref().clone());
     }
-    session.register_table(stream.as_str(), Arc::new(MemTable::try_new(schema, vec![kept])?))?;
+    let catalog = session
+        .catalog("datafusion")
+        .ok_or_else(|| failed("there is no catalog"))?;
+    catalog.register_schema("live", Arc::new(MemorySchemaProvider::new()))?;
+    for (name, batches) in tables {
+        let schema = match (fields::stream_schema(name), batches.first()) {
+            (Some(schema), _) => schema,
+            (None, Some(batch)) => batch.schema(),
+            (None, None) => return Err(failed("a relation without rows has no columns")),
+        };
+        let mut kept = Vec::with_capacity(batches.len());
+        for batch in *batches {
+            kept.push(match (&definition.project, fields::stream_schema(name)) {
+                (Some(project), Some(_)) => of_project(batch, project)?,
+                _ => batch.clone(),
+            });
+        }
+        let table = Arc::new(MemTable::try_new(schema, vec![kept])?);
+        if fields::stream_schema(name).is_none() {
+            session.register_table(TableReference::partial("live", *name), table.clone())?;
+        }
+        session.register_table(*name, table)?;
+    }
     let Parsed::Create(create) = statement::parse(&definition.sql)? else {
         return Err(failed("the definition is not a CREATE MONITOR"));
     };
@@ -127,12 +149,16 @@ impl VisitorMut for Windows {
         else {
             return ControlFlow::Continue(());
         };
-        if function_name(name).as_deref() != Some("tumble") {
-            return ControlFlow::Continue(());
-        }
+        let hops = match function_name(name).as_deref() {
+            Some("tumble") => false,
+            Some("hop") => true,
+            _ => return ControlFlow::Continue(()),
+        };
         let arguments: Vec<Expr> = arguments.args.iter().filter_map(expression).cloned().collect();
-        let [relation, time, size] = arguments.as_slice() else {
-            return ControlFlow::Continue(());
+        let (relation, time, slide, size) = match arguments.as_slice() {
+            [relation, time, size] if !hops => (relation, time, size, size),
+            [relation, time, slide, size] if hops => (relation, time, slide, size),
+            _ => return ControlFlow::Continue(()),
         };
         let from = match relation {
             Expr::Subquery(_) => format!("{relation} AS windowed"),
@@ -141,11 +167,28 @@ impl VisitorMut for Windows {
         let alias = alias
             .as_ref()
             .map_or_else(|| last_word(relation), |alias| alias.name.value.clone());
-        let start = format!("date_bin({size}, {time}, TIMESTAMP '1970-01-01T00:00:00Z')");
-        let sql = format!(
-            "SELECT * FROM (SELECT *, {start} AS window_start, {start} + {size} AS window_end FROM {from} \
-             WHERE {time} IS NOT NULL) AS \"{alias}\""
-        );
+        let start = format!("date_bin({slide}, {time}, TIMESTAMP '1970-01-01T00:00:00Z')");
+        let sql = match hops {
+            false => format!(
+                "SELECT * FROM (SELECT *, {start} AS window_start, {start} + {size} AS window_end FROM {from} \
+                 WHERE {time} IS NOT NULL) AS \"{alias}\""
+            ),
+            // DataFusion does not multiply intervals. A hundred windows are enough for the tests.
+            true => {
+                let slide_us = format!("CAST(date_part('epoch', {slide}) * 1000000 AS BIGINT)");
+                let numbers: Vec<String> = (0..100).map(|hop| format!("({hop})")).collect();
+                let numbers = numbers.join(", ");
+                let hopped = format!(
+                    "CAST(arrow_cast({start}, 'Timestamp(µs, \"UTC\")') AS BIGINT) - hop * {slide_us}"
+                );
+                format!(
+                    "SELECT * EXCLUDE (hop) FROM (SELECT *, window_start + {size} AS window_end FROM \
+                     (SELECT *, arrow_cast({hopped}, 'Timestamp(µs, \"UTC\")') AS window_start FROM {from} \
+                     CROSS JOIN (VALUES {numbers}) AS hops(hop) WHERE {time} IS NOT NULL) \
+                     WHERE window_start + {size} > {time}) AS \"{alias}\""
+                )
+            }
+        };
         match derived(&sql) {
             Ok(subquery) => {
                 *factor = subquery;

@@ -34,17 +34,18 @@ use datafusion::optimizer::{Optimizer, OptimizerConfig, OptimizerRule};
 use datafusion::sql::planner::{ParserOptions, SqlToRel};
 use datafusion::sql::sqlparser::ast::{Query, Statement};
 
+use crate::ViewColumns;
 use crate::budget;
 use crate::catalog::Catalog;
 use crate::error::SqlError;
 
 /// Plans a SELECT; the result is analysed and optimized.
-pub(crate) fn plan(query: Query) -> Result<LogicalPlan, SqlError> {
-    let catalog = Catalog::shared();
+pub(crate) fn plan(query: Query, views: &[ViewColumns]) -> Result<LogicalPlan, SqlError> {
+    let catalog = Catalog::with_views(views);
     let options = catalog.options();
     let mut parser_options = ParserOptions::from(&options.sql_parser);
     parser_options.collect_spans = true;
-    let planned = SqlToRel::new_with_options(catalog, parser_options)
+    let planned = SqlToRel::new_with_options(&catalog, parser_options)
         .sql_statement_to_plan(Statement::Query(Box::new(query)))
         .map_err(|error| SqlError::planning(&error))?;
     budget::check(&planned)?;

@@ -77,11 +77,16 @@ pub(crate) fn parse(sql: &str) -> Result<Parsed, SqlError> {
     while tokens.last().is_some_and(|token| token.token == Token::SemiColon) {
         tokens.pop();
     }
-    cut_emit(&mut tokens)?;
+    let emit_final = cut_emit(&mut tokens)?;
     let mut parser = Parser::new(&dialect)
         .with_recursion_limit(DEEPEST_NESTING)
         .with_tokens_with_locations(tokens);
-    let parsed = statement(&mut parser)?;
+    let mut parsed = statement(&mut parser)?;
+    match &mut parsed {
+        Parsed::Create(create) => create.options.emit_final = emit_final,
+        Parsed::Explain(create) => create.options.emit_final = emit_final,
+        _ => {}
+    }
     let rest = parser.peek_token();
     if rest.token != Token::EOF {
         return Err(SqlError::new(
@@ -189,33 +194,31 @@ pub(crate) fn too_deep() -> SqlError {
     .hint("name intermediate results in a WITH clause")
 }
 
-/// Takes `EMIT CHANGES` off the end; `EMIT FINAL` is refused.
-fn cut_emit(tokens: &mut Vec<TokenWithSpan>) -> Result<(), SqlError> {
+/// Takes `EMIT …` off the end; says whether it was `EMIT FINAL`.
+fn cut_emit(tokens: &mut Vec<TokenWithSpan>) -> Result<bool, SqlError> {
     let Some(at) = tokens.len().checked_sub(2) else {
-        return Ok(());
+        return Ok(false);
     };
     if !is_word(&tokens[at].token, "emit") {
-        return Ok(());
+        return Ok(false);
     }
     let position = Position::start(tokens[at].span);
     let Token::Word(mode) = &tokens[at + 1].token else {
-        return Ok(());
+        return Ok(false);
     };
-    match mode.value.to_ascii_lowercase().as_str() {
-        "changes" => {
-            tokens.truncate(at);
-            Ok(())
+    let emit_final = match mode.value.to_ascii_lowercase().as_str() {
+        "changes" => false,
+        "final" => true,
+        other => {
+            return Err(
+                SqlError::new(SqlErrorKind::Syntax, format!("EMIT {other} does not exist"))
+                    .at(position)
+                    .hint("write EMIT CHANGES, EMIT FINAL or nothing"),
+            );
         }
-        "final" => Err(SqlError::new(SqlErrorKind::Clause, "EMIT FINAL is not maintained yet")
-            .at(position)
-            .hint(
-                "use EMIT CHANGES, the default, and read the windows whose window_end lies further back than the \
-                 monitor's lateness: they change only by rows that came late",
-            )),
-        other => Err(SqlError::new(SqlErrorKind::Syntax, format!("EMIT {other} does not exist"))
-            .at(position)
-            .hint("write EMIT CHANGES or nothing")),
-    }
+    };
+    tokens.truncate(at);
+    Ok(emit_final)
 }
 
 fn is_word(token: &Token, word: &str) -> bool {

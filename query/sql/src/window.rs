@@ -1,4 +1,4 @@
-//! `TUMBLE(relation, time, INTERVAL '…')` in FROM.
+//! `TUMBLE(relation, time, INTERVAL '…')` and `HOP(relation, time, slide, size)` in FROM.
 //!
 //! The planner meets it as a table with arguments and puts a [`Tumble`] node above the relation: all its columns,
 //! then `window_start` and `window_end`. Predicates may be pushed below it unless they speak of the window.
@@ -26,25 +26,35 @@ use crate::options::spoken;
 
 const SHORTEST_US: i64 = 1_000_000;
 const LONGEST_US: i64 = 366 * 86_400 * 1_000_000;
-const USAGE: &str = "write TUMBLE(spans, event_time, INTERVAL '1 minute')";
+const USAGE: &str = "write TUMBLE(spans, event_time, INTERVAL '1 minute'), or HOP(spans, event_time, INTERVAL '1 minute', INTERVAL '5 minutes') for windows of 5 minutes every minute";
+/// Windows that may hold one row.
+const MOST_WINDOWS: i64 = 1_000;
 
-/// The tumbling window as a node of a logical plan.
+/// The windows as a node of a logical plan.
 #[derive(Debug, Clone)]
 pub struct Tumble {
     pub input: Arc<LogicalPlan>,
     /// A timestamp column of the input.
     pub time: Column,
     pub size_us: i64,
+    /// How often a window begins, where that is not at the end of the one before.
+    pub slide_us: Option<i64>,
     schema: DFSchemaRef,
 }
 
 impl Tumble {
-    pub fn new(input: Arc<LogicalPlan>, time: Column, size_us: i64) -> DataFusionResult<Self> {
+    pub fn new(
+        input: Arc<LogicalPlan>,
+        time: Column,
+        size_us: i64,
+        slide_us: Option<i64>,
+    ) -> DataFusionResult<Self> {
         let schema = with_window(input.schema())?;
         Ok(Tumble {
             input,
             time,
             size_us,
+            slide_us,
             schema,
         })
     }
@@ -70,7 +80,9 @@ fn timestamp() -> DataType {
 
 impl PartialEq for Tumble {
     fn eq(&self, other: &Self) -> bool {
-        self.input == other.input && self.time == other.time && self.size_us == other.size_us
+        self.input == other.input
+            && self.time == other.time
+            && (self.size_us, self.slide_us) == (other.size_us, other.slide_us)
     }
 }
 
@@ -81,13 +93,18 @@ impl Hash for Tumble {
         self.input.hash(state);
         self.time.hash(state);
         self.size_us.hash(state);
+        self.slide_us.hash(state);
     }
 }
 
 impl PartialOrd for Tumble {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         match self.input.partial_cmp(&other.input) {
-            Some(Ordering::Equal) => (&self.time, self.size_us).partial_cmp(&(&other.time, other.size_us)),
+            Some(Ordering::Equal) => (&self.time, self.size_us, self.slide_us).partial_cmp(&(
+                &other.time,
+                other.size_us,
+                other.slide_us,
+            )),
             other => other,
         }
     }
@@ -115,7 +132,16 @@ impl UserDefinedLogicalNodeCore for Tumble {
     }
 
     fn fmt_for_explain(&self, out: &mut fmt::Formatter) -> fmt::Result {
-        write!(out, "Tumble: {} every {}", self.time, spoken(self.size_us))
+        match self.slide_us {
+            None => write!(out, "Tumble: {} every {}", self.time, spoken(self.size_us)),
+            Some(slide) => write!(
+                out,
+                "Hop: {} of {} every {}",
+                self.time,
+                spoken(self.size_us),
+                spoken(slide)
+            ),
+        }
     }
 
     fn with_exprs_and_inputs(&self, exprs: Vec<Expr>, inputs: Vec<LogicalPlan>) -> DataFusionResult<Self> {
@@ -127,7 +153,7 @@ impl UserDefinedLogicalNodeCore for Tumble {
             )
             .into());
         };
-        Tumble::new(Arc::new(input), time, self.size_us)
+        Tumble::new(Arc::new(input), time, self.size_us, self.slide_us)
     }
 
     fn necessary_children_exprs(&self, output_columns: &[usize]) -> Option<Vec<Vec<usize>>> {
@@ -163,22 +189,29 @@ impl RelationPlanner for WindowPlanner {
         else {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };
-        if function_name(name).as_deref() != Some("tumble") {
-            return Ok(RelationPlanning::Original(Box::new(relation)));
-        }
+        let function = match function_name(name).as_deref() {
+            Some("tumble") => "TUMBLE",
+            Some("hop") => "HOP",
+            _ => return Ok(RelationPlanning::Original(Box::new(relation))),
+        };
         let position = Position::start(name.span());
         let refused = |message: String| {
             SqlError::new(SqlErrorKind::Window, message)
                 .at(position)
                 .hint(USAGE)
         };
-        let [relation_argument, time_argument, size_argument] = arguments.args.as_slice() else {
-            let found = arguments.args.len();
-            return Err(refused(format!(
-                "TUMBLE takes a relation, a time column and a size, not {found} arguments"
-            ))
-            .into());
-        };
+        let (relation_argument, time_argument, slide_argument, size_argument) =
+            match arguments.args.as_slice() {
+                [relation, time, size] if function == "TUMBLE" => (relation, time, None, size),
+                [relation, time, slide, size] if function == "HOP" => (relation, time, Some(slide), size),
+                other => {
+                    let takes = match function {
+                        "HOP" => "HOP takes a relation, a time column, a slide and a size",
+                        _ => "TUMBLE takes a relation, a time column and a size",
+                    };
+                    return Err(refused(format!("{takes}, not {} arguments", other.len())).into());
+                }
+            };
         let input = match expression(relation_argument) {
             Some(SqlExpr::Identifier(identifier)) => table(vec![identifier.clone()]),
             Some(SqlExpr::CompoundIdentifier(parts)) => table(parts.clone()),
@@ -188,25 +221,30 @@ impl RelationPlanner for WindowPlanner {
                 alias: None,
                 sample: None,
             },
-            _ => return Err(refused("the first argument of TUMBLE is the name of a relation".into()).into()),
+            _ => {
+                return Err(refused(format!(
+                    "the first argument of {function} is the name of a relation"
+                ))
+                .into());
+            }
         };
         let input = context.plan(input)?;
         if [WINDOW_START, WINDOW_END]
             .iter()
             .any(|name| input.schema().has_column_with_unqualified_name(name))
         {
-            return Err(refused("the relation under TUMBLE already has a window".into()).into());
+            return Err(refused(format!("the relation under {function} already has a window")).into());
         }
         let time = expression(time_argument)
-            .ok_or_else(|| refused("the second argument of TUMBLE is a column".into()))?;
+            .ok_or_else(|| refused(format!("the second argument of {function} is a column")))?;
         let time = match context.sql_to_expr(time.clone(), input.schema())? {
             Expr::Column(column) => column,
             _ => {
-                return Err(
-                    refused("the second argument of TUMBLE is a column, not an expression".into())
-                        .hint_instead("compute it in a subquery under TUMBLE")
-                        .into(),
-                );
+                return Err(refused(format!(
+                    "the second argument of {function} is a column, not an expression"
+                ))
+                .hint_instead("compute it in a subquery there")
+                .into());
             }
         };
         let (_, field) = input
@@ -216,16 +254,38 @@ impl RelationPlanner for WindowPlanner {
         if *field.data_type() != timestamp() {
             let found = pyflare_operators::fields::type_name(field.data_type());
             return Err(refused(format!(
-                "{} is {found}, TUMBLE needs a Timestamp(µs, UTC)",
+                "{} is {found}, {function} needs a Timestamp(µs, UTC)",
                 time.name
             ))
             .into());
         }
-        let size = expression(size_argument)
-            .ok_or_else(|| refused("the third argument of TUMBLE is an INTERVAL".into()))?;
-        let size = context.sql_to_expr(size.clone(), &DFSchema::empty())?;
-        let size_us = size_in_us(&size).map_err(refused)?;
-        let node = Tumble::new(Arc::new(input), time, size_us)?;
+        let mut interval = |argument: &FunctionArg| -> DataFusionResult<i64> {
+            let written = expression(argument)
+                .ok_or_else(|| refused(format!("slide and size of {function} are INTERVALs")))?;
+            let value = context.sql_to_expr(written.clone(), &DFSchema::empty())?;
+            Ok(size_in_us(&value).map_err(refused)?)
+        };
+        let size_us = interval(size_argument)?;
+        let slide_us = slide_argument.map(&mut interval).transpose()?;
+        if let Some(slide_us) = slide_us {
+            if slide_us > size_us {
+                let message = "the slide of HOP is longer than its size: rows between windows would be lost";
+                return Err(refused(message.into()).into());
+            }
+            if size_us / slide_us > MOST_WINDOWS {
+                let message = format!(
+                    "a row would be in {} windows, at most {MOST_WINDOWS} are maintained",
+                    size_us / slide_us
+                );
+                return Err(refused(message).into());
+            }
+        }
+        let node = Tumble::new(
+            Arc::new(input),
+            time,
+            size_us,
+            slide_us.filter(|slide| *slide != size_us),
+        )?;
         let plan = LogicalPlan::Extension(Extension { node: Arc::new(node) });
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(
             plan,

@@ -1,13 +1,16 @@
 //! From DataFusion's logical plan to our [`Plan`].
 //!
-//! The shape there is: one stream, filters and computed columns, at most one window, at most one aggregate, filters
-//! and computed columns above it. Everything else is refused with the clause it came from.
+//! Streams and views, filters and computed columns, windows, aggregates, joins (subqueries have become joins by
+//! then), unions, the first rows of an order, window functions: nested in any way. Everything else is refused with
+//! the clause it came from.
 //!
 //! A column is followed by its place: for every node the list of our names stands beside DataFusion's schema, so a
 //! projection that only picks, orders or renames columns needs no node of ours. The filter by project is put in
 //! here, directly above the stream, where no expression of the monitor has seen a row yet.
 
 mod expression;
+mod join;
+mod order;
 mod output;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,11 +19,11 @@ use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::expr::AggregateFunction as LogicalAggregate;
 use datafusion::logical_expr::{self as df, Expr as Logical, ExprSchemable, LogicalPlan};
-use pyflare_dataflows::plan::{Literal, WINDOW_END, WINDOW_START};
+use pyflare_dataflows::plan::{BinaryOp, Branch, Column, Literal, WINDOW_END, WINDOW_START};
 use pyflare_dataflows::{Aggregate, AggregateFunction, Expr, NamedExpr, Plan, PlanError};
 
 use self::expression::Scope;
-use crate::catalog::StreamSource;
+use crate::catalog::{StreamSource, ViewSource};
 use crate::error::{SqlError, SqlErrorKind};
 use crate::statement::check_name;
 use crate::window::Tumble;
@@ -93,8 +96,6 @@ fn cast(expr: Expr, data_type: &DataType) -> Expr {
 struct Relation {
     plan: Plan,
     names: Vec<String>,
-    windowed: bool,
-    aggregated: bool,
 }
 
 struct Lowering<'a> {
@@ -121,6 +122,11 @@ impl Lowering<'_> {
             }
             LogicalPlan::Projection(projection) => self.projection(projection),
             LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
+            LogicalPlan::Join(join) => self.join(join),
+            LogicalPlan::Union(union) => self.union(union),
+            LogicalPlan::Limit(limit) => self.limit(limit),
+            LogicalPlan::Sort(sort) if sort.fetch.is_some() => self.top(plan, 0, None),
+            LogicalPlan::Window(window) => self.window(window),
             LogicalPlan::Extension(extension) => match extension.node.as_any().downcast_ref::<Tumble>() {
                 Some(tumble) => self.tumble(tumble),
                 None => Err(refused(extension.node.name())),
@@ -135,13 +141,23 @@ impl Lowering<'_> {
     }
 
     fn source(&self, scan: &df::TableScan) -> Result<Relation, SqlError> {
-        let Some(source) = scan.source.downcast_ref::<StreamSource>() else {
+        let (mut plan, all_projects) = if let Some(source) = scan.source.downcast_ref::<StreamSource>() {
+            let stream = source.stream.to_string();
+            (Plan::Source { stream }, true)
+        } else if let Some(ViewSource { view }) = scan.source.downcast_ref::<ViewSource>() {
+            let columns = view.schema.fields().iter().map(|field| Column {
+                name: field.name().clone(),
+                data_type: field.data_type().to_string(),
+            });
+            let read = Plan::View {
+                name: view.name.clone(),
+                columns: columns.collect(),
+            };
+            (read, view.builtin)
+        } else {
             return Err(refused("this relation"));
         };
-        let mut plan = Plan::Source {
-            stream: source.stream.to_string(),
-        };
-        if let Some(project) = self.project {
+        if let (Some(project), true) = (self.project, all_projects) {
             let predicate = Expr::column("project").equals(Expr::text(project));
             plan = Plan::Filter {
                 input: Box::new(plan),
@@ -154,16 +170,16 @@ impl Lowering<'_> {
             .iter()
             .map(|field| field.name().clone())
             .collect();
-        Ok(Relation {
-            plan,
-            names,
-            windowed: false,
-            aggregated: false,
-        })
+        Ok(Relation { plan, names })
     }
 
     fn projection(&self, projection: &df::Projection) -> Result<Relation, SqlError> {
         let relation = self.node(&projection.input)?;
+        self.project(projection, relation)
+    }
+
+    /// The projection over its lowered input.
+    fn project(&self, projection: &df::Projection, relation: Relation) -> Result<Relation, SqlError> {
         let scope = Scope {
             schema: projection.input.schema(),
             names: &relation.names,
@@ -181,7 +197,10 @@ impl Lowering<'_> {
             })
             .collect();
         if let Some(names) = bare {
-            return Ok(Relation { names, ..relation });
+            return Ok(Relation {
+                names,
+                plan: relation.plan,
+            });
         }
         let mut taken = BTreeSet::new();
         let mut columns = Vec::with_capacity(lowered.len());
@@ -203,24 +222,11 @@ impl Lowering<'_> {
                 columns,
             },
             names,
-            ..relation
         })
     }
 
     fn tumble(&self, tumble: &Tumble) -> Result<Relation, SqlError> {
         let relation = self.node(&tumble.input)?;
-        if relation.aggregated || relation.windowed {
-            let what = if relation.aggregated {
-                "what is already aggregated"
-            } else {
-                "what is already windowed"
-            };
-            return Err(SqlError::new(
-                SqlErrorKind::Window,
-                format!("TUMBLE over {what} is not maintained yet"),
-            )
-            .hint("put TUMBLE directly around the stream and aggregate once"));
-        }
         let schema = relation.plan.schema().map_err(not_planned)?;
         if [WINDOW_START, WINDOW_END]
             .iter()
@@ -245,39 +251,13 @@ impl Lowering<'_> {
             input: Box::new(relation.plan),
             time,
             size_us: tumble.size_us,
+            slide_us: tumble.slide_us,
         };
-        Ok(Relation {
-            plan,
-            names,
-            windowed: true,
-            aggregated: false,
-        })
+        Ok(Relation { plan, names })
     }
 
     fn aggregate(&self, aggregate: &df::Aggregate) -> Result<Relation, SqlError> {
         let relation = self.node(&aggregate.input)?;
-        if relation.aggregated {
-            let what = if aggregate.aggr_expr.is_empty() {
-                "DISTINCT"
-            } else {
-                "an aggregate"
-            };
-            return Err(SqlError::new(
-                SqlErrorKind::Grouping,
-                format!("{what} over what is already aggregated is not maintained yet"),
-            )
-            .hint("aggregate once, over the stream; combine the groups when you read the view"));
-        }
-        if aggregate.group_expr.is_empty() {
-            return Err(SqlError::new(
-                SqlErrorKind::Grouping,
-                "an aggregate without GROUP BY is not maintained",
-            )
-            .hint(
-                "group by at least one column; for totals per minute: SELECT window_start, count(*) FROM \
-                     TUMBLE(spans, event_time, INTERVAL '1 minute') GROUP BY window_start",
-            ));
-        }
         let schema = aggregate.input.schema();
         let scope = Scope {
             schema,
@@ -302,34 +282,118 @@ impl Lowering<'_> {
                 expr,
             });
         }
-        if keys.iter().all(|key| key.expr.columns().is_empty()) {
+        if !keys.is_empty() && keys.iter().all(|key| key.expr.columns().is_empty()) {
             return Err(
                 SqlError::new(SqlErrorKind::Grouping, "GROUP BY names only constants")
-                    .hint("group by at least one column"),
+                    .hint("group by at least one column, or leave GROUP BY out for one row over everything"),
             );
         }
         let mut aggregates = Vec::with_capacity(aggregate.aggr_expr.len());
+        let mut shown: Vec<NamedExpr> = keys.iter().map(|key| passed(&key.name)).collect();
+        let mut computed = false;
         for (index, expr) in aggregate.aggr_expr.iter().enumerate() {
             let name = unique(format!("aggregate_{}", index + 1), &mut taken);
-            aggregates.push(aggregate_column(name, expr, &scope)?);
+            match truth(expr, &scope)? {
+                None => {
+                    shown.push(passed(&name));
+                    aggregates.push(aggregate_column(name, expr, &scope)?);
+                }
+                Some(truth) => {
+                    computed = true;
+                    let known = unique(format!("{name}_known"), &mut taken);
+                    let decided = unique(format!("{name}_decided"), &mut taken);
+                    shown.push(truth.shown(name, &known, &decided));
+                    aggregates.extend(truth.counts(known, decided));
+                }
+            }
         }
-        let names = keys
-            .iter()
-            .map(|key| &key.name)
-            .chain(aggregates.iter().map(|a| &a.name))
-            .cloned()
-            .collect();
-        let plan = Plan::Aggregate {
+        let names = shown.iter().map(|column| column.name.clone()).collect();
+        let mut plan = Plan::Aggregate {
             input: Box::new(relation.plan),
             keys,
             aggregates,
         };
-        Ok(Relation {
-            plan,
-            names,
-            windowed: relation.windowed,
-            aggregated: true,
-        })
+        if computed {
+            plan = Plan::Project {
+                input: Box::new(plan),
+                columns: shown,
+            };
+        }
+        Ok(Relation { plan, names })
+    }
+}
+
+fn passed(name: &str) -> NamedExpr {
+    NamedExpr {
+        name: name.to_string(),
+        expr: Expr::column(name),
+    }
+}
+
+/// `bool_and(x)` and `bool_or(x)`: how often x is known, and how often it decides.
+struct Truth {
+    all: bool,
+    argument: Expr,
+    filter: Option<Expr>,
+}
+
+fn truth(expr: &Logical, scope: &Scope<'_>) -> Result<Option<Truth>, SqlError> {
+    let function = match expr {
+        Logical::Alias(alias) => return truth(&alias.expr, scope),
+        Logical::AggregateFunction(function) => function,
+        _ => return Ok(None),
+    };
+    let all = match function.func.name() {
+        "bool_and" => true,
+        "bool_or" => false,
+        _ => return Ok(None),
+    };
+    let (Some(argument), filter) = (function.params.args.first(), &function.params.filter) else {
+        return Ok(None);
+    };
+    Ok(Some(Truth {
+        all,
+        argument: scope.lower(argument)?,
+        filter: filter.as_deref().map(|filter| scope.lower(filter)).transpose()?,
+    }))
+}
+
+impl Truth {
+    /// The count of known values, and that of values that decide: one false for all, one true for any.
+    fn counts(self, known: String, decided: String) -> [Aggregate; 2] {
+        let argument = Box::new(self.argument.clone());
+        let decides = match self.all {
+            true => Expr::IsFalse(argument),
+            false => Expr::IsTrue(argument),
+        };
+        let decides = match &self.filter {
+            Some(filter) => filter.clone().and(decides),
+            None => decides,
+        };
+        let count = |name: String, argument: Option<Expr>, filter: Option<Expr>| Aggregate {
+            name,
+            function: AggregateFunction::Count,
+            argument,
+            filter,
+        };
+        [
+            count(known, Some(self.argument), self.filter),
+            count(decided, None, Some(decides)),
+        ]
+    }
+
+    fn shown(&self, name: String, known: &str, decided: &str) -> NamedExpr {
+        let zero = || Expr::Literal(Literal::Int64(0));
+        let op = if self.all { BinaryOp::Eq } else { BinaryOp::Gt };
+        let expr = Expr::Case {
+            operand: None,
+            branches: vec![Branch {
+                when: Expr::column(known).binary(BinaryOp::Gt, zero()),
+                then: Expr::column(decided).binary(op, zero()),
+            }],
+            otherwise: None,
+        };
+        NamedExpr { name, expr }
     }
 }
 
@@ -344,17 +408,13 @@ fn unique(wished: String, taken: &mut BTreeSet<String>) -> String {
 
 fn refused(what: &str) -> SqlError {
     SqlError::new(SqlErrorKind::Clause, format!("{what} cannot be maintained yet"))
-        .hint("a monitor filters, computes columns and aggregates over one stream")
+        .hint("a monitor filters, computes columns, aggregates, joins and unites streams and views")
 }
 
 /// The words of SQL for a node that is not lowered.
 fn clause_of(plan: &LogicalPlan) -> &'static str {
     match plan {
-        LogicalPlan::Join(_) => "a join or a subquery outside FROM",
-        LogicalPlan::Union(_) => "UNION",
-        LogicalPlan::Window(_) => "a window function",
-        LogicalPlan::Sort(_) => "ORDER BY",
-        LogicalPlan::Limit(_) => "LIMIT",
+        LogicalPlan::Sort(_) => "ORDER BY without LIMIT",
         LogicalPlan::Unnest(_) => "unnest",
         LogicalPlan::Values(_) => "VALUES",
         LogicalPlan::Subquery(_) => "a subquery in an expression",
@@ -376,8 +436,8 @@ fn aggregate_column(name: String, expr: &Logical, scope: &Scope<'_>) -> Result<A
         }
     };
     let refused = |message: String| SqlError::new(SqlErrorKind::Aggregate, message);
-    // min(DISTINCT x) is min(x); the other forms were refused where they were written.
-    if params.distinct && !matches!(func.name(), "min" | "max") {
+    // min(DISTINCT x) is min(x).
+    if params.distinct && !matches!(func.name(), "min" | "max" | "count") {
         return Err(refused(format!(
             "{}(DISTINCT …) is not maintained yet",
             func.name()
@@ -395,6 +455,8 @@ fn aggregate_column(name: String, expr: &Logical, scope: &Scope<'_>) -> Result<A
         .transpose()?;
     let descending = params.order_by.first().is_some_and(|order| !order.asc);
     let function = match func.name() {
+        "count" if params.distinct => AggregateFunction::CountDistinct,
+        "approx_distinct" => AggregateFunction::CountDistinct,
         "count" => AggregateFunction::Count,
         "sum" => AggregateFunction::Sum,
         "avg" => AggregateFunction::Avg,
@@ -543,6 +605,6 @@ fn rename(plan: &mut Plan, renamed: &BTreeMap<String, String>) -> bool {
             }
             true
         }
-        Plan::Source { .. } | Plan::Project { .. } | Plan::Tumble { .. } => false,
+        _ => false,
     }
 }

@@ -82,6 +82,7 @@ fn define(select: &str) -> MonitorDefinition {
         &sql,
         &PlanScope {
             project: Some("a".into()),
+            ..PlanScope::default()
         },
     )
     .unwrap()

@@ -115,6 +115,7 @@ fn check(sql: &str) -> Result<Option<SqlErrorKind>, String> {
     let shown: String = sql.chars().take(300).collect();
     let scope = PlanScope {
         project: Some("shop".into()),
+        ..PlanScope::default()
     };
     let started = Instant::now();
     let found = parse(sql, &scope);

@@ -8,6 +8,7 @@ use pyflare_sql::{PlanScope, Statement, builtin_view, explain, parse};
 fn scope() -> PlanScope {
     PlanScope {
         project: Some("shop".into()),
+        ..PlanScope::default()
     }
 }
 
@@ -20,7 +21,7 @@ fn define(select: &str) -> MonitorDefinition {
 }
 
 fn plan_text(select: &str) -> String {
-    explain(&define(select)).unwrap().plan
+    explain(&define(select), &[]).unwrap().plan
 }
 
 fn columns(definition: &MonitorDefinition) -> Vec<String> {
@@ -76,7 +77,7 @@ fn the_built_in_views_plan_and_have_the_promised_columns() {
         assert_eq!(columns(&definition), all, "{name}");
         assert_eq!(definition.project, None);
         assert_eq!(definition.retention_us(), 6 * 3_600 * 1_000_000);
-        let explained = explain(&definition).unwrap();
+        let explained = explain(&definition, &[]).unwrap();
         assert_eq!(
             explained.key,
             ["project", "service_name", "model", "window_start", "window_end"],
@@ -88,7 +89,7 @@ fn the_built_in_views_plan_and_have_the_promised_columns() {
 #[test]
 fn requests_becomes_one_aggregate_over_one_window() {
     let (_, sql) = FILES.iter().find(|(name, _)| *name == "requests").unwrap();
-    let explained = explain(&builtin_view("requests.sql", sql).unwrap()).unwrap();
+    let explained = explain(&builtin_view("requests.sql", sql).unwrap(), &[]).unwrap();
     let nodes: Vec<&str> = explained
         .plan
         .lines()
@@ -309,6 +310,7 @@ fn the_same_meaning_has_one_fingerprint_and_another_project_another() {
         sql,
         &PlanScope {
             project: Some("other".into()),
+            ..PlanScope::default()
         },
     )
     .unwrap() else {
@@ -321,13 +323,14 @@ fn the_same_meaning_has_one_fingerprint_and_another_project_another() {
 fn a_project_s_name_is_a_constant_whatever_it_contains() {
     let hostile = PlanScope {
         project: Some("x' OR 'a' = 'a".into()),
+        ..PlanScope::default()
     };
     let Statement::CreateMonitor(create) =
         parse("CREATE MONITOR m AS SELECT name FROM spans", &hostile).unwrap()
     else {
         panic!()
     };
-    let text = explain(&create.definition).unwrap().plan;
+    let text = explain(&create.definition, &[]).unwrap().plan;
     assert!(text.contains("(project = 'x'' OR ''a'' = ''a')"), "{text}");
 }
 

@@ -7,6 +7,7 @@ fn refusal(sql: &str) -> SqlError {
         sql,
         &PlanScope {
             project: Some("shop".into()),
+            ..PlanScope::default()
         },
     ) {
         Err(error) => error,
@@ -49,72 +50,82 @@ fn clauses_that_cannot_be_maintained() {
             "ORDER BY",
             "name",
         ),
-        ("SELECT name FROM spans LIMIT 3", "PF-4006", "LIMIT", "3"),
+        (
+            "SELECT name FROM spans LIMIT 3",
+            "PF-4006",
+            "LIMIT without ORDER BY",
+            "SELECT",
+        ),
         (
             "SELECT name FROM spans FETCH FIRST 3 ROWS ONLY",
             "PF-4006",
-            "FETCH",
+            "LIMIT without ORDER BY",
             "",
         ),
         (
-            "SELECT a.name FROM spans a JOIN logs b ON a.trace_id = b.trace_id",
+            "SELECT name FROM spans ORDER BY name LIMIT 1000000",
             "PF-4006",
-            "JOIN",
+            "at most 100000 rows",
             "",
         ),
-        ("SELECT a.name FROM spans a, logs b", "PF-4006", "join", "logs b"),
+        (
+            "SELECT a.name FROM spans a, logs b",
+            "PF-4006",
+            "every row with every row",
+            "",
+        ),
         (
             "SELECT a.name FROM (spans a CROSS JOIN logs b)",
             "PF-4006",
-            "JOIN",
+            "every row with every row",
             "",
         ),
         (
-            "SELECT name FROM spans UNION ALL SELECT name FROM spans",
+            "SELECT a.name FROM spans a JOIN spans b ON a.duration_ns < b.duration_ns",
             "PF-4006",
-            "UNION",
+            "every row with every row",
             "",
         ),
         (
-            "SELECT name FROM spans EXCEPT SELECT name FROM spans",
+            "SELECT name FROM spans EXCEPT ALL SELECT name FROM spans",
             "PF-4006",
-            "EXCEPT",
+            "EXCEPT ALL",
             "",
         ),
         (
-            "SELECT name FROM spans INTERSECT SELECT name FROM spans",
+            "SELECT name FROM spans INTERSECT ALL SELECT name FROM spans",
             "PF-4006",
-            "INTERSECT",
+            "INTERSECT ALL",
             "",
         ),
         (
             "SELECT name, row_number() OVER (PARTITION BY model) AS r FROM spans",
             "PF-4006",
-            "window function",
-            "row_number",
-        ),
-        (
-            "SELECT name, sum(duration_ns) OVER () AS r FROM spans",
-            "PF-4006",
-            "window function",
-            "sum",
-        ),
-        (
-            "SELECT name FROM spans WHERE trace_id IN (SELECT trace_id FROM logs)",
-            "PF-4006",
-            "IN (SELECT",
+            "order of arrival",
             "",
         ),
         (
-            "SELECT name FROM spans WHERE EXISTS (SELECT 1 FROM logs)",
+            "SELECT name, sum(duration_ns) OVER (ORDER BY name) AS r FROM spans",
             "PF-4006",
-            "EXISTS",
+            "ORDER BY",
             "",
         ),
         (
-            "SELECT name FROM spans WHERE duration_ns > (SELECT 1 FROM logs)",
+            "SELECT name FROM spans WHERE status = 'ok' OR trace_id IN (SELECT trace_id FROM logs)",
             "PF-4006",
-            "scalar subquery",
+            "inside another condition",
+            "",
+        ),
+        (
+            "SELECT s.name FROM spans s WHERE s.name NOT IN (SELECT l.body FROM logs l WHERE l.trace_id = s.trace_id)",
+            "PF-4006",
+            "NOT IN",
+            "",
+        ),
+        (
+            "SELECT name FROM spans WHERE duration_ns > (SELECT duration_ns FROM spans)",
+            "PF-4006",
+            "must have one row",
             "",
         ),
         (
@@ -148,12 +159,6 @@ fn clauses_that_cannot_be_maintained() {
             "",
         ),
         (
-            "SELECT count(*) AS n FROM HOP(spans, event_time, INTERVAL '1 minute', INTERVAL '5 minutes')",
-            "PF-4006",
-            "HOP",
-            "HOP",
-        ),
-        (
             "SELECT count(*) AS n FROM SESSION(spans, event_time, INTERVAL '1 minute')",
             "PF-4006",
             "SESSION",
@@ -162,7 +167,7 @@ fn clauses_that_cannot_be_maintained() {
         (
             "SELECT name FROM spans, UNNEST(finish_reason)",
             "PF-4006",
-            "join",
+            "UNNEST",
             "",
         ),
         (
@@ -184,7 +189,12 @@ fn clauses_that_cannot_be_maintained() {
             "SIMILAR TO",
             "",
         ),
-        ("SELECT name FROM live.requests", "PF-4006", "is a view", ""),
+        (
+            "SELECT name FROM live.requests",
+            "PF-4005",
+            "no stream or view",
+            "",
+        ),
         ("SELECT name FROM history.spans", "PF-4006", "history", ""),
         ("SELECT name FROM spans WHERE false", "PF-4006", "empty", ""),
         (
@@ -193,12 +203,12 @@ fn clauses_that_cannot_be_maintained() {
             "RECURSIVE",
             "",
         ),
-        ("SELECT name FROM spans QUALIFY true", "PF-4006", "QUALIFY", ""),
+        ("SELECT name FROM spans EMIT FINAL", "PF-4009", "EMIT FINAL", ""),
         (
-            "SELECT name FROM spans EMIT FINAL",
-            "PF-4006",
+            "SELECT model, count(*) AS n FROM TUMBLE(spans, event_time, INTERVAL '1 minute') GROUP BY model EMIT FINAL",
+            "PF-4009",
             "EMIT FINAL",
-            "EMIT",
+            "",
         ),
         ("SELECT name INTO other FROM spans", "PF-4006", "INTO", ""),
     ]);
@@ -238,29 +248,10 @@ fn what_is_not_decided_by_the_row() {
 #[test]
 fn aggregates_and_groups() {
     check(&[
-        ("SELECT count(*) AS n FROM spans", "PF-4010", "GROUP BY", ""),
-        (
-            "SELECT 1 AS one FROM spans HAVING count(*) > 1",
-            "PF-4010",
-            "GROUP BY",
-            "",
-        ),
         (
             "SELECT count(*) AS n FROM spans GROUP BY 'x'",
             "PF-4010",
             "constants",
-            "",
-        ),
-        (
-            "SELECT n, count(*) AS c FROM (SELECT model, count(*) AS n FROM spans GROUP BY model) GROUP BY n",
-            "PF-4010",
-            "already aggregated",
-            "",
-        ),
-        (
-            "SELECT DISTINCT n FROM (SELECT model, count(*) AS n FROM spans GROUP BY model)",
-            "PF-4010",
-            "DISTINCT",
             "",
         ),
         (
@@ -280,18 +271,6 @@ fn aggregates_and_groups() {
             "PF-4009",
             "percentile_cont",
             "percentile_cont",
-        ),
-        (
-            "SELECT model, count(DISTINCT name) AS n FROM spans GROUP BY model",
-            "PF-4009",
-            "DISTINCT",
-            "count",
-        ),
-        (
-            "SELECT model, approx_distinct(name) AS n FROM spans GROUP BY model",
-            "PF-4009",
-            "approx_distinct",
-            "approx_distinct",
         ),
         (
             "SELECT model, sum(name) AS n FROM spans GROUP BY model",
@@ -342,6 +321,9 @@ fn windows_that_are_none() {
         "TUMBLE(spans, event_time + INTERVAL '1 hour', INTERVAL '1 minute')",
         "TUMBLE('spans', event_time, INTERVAL '1 minute')",
         "TUMBLE((SELECT event_time, 1 AS window_end FROM spans), event_time, INTERVAL '1 minute')",
+        "HOP(spans, event_time, INTERVAL '1 minute')",
+        "HOP(spans, event_time, INTERVAL '2 minutes', INTERVAL '1 minute')",
+        "HOP(spans, event_time, INTERVAL '1 second', INTERVAL '1 day')",
     ];
     for relation in cases {
         let error = refusal(&format!(

@@ -48,6 +48,7 @@ fn run(expectation: &str, block: &[&str], place: &str) {
         &sql,
         &PlanScope {
             project: Some("default".into()),
+            ..PlanScope::default()
         },
     );
     match expectation.split_once(' ').unwrap_or((expectation, "")) {

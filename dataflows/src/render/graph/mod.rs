@@ -1,0 +1,397 @@
+//! What a view computes above its leaves: joins, unions, aggregates of aggregates, the first rows of a partition.
+//!
+//! A [`Graph`] is compiled once for all workers; [`running::RunningGraph`] is its dataflow on one worker. Between
+//! operators a row is its columns in memcmp-ordered bytes ([`rows`]), so that keys compare as values do, and two rows
+//! side by side are the two byte strings one behind the other. What a graph keeps is derived from its inputs: leaves
+//! and other views, whose changes of a tick it is given when they are complete.
+
+pub(crate) mod group;
+pub(crate) mod rows;
+pub(crate) mod running;
+
+mod operators;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::physical_expr::PhysicalExpr;
+use pyflare_operators::aggregate::Accumulator;
+
+use self::group::Choice;
+use super::cells::{Cells, Outputs};
+use super::leaf::{Leaf, nullable};
+use super::pipeline::{Pipeline, batch_of};
+use crate::plan::{Expr, JoinKind, Plan, PlanError, Windowing, compile};
+
+/// Where rows of a graph come from.
+pub(crate) enum Input {
+    /// The leaf of that number.
+    Leaf(usize),
+    /// The view of that name, in the order of the definition.
+    View(String),
+}
+
+/// The operators above a view's leaves.
+pub(crate) struct Graph {
+    pub inputs: Vec<Input>,
+    pub input_schemas: Vec<SchemaRef>,
+    pub root: Node,
+}
+
+impl Graph {
+    /// Whether all rows between operators can be encoded.
+    pub fn check(&self) -> Result<(), PlanError> {
+        self.root.check()
+    }
+}
+
+impl Node {
+    fn check(&self) -> Result<(), PlanError> {
+        rows::Codec::new(&self.schema)?;
+        match &self.operator {
+            Operator::Input(_) => Ok(()),
+            Operator::Map(below, _)
+            | Operator::Fold(below, _)
+            | Operator::Default(below, _)
+            | Operator::Group(below, _) => below.check(),
+            Operator::Join(join) => {
+                rows::Codec::new(&join.both)?;
+                join.left.check()?;
+                join.right.check()
+            }
+            Operator::Union(inputs) => inputs.iter().try_for_each(Node::check),
+        }
+    }
+}
+
+/// An operator with the columns it gives.
+pub(crate) struct Node {
+    pub operator: Operator,
+    pub schema: SchemaRef,
+}
+
+pub(crate) enum Operator {
+    Input(usize),
+    Map(Box<Node>, Arc<Pipeline>),
+    Fold(Box<Node>, Arc<Fold>),
+    /// This one row where the input, which has at most one, is empty.
+    Default(Box<Node>, RecordBatch),
+    Join(Box<Join>),
+    Union(Vec<Node>),
+    /// Rows chosen or extended partition by partition.
+    Group(Box<Node>, Arc<Choice>),
+}
+
+/// An aggregate over rows that are themselves maintained.
+pub(crate) struct Fold {
+    pub keys: usize,
+    pub key_types: Vec<DataType>,
+    /// Keys, then what the cells read.
+    pub expressions: Vec<Arc<dyn PhysicalExpr>>,
+    pub cells: Cells,
+    pub outputs: Outputs,
+    pub schema: SchemaRef,
+}
+
+pub(crate) struct Join {
+    pub kind: JoinKind,
+    pub left: Node,
+    pub right: Node,
+    pub left_keys: Vec<Arc<dyn PhysicalExpr>>,
+    pub right_keys: Vec<Arc<dyn PhysicalExpr>>,
+    pub key_types: Vec<DataType>,
+    pub nulls_equal: bool,
+    /// Both sides' columns.
+    pub both: SchemaRef,
+    pub residual: Option<Arc<Pipeline>>,
+    /// From both sides' columns to those of one.
+    pub to_left: Arc<Pipeline>,
+    pub to_right: Arc<Pipeline>,
+}
+
+/// Compiles what lies above the leaves; `leaf` gives the number of the leaf for a plan.
+pub(crate) struct Compiler<'a> {
+    pub leaf: &'a mut dyn FnMut(&Plan) -> Result<(usize, SchemaRef), PlanError>,
+    pub inputs: Vec<Input>,
+    pub input_schemas: Vec<SchemaRef>,
+}
+
+impl Compiler<'_> {
+    pub fn graph(mut self, plan: &Plan) -> Result<Graph, PlanError> {
+        let root = self.node(plan)?;
+        Ok(Graph {
+            inputs: self.inputs,
+            input_schemas: self.input_schemas,
+            root,
+        })
+    }
+
+    fn node(&mut self, plan: &Plan) -> Result<Node, PlanError> {
+        if Leaf::is_leaf(plan) {
+            return self.leaf_node(plan);
+        }
+        match plan {
+            Plan::Aggregate { keys, .. } if keys.is_empty() => {
+                let node = match Leaf::is_total(plan) {
+                    true => self.leaf_node(plan)?,
+                    false => self.fold(plan)?,
+                };
+                let row = empty_row(plan)?;
+                Ok(Node {
+                    schema: Arc::clone(&node.schema),
+                    operator: Operator::Default(Box::new(node), row),
+                })
+            }
+            Plan::Aggregate { .. } => self.fold(plan),
+            Plan::Filter { input, .. } | Plan::Project { input, .. } | Plan::Tumble { input, .. } => {
+                let node = self.node(input)?;
+                // Consecutive ones are one operator.
+                let (below, mut pipeline) = match node.operator {
+                    Operator::Map(below, pipeline) => match Arc::try_unwrap(pipeline) {
+                        Ok(pipeline) => (below, pipeline),
+                        Err(_) => unreachable!("invariant: nobody else has it yet"),
+                    },
+                    operator => {
+                        let schema = Arc::clone(&node.schema);
+                        let below = Box::new(Node {
+                            operator,
+                            schema: node.schema,
+                        });
+                        (below, Pipeline::over(schema))
+                    }
+                };
+                pipeline.push(plan, &names(plan.schema()?.as_ref()))?;
+                Ok(Node {
+                    schema: nullable(pipeline.schema()),
+                    operator: Operator::Map(below, Arc::new(pipeline)),
+                })
+            }
+            Plan::Join { .. } => self.join(plan),
+            Plan::Union { inputs } => {
+                let nodes = inputs
+                    .iter()
+                    .map(|input| self.node(input))
+                    .collect::<Result<Vec<_>, _>>()?;
+                Ok(Node {
+                    schema: nullable(&plan.schema()?),
+                    operator: Operator::Union(nodes),
+                })
+            }
+            Plan::Top {
+                input,
+                partition,
+                order,
+                skip,
+                fetch,
+            } => {
+                let node = self.node(input)?;
+                let choice = Choice::top(partition, order, *skip, *fetch, &node.schema)?;
+                Ok(Node {
+                    schema: Arc::clone(&node.schema),
+                    operator: Operator::Group(Box::new(node), Arc::new(choice)),
+                })
+            }
+            Plan::Window {
+                input,
+                partition,
+                order,
+                functions,
+            } => {
+                let node = self.node(input)?;
+                let windowing = Windowing::compile(partition, order, functions, &node.schema)?;
+                let choice = Choice::windows(partition, order, windowing, &node.schema)?;
+                Ok(Node {
+                    schema: nullable(choice.schema()),
+                    operator: Operator::Group(Box::new(node), Arc::new(choice)),
+                })
+            }
+            Plan::View { name, .. } => {
+                let known = |input: &Input| matches!(input, Input::View(view) if view == name);
+                let index = match self.inputs.iter().position(known) {
+                    Some(index) => index,
+                    None => self.add_input(Input::View(name.clone()), nullable(&plan.schema()?)),
+                };
+                Ok(self.input(index))
+            }
+            Plan::Source { .. } => self.leaf_node(plan),
+        }
+    }
+
+    fn leaf_node(&mut self, plan: &Plan) -> Result<Node, PlanError> {
+        let (number, schema) = (self.leaf)(plan)?;
+        let known = |input: &Input| matches!(input, Input::Leaf(leaf) if *leaf == number);
+        let index = match self.inputs.iter().position(known) {
+            Some(index) => index,
+            None => self.add_input(Input::Leaf(number), schema),
+        };
+        Ok(self.input(index))
+    }
+
+    fn add_input(&mut self, input: Input, schema: SchemaRef) -> usize {
+        self.inputs.push(input);
+        self.input_schemas.push(schema);
+        self.inputs.len() - 1
+    }
+
+    fn input(&self, index: usize) -> Node {
+        Node {
+            operator: Operator::Input(index),
+            schema: Arc::clone(&self.input_schemas[index]),
+        }
+    }
+
+    fn fold(&mut self, plan: &Plan) -> Result<Node, PlanError> {
+        let Plan::Aggregate {
+            input,
+            keys,
+            aggregates,
+        } = plan
+        else {
+            unreachable!("invariant: called for aggregates");
+        };
+        let node = self.node(input)?;
+        let written: Vec<&Expr> = keys.iter().map(|key| &key.expr).collect();
+        let (mut expressions, key_types) = compiled(written, &node.schema)?;
+        let mut cells = Cells::default();
+        let outputs = cells.add(aggregates, &node.schema)?;
+        expressions.extend(cells.expressions());
+        let mut fields: Vec<Field> = keys
+            .iter()
+            .zip(&key_types)
+            .map(|(key, data_type)| Field::new(&key.name, data_type.clone(), true))
+            .collect();
+        fields.extend(outputs.fields().map(|field| field.with_nullable(true)));
+        let schema = Arc::new(Schema::new(fields));
+        let fold = Fold {
+            keys: keys.len(),
+            key_types,
+            expressions,
+            cells,
+            outputs,
+            schema: Arc::clone(&schema),
+        };
+        Ok(Node {
+            operator: Operator::Fold(Box::new(node), Arc::new(fold)),
+            schema,
+        })
+    }
+
+    fn join(&mut self, plan: &Plan) -> Result<Node, PlanError> {
+        let Plan::Join {
+            kind,
+            left,
+            right,
+            on,
+            residual,
+            nulls_equal,
+        } = plan
+        else {
+            unreachable!("invariant: called for joins");
+        };
+        let (left, right) = (self.node(left)?, self.node(right)?);
+        let (left_keys, key_types) = compiled(on.iter().map(|key| &key.left).collect(), &left.schema)?;
+        let (right_keys, right_types) = compiled(on.iter().map(|key| &key.right).collect(), &right.schema)?;
+        if key_types != right_types {
+            return Err(PlanError::Unsupported {
+                detail: "a join of keys of different types".into(),
+            });
+        }
+        if *kind == JoinKind::NullAwareAnti && (on.len() != 1 || residual.is_some()) {
+            return Err(PlanError::Unsupported {
+                detail: "NOT IN with further conditions that may be NULL".into(),
+            });
+        }
+        let fields = left.schema.fields().iter().chain(right.schema.fields());
+        let both = Arc::new(Schema::new(fields.cloned().collect::<Vec<_>>()));
+        let side = |schema: &SchemaRef| -> Result<Arc<Pipeline>, PlanError> {
+            let columns = schema.fields().iter().map(|field| crate::plan::NamedExpr {
+                name: field.name().clone(),
+                expr: Expr::Column(field.name().clone()),
+            });
+            let project = Plan::Project {
+                input: Box::new(Plan::Union { inputs: Vec::new() }),
+                columns: columns.collect(),
+            };
+            let mut pipeline = Pipeline::over(Arc::clone(&both));
+            pipeline.push(&project, &names(schema))?;
+            Ok(Arc::new(pipeline))
+        };
+        let residual = match residual {
+            Some(predicate) => {
+                let filter = Plan::Filter {
+                    input: Box::new(Plan::Union { inputs: Vec::new() }),
+                    predicate: predicate.clone(),
+                };
+                let mut pipeline = Pipeline::over(Arc::clone(&both));
+                pipeline.push(&filter, &names(&both))?;
+                Some(Arc::new(pipeline))
+            }
+            None => None,
+        };
+        let schema = match kind.shows_right() {
+            true => Arc::clone(&both),
+            false => Arc::clone(&left.schema),
+        };
+        let join = Join {
+            kind: *kind,
+            to_left: side(&left.schema)?,
+            to_right: side(&right.schema)?,
+            left,
+            right,
+            left_keys,
+            right_keys,
+            key_types,
+            nulls_equal: *nulls_equal,
+            both,
+            residual,
+        };
+        Ok(Node {
+            operator: Operator::Join(Box::new(join)),
+            schema,
+        })
+    }
+}
+
+fn names(schema: &Schema) -> BTreeSet<String> {
+    schema.fields().iter().map(|field| field.name().clone()).collect()
+}
+
+/// Expressions over rows of `schema`, with their types.
+fn compiled(
+    written: Vec<&Expr>,
+    schema: &Schema,
+) -> Result<(Vec<Arc<dyn PhysicalExpr>>, Vec<DataType>), PlanError> {
+    let mut expressions = Vec::with_capacity(written.len());
+    let mut types = Vec::with_capacity(written.len());
+    for expr in written {
+        let expression = compile(expr, schema)?;
+        let data_type = expression
+            .data_type(schema)
+            .map_err(|error| PlanError::Expression {
+                expression: expr.to_string(),
+                detail: error.to_string(),
+            })?;
+        types.push(data_type);
+        expressions.push(expression);
+    }
+    Ok((expressions, types))
+}
+
+/// What an aggregate without keys gives over no rows.
+fn empty_row(plan: &Plan) -> Result<RecordBatch, PlanError> {
+    let Plan::Aggregate {
+        input, aggregates, ..
+    } = plan
+    else {
+        unreachable!("invariant: called for aggregates");
+    };
+    let mut cells = Cells::default();
+    let outputs = cells.add(aggregates, input.schema()?.as_ref())?;
+    let zero = Accumulator::zero(&cells.kinds);
+    let columns = outputs.read(&cells.kinds, &[&zero], &mut Vec::new());
+    let fields = outputs.fields().map(|field| field.with_nullable(true));
+    let schema: SchemaRef = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    Ok(batch_of(&schema, columns, 1))
+}

@@ -1,0 +1,212 @@
+//! A graph as a dataflow on one worker.
+//!
+//! Its time is finer than the tick: what a tick takes back because panes end comes first, at the even moment, and
+//! all else after it, at the odd one; so the two are told apart in the result too, and stores can ignore the former.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use differential_dataflow::input::{Input as _, InputSession};
+use differential_dataflow::operators::arrange::TraceAgent;
+use differential_dataflow::trace::TraceReader;
+use differential_dataflow::trace::cursor::{Cursor, cursor_list};
+use differential_dataflow::trace::implementations::ord_neu::OrdKeySpine;
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::channels::pact::Pipeline as OnThisWorker;
+use timely::dataflow::operators::generic::operator::Operator as _;
+use timely::dataflow::operators::probe::{Handle as ProbeHandle, Probe};
+use timely::progress::frontier::{Antichain, AntichainRef};
+use timely::worker::Worker;
+
+use super::Graph;
+use super::operators::Building;
+use super::rows::{Codec, Errors, Row, Rows};
+use crate::plan::PlanError;
+use crate::render::left_out::RowErrors;
+use crate::time::Tick;
+
+/// A row of the result, when it changed, and by how much.
+type Reported = (Row, Moment, i64);
+/// `2 · tick` for expiry, `2 · tick + 1` for the rest.
+type Moment = u64;
+
+fn expiry_of(tick: Tick) -> Moment {
+    tick * 2
+}
+
+fn rest_of(tick: Tick) -> Moment {
+    tick * 2 + 1
+}
+
+type RowTrace = TraceAgent<OrdKeySpine<Row, Tick, i64>>;
+
+/// One view's graph on one worker. Between ticks nothing is in flight.
+pub(crate) struct RunningGraph {
+    inputs: Vec<InputSession<Tick, Row, i64>>,
+    encoders: Vec<Codec>,
+    result: RowTrace,
+    decoder: Codec,
+    changes: Rc<RefCell<Vec<Reported>>>,
+    errors: Errors,
+    probe: ProbeHandle<Tick>,
+}
+
+impl RunningGraph {
+    /// Builds the dataflow; its inputs stand at `start`. Every worker must do this in the same order.
+    pub fn build(
+        worker: &mut Worker,
+        name: &str,
+        graph: &Graph,
+        start: Tick,
+    ) -> Result<RunningGraph, PlanError> {
+        let encoders = graph
+            .input_schemas
+            .iter()
+            .map(Codec::new)
+            .collect::<Result<Vec<_>, _>>()?;
+        let decoder = Codec::new(&graph.root.schema)?;
+        let probe = ProbeHandle::new();
+        let changes: Rc<RefCell<Vec<Reported>>> = Rc::default();
+        let errors: Errors = Rc::new(RefCell::new(RowErrors::of_groups()));
+        let first_worker = worker.index() == 0;
+        let (mut inputs, result) = worker.dataflow_named(name, |scope| {
+            let (inputs, rows): (Vec<_>, Vec<Rows<'_>>) = graph
+                .inputs
+                .iter()
+                .map(|_| scope.new_collection::<Row, i64>())
+                .unzip();
+            let mut building = Building {
+                scope,
+                inputs: &rows,
+                errors: &errors,
+                start: rest_of(start),
+                first_worker,
+            };
+            let result = building.node(&graph.root).arrange_by_self_named("result");
+            report(&result.stream, &changes, &probe);
+            (inputs, result.trace)
+        });
+        for input in &mut inputs {
+            input.advance_to(expiry_of(start));
+            input.flush();
+        }
+        Ok(RunningGraph {
+            inputs,
+            encoders,
+            result,
+            decoder,
+            changes,
+            errors,
+            probe,
+        })
+    }
+
+    /// Changes of an input at the tick at hand; `expiry` says that they are those by which panes end.
+    pub fn feed(&mut self, input: usize, columns: &[ArrayRef], diffs: &[i64], expiry: bool) {
+        let rows = self.encoders[input].encode(columns, diffs.len());
+        let input = &mut self.inputs[input];
+        let moment = *input.time() + Moment::from(!expiry);
+        for (row, diff) in rows.into_iter().zip(diffs) {
+            input.update_at(row, moment, *diff);
+        }
+    }
+
+    /// Declares that nothing more comes at or before `tick`.
+    pub fn close_tick(&mut self, tick: Tick) {
+        for input in &mut self.inputs {
+            input.advance_to(expiry_of(tick + 1));
+            input.flush();
+        }
+    }
+
+    pub fn is_complete(&self, tick: Tick) -> bool {
+        !self.probe.less_equal(&rest_of(tick))
+    }
+
+    /// What this worker's share of the result changed since the last call; the flag says that panes ended.
+    pub fn take_changes(&mut self) -> Vec<(RecordBatch, Vec<i64>, bool)> {
+        let changes = std::mem::take(&mut *self.changes.borrow_mut());
+        let (expired, rest): (Vec<Reported>, Vec<Reported>) =
+            changes.into_iter().partition(|(_, moment, _)| moment % 2 == 0);
+        let mut taken = Vec::new();
+        for (changes, expiry) in [(rest, false), (expired, true)] {
+            if !changes.is_empty() {
+                let rows: Vec<(Row, i64)> = changes.into_iter().map(|(row, _, diff)| (row, diff)).collect();
+                let (batch, diffs) = self.decoded(&rows);
+                taken.push((batch, diffs, expiry));
+            }
+        }
+        taken
+    }
+
+    /// On what expressions failed since the last call.
+    pub fn take_errors(&mut self) -> RowErrors {
+        std::mem::replace(&mut *self.errors.borrow_mut(), RowErrors::of_groups())
+    }
+
+    pub fn decoded(&self, rows: &[(Row, i64)]) -> (RecordBatch, Vec<i64>) {
+        let batch = self.decoder.decode(rows.iter().map(|(row, _)| &**row));
+        (batch, rows.iter().map(|(_, diff)| *diff).collect())
+    }
+
+    /// Every row of this worker's share at `tick`, which must not lie below the compaction frontier.
+    pub fn read(&mut self, tick: Tick, mut visit: impl FnMut(&Row, i64)) {
+        // The empty frontier never cuts a batch; times are filtered while reading.
+        let batches = self
+            .result
+            .batches_through(Antichain::new().borrow())
+            .expect("invariant: an empty frontier is never cut");
+        let (mut cursor, storage) = cursor_list(batches);
+        while let Some(row) = cursor.get_key(&storage) {
+            let mut count = 0;
+            cursor.map_times(&storage, |time, diff| {
+                if *time <= rest_of(tick) {
+                    count += *diff;
+                }
+            });
+            if count != 0 {
+                visit(row, count);
+            }
+            cursor.step_key(&storage);
+        }
+    }
+
+    /// Allows times below `since` to be merged.
+    pub fn compact(&mut self, since: Tick) {
+        let frontier = [expiry_of(since)];
+        self.result.set_logical_compaction(AntichainRef::new(&frontier));
+        self.result.set_physical_compaction(AntichainRef::new(&frontier));
+    }
+}
+
+/// Hands every change of the result to `changes`, and lets `probe` follow.
+fn report<'s>(
+    stream: &timely::dataflow::Stream<'s, Tick, Vec<differential_dataflow::trace::SpanOf<RowTrace>>>,
+    changes: &Rc<RefCell<Vec<Reported>>>,
+    probe: &ProbeHandle<Tick>,
+) {
+    let changes = Rc::clone(changes);
+    let reported = stream
+        .clone()
+        .unary::<CapacityContainerBuilder<Vec<()>>, _, _, _>(
+            OnThisWorker,
+            "changes",
+            move |_capability, _info| {
+                move |input, _output| {
+                    input.for_each(|_capability, spans| {
+                        let batches: Vec<_> = spans.drain(..).filter_map(|span| span.inner).collect();
+                        let (mut cursor, storage) = cursor_list(batches);
+                        let mut changes = changes.borrow_mut();
+                        while let Some(row) = cursor.get_key(&storage) {
+                            cursor.map_times(&storage, |moment, diff| {
+                                changes.push((row.clone(), *moment, *diff))
+                            });
+                            cursor.step_key(&storage);
+                        }
+                    });
+                }
+            },
+        );
+    reported.probe_with(probe);
+}

@@ -1,0 +1,398 @@
+//! What is fed from a stream: a base, shared by all views that need it, and how one view reads it.
+//!
+//! A [`Base`] is everything up to the arranged accumulators: which rows, grouped by what, which cells, for how long.
+//! A [`Leaf`] is one view's reading of a base: the order of its columns, its aggregates, and what it computes and
+//! filters above them. Views that differ only in that, or that need fewer cells, have one base together.
+//!
+//! Everything here is a pure function of the definition and of the bases there are, so all workers build the same
+//! dataflow, and it is checked completely before the install command is logged: a logged definition always renders.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::physical_expr::PhysicalExpr;
+use pyflare_operators::fields;
+
+use super::cells::{Cells, Outputs};
+use super::pipeline::Pipeline;
+use crate::plan::{Aggregate, Expr, Literal, NamedExpr, Plan, PlanError, WINDOW_END, WINDOW_START, compile};
+use crate::time::{PaneRule, Tick};
+
+/// How the arranged accumulators relate to rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// No aggregate: a key is a row, its accumulator is the row's multiplicity.
+    Rows,
+    /// A key is a group of one pane, and the result shows the pane.
+    Groups,
+    /// The result does not show the pane: the panes still alive are summed by group.
+    Merged,
+}
+
+/// How long a base keeps its panes, and since when it is fed.
+#[derive(Clone, Copy)]
+pub(crate) struct Times {
+    pub retention_us: i64,
+    pub lateness_us: i64,
+    pub emit_final: bool,
+    pub start: Tick,
+}
+
+/// A compiled base, shared by all workers.
+pub(crate) struct Base {
+    pub layout: Layout,
+    pub rule: PaneRule,
+    pub stream: String,
+    /// Columns of the stream that are read.
+    pub source_columns: Vec<String>,
+    source_schema: SchemaRef,
+    /// Keys, then what the cells read.
+    expressions: Vec<Arc<dyn PhysicalExpr>>,
+    /// True when a window sets the pane; else it is the sliding pane of the event time.
+    pub windowed: bool,
+    pub below: Pipeline,
+    /// In the order of the key's bytes: that of their text, so that the order in GROUP BY does not matter.
+    pub key_types: Vec<DataType>,
+    pub cells: Cells,
+    /// Every row admitted after this tick is in it.
+    pub start: Tick,
+    keys: Vec<Expr>,
+    below_plan: Plan,
+}
+
+impl Base {
+    fn compile(
+        below_plan: &Plan,
+        keys: &[Expr],
+        layout: Layout,
+        times: Times,
+        aggregates: &[Aggregate],
+    ) -> Result<(Base, Outputs), PlanError> {
+        let Times {
+            retention_us,
+            lateness_us,
+            emit_final,
+            start,
+        } = times;
+        if emit_final && layout != Layout::Groups {
+            return Err(PlanError::Unsupported {
+                detail: "EMIT FINAL without a window in GROUP BY: nothing would ever be final".into(),
+            });
+        }
+        let rule = match window_size(below_plan) {
+            Some(pane_us) => PaneRule {
+                pane_us,
+                retention_us,
+                lateness_us,
+                emit_final,
+            },
+            None => PaneRule::sliding(retention_us, lateness_us),
+        };
+        let mut needed = BTreeSet::new();
+        needed.extend(keys.iter().flat_map(Expr::columns));
+        for aggregate in aggregates {
+            needed.extend(aggregate.argument.iter().flat_map(Expr::columns));
+            needed.extend(aggregate.filter.iter().flat_map(Expr::columns));
+        }
+        let (below, source_columns) = Pipeline::from_source(below_plan, &needed)?;
+        let mut expressions = Vec::with_capacity(keys.len());
+        let mut key_types = Vec::with_capacity(keys.len());
+        for key in keys {
+            let expression = compile(key, below.schema())?;
+            key_types.push(type_of(&expression, key, below.schema())?);
+            expressions.push(expression);
+        }
+        let mut cells = Cells::default();
+        let outputs = cells.add(aggregates, below.schema())?;
+        expressions.extend(cells.expressions());
+        let stream = stream_of(below_plan);
+        let base = Base {
+            layout,
+            rule,
+            source_schema: source_schema(&stream, &source_columns)?,
+            stream,
+            source_columns,
+            expressions,
+            windowed: window_size(below_plan).is_some(),
+            below,
+            key_types,
+            cells,
+            start,
+            keys: keys.to_vec(),
+            below_plan: below_plan.clone(),
+        };
+        Ok((base, outputs))
+    }
+
+    /// The schema that `below` starts from: the source columns.
+    pub fn below_input(&self) -> &SchemaRef {
+        &self.source_schema
+    }
+
+    /// Keys, then cell arguments and filters, evaluated together so that a bad row is left out of all.
+    pub fn expressions(&self) -> &[Arc<dyn PhysicalExpr>] {
+        &self.expressions
+    }
+
+    /// Whether what `other` keeps can be read from this. A row that only this base's cells refuse would be missing
+    /// there, so expressions that can fail are not shared; nor is a base with other columns below its keys.
+    fn serves(&self, other: &Base) -> bool {
+        self.layout == other.layout
+            && self.rule == other.rule
+            && self.keys == other.keys
+            && self.below_plan == other.below_plan
+            && self.cells.contain(&other.cells)
+            && (other.cells.contain(&self.cells) || self.cells.never_fail())
+    }
+}
+
+/// One view's reading of a base.
+pub(crate) struct Leaf {
+    pub base: Arc<Base>,
+    /// The plan it was compiled from.
+    pub plan: Plan,
+    /// For each group column its place in the key.
+    key_order: Vec<usize>,
+    pub outputs: Outputs,
+    /// Group columns, then aggregates: what `above` starts from.
+    pub finish_schema: SchemaRef,
+    pub above: Pipeline,
+    /// The columns of its rows.
+    pub schema: SchemaRef,
+    /// Which of them identify a row; empty if the whole row does.
+    pub key_columns: Vec<usize>,
+}
+
+impl Leaf {
+    /// Whether `plan` is read from one base: filters and projections over at most one aggregate over a chain from a
+    /// stream.
+    pub fn is_leaf(plan: &Plan) -> bool {
+        match plan {
+            Plan::Filter { input, .. } | Plan::Project { input, .. } => Leaf::is_leaf(input),
+            Plan::Aggregate { input, keys, .. } => !keys.is_empty() && is_chain(input),
+            _ => is_chain(plan),
+        }
+    }
+
+    /// As [`Leaf::is_leaf`], for the aggregate without keys itself.
+    pub fn is_total(plan: &Plan) -> bool {
+        matches!(plan, Plan::Aggregate { input, keys, .. } if keys.is_empty() && is_chain(input))
+    }
+
+    /// Compiles `plan`, over one of the bases in `existing` if one of them serves.
+    pub fn compile(plan: &Plan, times: Times, existing: &[Arc<Base>]) -> Result<Leaf, PlanError> {
+        // Keys come out of row bytes and aggregates out of accumulators: every column may be NULL.
+        let schema = nullable(&plan.schema()?);
+        let (above, aggregate) = split(plan);
+        let (below_plan, groups, aggregates): (&Plan, Vec<NamedExpr>, &[Aggregate]) = match aggregate {
+            Some(Plan::Aggregate {
+                input,
+                keys,
+                aggregates,
+            }) => (input, keys.clone(), aggregates),
+            _ => {
+                let all = schema.fields().iter().map(|field| field.name().clone());
+                (
+                    plan,
+                    all.map(|name| NamedExpr {
+                        expr: Expr::Column(name.clone()),
+                        name,
+                    })
+                    .collect(),
+                    &[],
+                )
+            }
+        };
+        let mut keys: Vec<Expr> = groups.iter().map(|group| group.expr.clone()).collect();
+        keys.sort_by_cached_key(ToString::to_string);
+        keys.dedup();
+        if keys.is_empty() {
+            keys.push(Expr::Literal(Literal::Int64(0)));
+        }
+        let key_order: Vec<usize> = groups
+            .iter()
+            .map(|group| keys.iter().position(|key| *key == group.expr))
+            .collect::<Option<_>>()
+            .expect("invariant: the keys are those of the groups");
+        let shows_pane = groups.iter().any(|key| is_window_column(below_plan, &key.expr));
+        let layout = match (aggregate.is_some(), shows_pane) {
+            (false, _) => Layout::Rows,
+            (true, true) => Layout::Groups,
+            (true, false) => Layout::Merged,
+        };
+        let (own, own_outputs) = Base::compile(below_plan, &keys, layout, times, aggregates)?;
+        let (base, outputs) = match existing.iter().find(|base| base.serves(&own)) {
+            Some(shared) => {
+                // Adds none: it serves.
+                let outputs = shared.cells.clone().add(aggregates, own.below.schema())?;
+                (Arc::clone(shared), outputs)
+            }
+            None => (Arc::new(own), own_outputs),
+        };
+        let mut finish_fields: Vec<Field> = groups
+            .iter()
+            .zip(&key_order)
+            .map(|(group, place)| Field::new(&group.name, base.key_types[*place].clone(), true))
+            .collect();
+        finish_fields.extend(outputs.fields().map(|field| field.with_nullable(true)));
+        let finish_schema = Arc::new(Schema::new(finish_fields));
+        let mut above_pipeline = Pipeline::over(Arc::clone(&finish_schema));
+        if aggregate.is_some() {
+            let every: BTreeSet<String> = above.iter().flat_map(|node| output_names(node)).collect();
+            for node in above.iter().rev() {
+                above_pipeline.push(node, &every)?;
+            }
+        }
+        let key_columns = match layout {
+            Layout::Rows => Vec::new(),
+            Layout::Groups | Layout::Merged => key_columns(&groups, &above, &schema),
+        };
+        Ok(Leaf {
+            base,
+            plan: plan.clone(),
+            key_order,
+            outputs,
+            finish_schema,
+            above: above_pipeline,
+            schema,
+            key_columns,
+        })
+    }
+
+    /// The group columns, from the columns of a key.
+    pub fn group_columns<T: Clone>(&self, key: &[T]) -> Vec<T> {
+        self.key_order.iter().map(|place| key[*place].clone()).collect()
+    }
+}
+
+fn type_of(
+    expression: &Arc<dyn PhysicalExpr>,
+    written: &Expr,
+    schema: &Schema,
+) -> Result<DataType, PlanError> {
+    expression
+        .data_type(schema)
+        .map_err(|error| PlanError::Expression {
+            expression: written.to_string(),
+            detail: error.to_string(),
+        })
+}
+
+/// Filters, projections and windows over a stream.
+fn is_chain(plan: &Plan) -> bool {
+    match plan {
+        Plan::Source { .. } => true,
+        Plan::Filter { input, .. } | Plan::Project { input, .. } | Plan::Tumble { input, .. } => {
+            is_chain(input)
+        }
+        _ => false,
+    }
+}
+
+fn stream_of(chain: &Plan) -> String {
+    chain.streams().into_iter().next().unwrap_or_default().to_string()
+}
+
+/// The nodes above the topmost aggregate (outermost first) and that aggregate.
+fn split(plan: &Plan) -> (Vec<&Plan>, Option<&Plan>) {
+    let mut above = Vec::new();
+    let mut node = plan;
+    loop {
+        match node {
+            Plan::Aggregate { .. } => return (above, Some(node)),
+            Plan::Filter { input, .. } | Plan::Project { input, .. } | Plan::Tumble { input, .. } => {
+                above.push(node);
+                node = input;
+            }
+            _ => return (above, None),
+        }
+    }
+}
+
+pub(crate) fn nullable(schema: &SchemaRef) -> SchemaRef {
+    let fields = schema
+        .fields()
+        .iter()
+        .map(|field| field.as_ref().clone().with_nullable(true));
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+fn source_schema(stream: &str, columns: &[String]) -> Result<SchemaRef, PlanError> {
+    let schema = fields::stream_schema(stream).ok_or_else(|| PlanError::UnknownStream {
+        name: stream.to_string(),
+    })?;
+    let kept = schema
+        .fields()
+        .iter()
+        .filter(|field| columns.contains(field.name()));
+    Ok(Arc::new(Schema::new(
+        kept.map(|field| field.as_ref().clone()).collect::<Vec<_>>(),
+    )))
+}
+
+fn output_names(node: &Plan) -> Vec<String> {
+    match node {
+        Plan::Project { columns, .. } => columns.iter().map(|column| column.name.clone()).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn window_size(plan: &Plan) -> Option<i64> {
+    match plan {
+        Plan::Tumble { size_us, .. } => Some(*size_us),
+        Plan::Filter { input, .. } | Plan::Project { input, .. } => window_size(input),
+        _ => None,
+    }
+}
+
+/// Whether `expression` over the output of `plan` is a window bound, passed through unchanged.
+fn is_window_column(plan: &Plan, expression: &Expr) -> bool {
+    let Expr::Column(name) = expression else {
+        return false;
+    };
+    match plan {
+        Plan::Tumble { input, .. } => {
+            name == WINDOW_START || name == WINDOW_END || is_window_column(input, expression)
+        }
+        Plan::Filter { input, .. } => is_window_column(input, expression),
+        Plan::Project { input, columns } => columns
+            .iter()
+            .find(|column| column.name == *name)
+            .is_some_and(|column| is_window_column(input, &column.expr)),
+        _ => false,
+    }
+}
+
+/// The columns of a plan that identify its rows, if its topmost aggregate's keys are all shown.
+pub(crate) fn shown_keys(plan: &Plan, schema: &SchemaRef) -> Vec<usize> {
+    match split(plan) {
+        (above, Some(Plan::Aggregate { keys, .. })) => key_columns(keys, &above, schema),
+        _ => Vec::new(),
+    }
+}
+
+/// The output columns that are the group's keys, if all of them are shown.
+fn key_columns(keys: &[NamedExpr], above: &[&Plan], schema: &SchemaRef) -> Vec<usize> {
+    let mut shown = Vec::new();
+    for key in keys {
+        let mut name = key.name.clone();
+        for node in above.iter().rev() {
+            if let Plan::Project { columns, .. } = node {
+                let passed = columns
+                    .iter()
+                    .find(|column| column.expr == Expr::Column(name.clone()));
+                match passed {
+                    Some(column) => name = column.name.clone(),
+                    None => return Vec::new(),
+                }
+            }
+        }
+        match schema.index_of(&name) {
+            Ok(index) => shown.push(index),
+            Err(_) => return Vec::new(),
+        }
+    }
+    shown.sort_unstable();
+    shown
+}

@@ -1,0 +1,571 @@
+//! The bases and views on one worker, and what a tick does to them.
+//!
+//! A base is fed from its stream and belongs to all views that read it. A view without a graph has no dataflow of its
+//! own: it reads its base, and its changes are computed from the base's. A graph is given the changes of its leaves
+//! and of the views below it once these are complete at the tick, level by level; so nothing is ever in flight
+//! between two dataflows, and a view over others begins with their content at the tick of its installation.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use pyflare_connectors::Signal;
+use pyflare_operators::aggregate::Accumulator;
+use pyflare_operators::decode;
+
+use super::messages::{Commit, Horizon, PeekShare, ViewChange, ViewLeftOut};
+use super::views::{InstalledView, RelationId};
+use super::worker::{DecodedBatch, PeerFailed, Stepping};
+use crate::render::arrange::{Change, Key, pane_of};
+use crate::render::finish::Finished;
+use crate::render::graph::Input;
+use crate::render::left_out::{LeftOut, RowErrors};
+use crate::render::{ArrangedView, Base, Finish, KeyCache, Ledger, RunningGraph, Tap};
+use crate::time::Tick;
+
+/// Rows of one finished batch when a view is read.
+const READ_ROWS: usize = 8_192;
+
+struct WorkerBase {
+    base: Arc<Base>,
+    signal: Signal,
+    tap: Tap,
+    arranged: ArrangedView,
+    /// Of the tick at hand.
+    left_out: LeftOut,
+    /// What the tick at hand changed.
+    changes: Vec<Change>,
+    /// With `EMIT FINAL`.
+    closing: Option<Closing>,
+}
+
+/// Which panes of a base are closed, and so shown.
+struct Closing {
+    /// Panes that end at or before this were closed before the tick at hand …
+    before: i64,
+    /// … and are now.
+    now: i64,
+    /// What the panes show that the tick at hand closes.
+    entries: Vec<(Key, Accumulator)>,
+    /// From which tick on how far panes were closed, back to the oldest tick that may be read.
+    history: VecDeque<(Tick, i64)>,
+}
+
+impl Closing {
+    fn at(closed: i64, tick: Tick) -> Closing {
+        Closing {
+            before: closed,
+            now: closed,
+            entries: Vec::new(),
+            history: VecDeque::from([(tick, closed)]),
+        }
+    }
+
+    fn closed_at(&self, tick: Tick) -> i64 {
+        let known = self.history.iter().rev().find(|(from, _)| *from <= tick);
+        known.map_or(i64::MIN, |(_, closed)| *closed)
+    }
+}
+
+impl WorkerBase {
+    /// Takes over what the completed tick changed.
+    fn complete(&mut self, commit: &Commit) {
+        self.changes = self.arranged.take_changes();
+        debug_assert!(self.changes.iter().all(|change| change.tick == commit.tick));
+        let Some(closing) = &mut self.closing else { return };
+        closing.before = closing.now;
+        closing.entries.clear();
+        let closed = self.base.rule.closed_until(commit.marks[self.signal as usize]);
+        closing.now = closing.now.max(closed.unwrap_or(i64::MIN));
+        if closing.now > closing.before {
+            let entries = &mut closing.entries;
+            self.arranged
+                .read_panes(closing.before, closing.now, commit.tick, |key, accumulator| {
+                    entries.push((key.clone(), accumulator));
+                });
+            closing.history.push_back((commit.tick, closing.now));
+        }
+        while closing
+            .history
+            .get(1)
+            .is_some_and(|(from, _)| *from <= commit.since)
+        {
+            closing.history.pop_front();
+        }
+        // What happens in an open pane is shown once it closes.
+        let before = closing.before;
+        self.changes.retain(|change| pane_of(&change.key) <= before);
+    }
+
+    fn has_news(&self) -> bool {
+        !self.changes.is_empty()
+            || self
+                .closing
+                .as_ref()
+                .is_some_and(|closing| !closing.entries.is_empty())
+    }
+
+    /// Every key that is shown at `tick`.
+    fn read(&mut self, tick: Tick, visit: impl FnMut(&Key, Accumulator)) {
+        match &self.closing {
+            None => self.arranged.read(tick, visit),
+            Some(closing) => self
+                .arranged
+                .read_panes(i64::MIN, closing.closed_at(tick), tick, visit),
+        }
+    }
+}
+
+struct WorkerView {
+    installed: Arc<InstalledView>,
+    leaves: Vec<WorkerLeaf>,
+    graph: Option<WorkerGraph>,
+}
+
+struct WorkerLeaf {
+    base: u64,
+    finish: Finish,
+}
+
+struct WorkerGraph {
+    running: RunningGraph,
+    /// Ids of the views it reads, by input; `None` for a leaf.
+    sources: Vec<Option<u64>>,
+    /// One more than that of the highest graph below.
+    level: usize,
+}
+
+/// All bases and views on one worker.
+#[derive(Default)]
+pub(super) struct Views {
+    bases: BTreeMap<u64, WorkerBase>,
+    next_base: u64,
+    views: BTreeMap<u64, WorkerView>,
+}
+
+/// What happened to the views at one tick.
+#[derive(Default)]
+pub(super) struct Outcome {
+    pub changes: Vec<ViewChange>,
+    pub left_out: Vec<ViewLeftOut>,
+}
+
+impl Outcome {
+    fn errors(&mut self, view: &InstalledView, tick: Tick, errors: RowErrors, ledger: &mut Ledger) {
+        if errors.rows > 0 {
+            ledger.enter_errors(&view.page(0), tick, &errors, true);
+            self.left_out.push(ViewLeftOut {
+                view: view.id,
+                late_rows: 0,
+                error_rows: errors.came(),
+                error_sample: errors.sample,
+            });
+        }
+    }
+
+    fn change(&mut self, view: u64, batch: RecordBatch, diffs: Vec<i64>, expiry: bool) {
+        if batch.num_rows() > 0 {
+            self.changes.push(ViewChange {
+                relation: RelationId {
+                    view,
+                    companion: None,
+                },
+                batch,
+                diffs,
+                expiry,
+            });
+        }
+    }
+}
+
+impl Views {
+    pub fn contains(&self, view: u64) -> bool {
+        self.views.contains_key(&view)
+    }
+
+    /// One tick: panes expire, rows are folded, graphs follow.
+    pub fn commit(
+        &mut self,
+        stepping: &mut Stepping<'_>,
+        commit: &Commit,
+        batches: &[DecodedBatch],
+        ledger: &mut Ledger,
+    ) -> Result<Outcome, PeerFailed> {
+        let tick = commit.tick;
+        let mut outcome = Outcome::default();
+        for base in self.bases.values_mut() {
+            base.arranged.compact(commit.since);
+            let mark = commit.marks[base.signal as usize];
+            if let Some(until) = base.base.rule.expired_until(mark) {
+                base.arranged.expire(until);
+            }
+        }
+        // All bases of a batch while it is in the processor's cache.
+        for decoded in batches {
+            let event_time = event_time(&decoded.batch);
+            let mut cache = KeyCache::default();
+            for base in self
+                .bases
+                .values_mut()
+                .filter(|base| base.signal == decoded.signal)
+            {
+                let mark = commit.marks[base.signal as usize];
+                let source = select(decoded, &base.base.source_columns);
+                base.tap
+                    .fold(&source, &event_time, mark, &mut cache, &mut base.left_out);
+            }
+        }
+        let mut missing: BTreeMap<u64, LeftOut> = BTreeMap::new();
+        for (id, base) in &mut self.bases {
+            let arranged = &mut base.arranged;
+            base.tap
+                .drain(|key, accumulator| arranged.update(key, accumulator));
+            arranged.close_tick(tick);
+            let left_out = std::mem::take(&mut base.left_out);
+            if left_out.late.rows > 0 || left_out.errors.rows > 0 {
+                missing.insert(*id, left_out);
+            }
+        }
+        self.enter_left_out(tick, missing, ledger, &mut outcome);
+        for base in self.bases.values_mut() {
+            stepping.until(|| base.arranged.is_complete(tick))?;
+            base.complete(commit);
+        }
+        let levels = self
+            .views
+            .values()
+            .filter_map(|view| view.graph.as_ref().map(|graph| graph.level));
+        let levels: BTreeSet<usize> = levels.collect();
+        self.follow_leaves(commit, ledger, &mut outcome);
+        for level in levels {
+            self.follow(stepping, commit, level, ledger, &mut outcome)?;
+        }
+        Ok(outcome)
+    }
+
+    /// Enters what bases left out for every view that reads them.
+    fn enter_left_out(
+        &self,
+        tick: Tick,
+        missing: BTreeMap<u64, LeftOut>,
+        ledger: &mut Ledger,
+        outcome: &mut Outcome,
+    ) {
+        if missing.is_empty() {
+            return;
+        }
+        for (id, view) in &self.views {
+            let bases: BTreeSet<u64> = view.leaves.iter().map(|leaf| leaf.base).collect();
+            for (base, missing) in bases.iter().filter_map(|base| Some((base, missing.get(base)?))) {
+                let page = view.installed.page(self.bases[base].base.rule.pane_us);
+                ledger.enter_late(&page, tick, &missing.late);
+                ledger.enter_errors(&page, tick, &missing.errors, false);
+                outcome.left_out.push(ViewLeftOut {
+                    view: *id,
+                    late_rows: missing.late.rows,
+                    error_rows: missing.errors.rows,
+                    error_sample: missing.errors.sample.clone(),
+                });
+            }
+        }
+    }
+
+    /// The changes of views that are what their leaf shows.
+    fn follow_leaves(&self, commit: &Commit, ledger: &mut Ledger, outcome: &mut Outcome) {
+        for (id, view) in self.views.iter().filter(|(_, view)| view.graph.is_none()) {
+            for (finished, expiry) in self.finished(&view.leaves[0], commit) {
+                outcome.errors(&view.installed, commit.tick, finished.errors, ledger);
+                outcome.change(*id, finished.batch, finished.diffs, expiry);
+            }
+        }
+    }
+
+    /// A leaf's changes: those by rows and by panes that close, and those by which panes end.
+    fn finished(&self, leaf: &WorkerLeaf, commit: &Commit) -> Vec<(Finished, bool)> {
+        let base = &self.bases[&leaf.base];
+        if !base.has_news() {
+            return Vec::new();
+        }
+        let until = base.base.rule.expired_until(commit.marks[base.signal as usize]);
+        let (live, expired) = leaf.finish.changes(&base.changes, until);
+        let mut finished: Vec<(Finished, bool)> =
+            live.into_iter().map(|finished| (finished, false)).collect();
+        if let Some(closing) = base
+            .closing
+            .as_ref()
+            .filter(|closing| !closing.entries.is_empty())
+        {
+            let entries = closing.entries.iter();
+            let shown: Vec<_> = entries
+                .map(|(key, accumulator)| (&key[..], accumulator, 1))
+                .collect();
+            finished.push((leaf.finish.rows(&shown), false));
+        }
+        finished.extend(expired.map(|finished| (finished, true)));
+        finished
+    }
+
+    /// The changes of the graphs of one level.
+    fn follow(
+        &mut self,
+        stepping: &mut Stepping<'_>,
+        commit: &Commit,
+        level: usize,
+        ledger: &mut Ledger,
+        outcome: &mut Outcome,
+    ) -> Result<(), PeerFailed> {
+        let tick = commit.tick;
+        let mut views = std::mem::take(&mut self.views);
+        for view in views.values_mut() {
+            let Some(graph) = view.graph.as_mut().filter(|graph| graph.level == level) else {
+                continue;
+            };
+            graph.running.compact(commit.since);
+            let rendered = view.installed.rendered.graph.as_ref();
+            let inputs = rendered.map_or(&[][..], |graph| graph.inputs.as_slice());
+            for (number, (input, source)) in inputs.iter().zip(&graph.sources).enumerate() {
+                match (input, source) {
+                    (Input::Leaf(leaf), _) => {
+                        for (finished, expiry) in self.finished(&view.leaves[*leaf], commit) {
+                            graph
+                                .running
+                                .feed(number, finished.batch.columns(), &finished.diffs, expiry);
+                            outcome.errors(&view.installed, tick, finished.errors, ledger);
+                        }
+                    }
+                    (Input::View(_), Some(source)) => {
+                        let of_source = outcome.changes.iter().filter(|change| {
+                            change.relation.view == *source && change.relation.companion.is_none()
+                        });
+                        for change in of_source {
+                            graph
+                                .running
+                                .feed(number, change.batch.columns(), &change.diffs, change.expiry);
+                        }
+                    }
+                    (Input::View(_), None) => {}
+                }
+            }
+            graph.running.close_tick(tick);
+        }
+        self.views = views;
+        for (id, view) in &mut self.views {
+            let Some(graph) = view.graph.as_mut().filter(|graph| graph.level == level) else {
+                continue;
+            };
+            stepping.until(|| graph.running.is_complete(tick))?;
+            outcome.errors(&view.installed, tick, graph.running.take_errors(), ledger);
+            for (batch, diffs, expiry) in graph.running.take_changes() {
+                outcome.change(*id, batch, diffs, expiry);
+            }
+        }
+        Ok(())
+    }
+
+    /// Builds a view at the end of `tick`; what it shows already is its change at that tick.
+    pub fn install(
+        &mut self,
+        stepping: &mut Stepping<'_>,
+        commit: &Commit,
+        installed: &Arc<InstalledView>,
+        ledger: &mut Ledger,
+        outcome: &mut Outcome,
+    ) -> Result<(), PeerFailed> {
+        let tick = commit.tick;
+        let checked = "invariant: the definition was compiled before it was logged";
+        let mut leaves = Vec::with_capacity(installed.rendered.leaves.len());
+        for leaf in &installed.rendered.leaves {
+            let known = self
+                .bases
+                .iter()
+                .find(|(_, base)| Arc::ptr_eq(&base.base, &leaf.base));
+            let base = match known {
+                Some((id, _)) => *id,
+                None => self.add_base(stepping, commit, &leaf.base, &installed.name.to_string()),
+            };
+            leaves.push(WorkerLeaf {
+                base,
+                finish: Finish::new(Arc::clone(leaf)).expect(checked),
+            });
+        }
+        let mut view = WorkerView {
+            installed: Arc::clone(installed),
+            leaves,
+            graph: None,
+        };
+        match &installed.rendered.graph {
+            None => {
+                let (shown, errors) = self.leaf_content(&view.leaves[0], tick);
+                outcome.errors(installed, tick, errors, ledger);
+                for (batch, diffs) in shown {
+                    outcome.change(installed.id, batch, diffs, false);
+                }
+            }
+            Some(graph) => {
+                let name = installed.name.to_string();
+                let mut running = RunningGraph::build(stepping.worker, &name, graph, tick).expect(checked);
+                let mut of_views = installed.sources.iter().copied();
+                let mut sources = Vec::with_capacity(graph.inputs.len());
+                for (number, input) in graph.inputs.iter().enumerate() {
+                    let content = match input {
+                        Input::Leaf(leaf) => {
+                            let (content, errors) = self.leaf_content(&view.leaves[*leaf], tick);
+                            outcome.errors(installed, tick, errors, ledger);
+                            sources.push(None);
+                            content
+                        }
+                        Input::View(_) => {
+                            let source = of_views.next().expect("invariant: every view read has an id");
+                            sources.push(Some(source));
+                            self.read(source, tick)
+                        }
+                    };
+                    for (batch, diffs) in content {
+                        running.feed(number, batch.columns(), &diffs, false);
+                    }
+                }
+                running.close_tick(tick);
+                stepping.until(|| running.is_complete(tick))?;
+                outcome.errors(installed, tick, running.take_errors(), ledger);
+                for (batch, diffs, expiry) in running.take_changes() {
+                    outcome.change(installed.id, batch, diffs, expiry);
+                }
+                let below = installed
+                    .sources
+                    .iter()
+                    .filter_map(|source| self.views[source].graph.as_ref());
+                let level = below.map(|graph| graph.level + 1).max().unwrap_or(0);
+                view.graph = Some(WorkerGraph {
+                    running,
+                    sources,
+                    level,
+                });
+            }
+        }
+        self.views.insert(installed.id, view);
+        Ok(())
+    }
+
+    fn add_base(
+        &mut self,
+        stepping: &mut Stepping<'_>,
+        commit: &Commit,
+        base: &Arc<Base>,
+        name: &str,
+    ) -> u64 {
+        let tick = commit.tick;
+        let id = self.next_base;
+        self.next_base += 1;
+        let signal = super::flush::stream_of(&base.stream).expect("invariant: a source is a signal's stream");
+        let closed = base
+            .rule
+            .closed_until(commit.marks[signal as usize])
+            .unwrap_or(i64::MIN);
+        let built = WorkerBase {
+            signal,
+            tap: Tap::new(Arc::clone(base)).expect("invariant: the base was compiled before it was logged"),
+            arranged: ArrangedView::build(stepping.worker, name, base.layout, tick + 1),
+            left_out: LeftOut::default(),
+            changes: Vec::new(),
+            closing: base.rule.emit_final.then(|| Closing::at(closed, tick)),
+            base: Arc::clone(base),
+        };
+        self.bases.insert(id, built);
+        id
+    }
+
+    /// Removes a view, and the bases that only it read. Their inputs close with them; an aggregate holds no future
+    /// updates, so nothing is released by that.
+    pub fn remove(&mut self, view: u64) {
+        self.views.remove(&view);
+        let leaves = self.views.values().flat_map(|view| &view.leaves);
+        let used: BTreeSet<u64> = leaves.map(|leaf| leaf.base).collect();
+        self.bases.retain(|id, _| used.contains(id));
+    }
+
+    /// This worker's share of a view at `tick`.
+    pub fn read(&mut self, view: u64, tick: Tick) -> PeekShare {
+        let Some(mut found) = self.views.remove(&view) else {
+            return Vec::new();
+        };
+        let share = match &mut found.graph {
+            None => self.leaf_content(&found.leaves[0], tick).0,
+            Some(graph) => {
+                let mut share = Vec::new();
+                let mut rows = Vec::with_capacity(READ_ROWS);
+                graph.running.read(tick, |row, count| {
+                    rows.push((row.clone(), count));
+                });
+                for rows in rows.chunks(READ_ROWS) {
+                    share.push(graph.running.decoded(rows));
+                }
+                share
+            }
+        };
+        self.views.insert(view, found);
+        share
+    }
+
+    /// What a leaf shows at `tick`, of this worker's share of its base.
+    fn leaf_content(&mut self, leaf: &WorkerLeaf, tick: Tick) -> (PeekShare, RowErrors) {
+        let mut share = Vec::new();
+        let mut errors = RowErrors::of_groups();
+        let mut entries: Vec<(Key, Accumulator)> = Vec::with_capacity(READ_ROWS);
+        let mut finish = |entries: &mut Vec<(Key, Accumulator)>| {
+            let borrowed: Vec<_> = entries
+                .iter()
+                .map(|(key, accumulator)| (&key[..], accumulator, 1))
+                .collect();
+            let finished = leaf.finish.rows(&borrowed);
+            errors.add(finished.errors);
+            share.push((finished.batch, finished.diffs));
+            entries.clear();
+        };
+        let base = self
+            .bases
+            .get_mut(&leaf.base)
+            .expect("invariant: a view's bases live as long as it");
+        base.read(tick, |key, accumulator| {
+            entries.push((key.clone(), accumulator));
+            if entries.len() == READ_ROWS {
+                finish(&mut entries);
+            }
+        });
+        if !entries.is_empty() {
+            finish(&mut entries);
+        }
+        (share, errors)
+    }
+
+    pub fn horizon(&mut self) -> Horizon {
+        let mut horizon = Horizon::NEVER;
+        for base in self.bases.values_mut() {
+            let open = base
+                .closing
+                .as_ref()
+                .and_then(|closing| base.arranged.next_pane(closing.now));
+            if let Some(open) = open {
+                let mark = &mut horizon.marks[base.signal as usize];
+                *mark = base.base.rule.closes_at(open).min(*mark);
+            }
+            let leaves = base.base.rule.leaves_at(base.arranged.lowest_pane());
+            let mark = &mut horizon.marks[base.signal as usize];
+            *mark = leaves.min(*mark);
+        }
+        horizon
+    }
+}
+
+fn event_time(batch: &RecordBatch) -> ArrayRef {
+    Arc::clone(
+        batch
+            .column_by_name("event_time")
+            .expect("invariant: every stream has an event time"),
+    )
+}
+
+fn select(decoded: &DecodedBatch, columns: &[String]) -> RecordBatch {
+    let names: Vec<&str> = columns.iter().map(String::as_str).collect();
+    decode::select(decoded.signal.stream(), &decoded.batch, &names)
+        .expect("invariant: the decoder made this batch")
+}
