@@ -10,7 +10,7 @@ pub enum Errors {
     /// Rows for which this condition holds.
     Rows(&'static str),
     /// The rows of this query, each a group.
-    Groups(MonitorDefinition),
+    Groups(Box<MonitorDefinition>),
 }
 
 pub struct Case {
@@ -170,7 +170,11 @@ fn thirds() -> Case {
         equal: text("thirds", OPTIONS, &select(columns, "HAVING count(*) % 3 <> 0")),
         window_us: Some(30_000_000),
         rows: "true",
-        errors: Errors::Groups(text("bad", OPTIONS, &select("", "HAVING count(*) % 3 = 0"))),
+        errors: Errors::Groups(Box::new(text(
+            "bad",
+            OPTIONS,
+            &select("", "HAVING count(*) % 3 = 0"),
+        ))),
     }
 }
 

@@ -279,7 +279,7 @@ impl Coordinator {
                 }
             }
             Err(error) => {
-                let _ = reply.send(Err(error.into()));
+                let _ = reply.send(Err(error));
             }
         }
     }

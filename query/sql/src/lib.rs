@@ -63,7 +63,7 @@ pub struct ViewColumns {
 /// A statement of the monitor language, or something else.
 #[derive(Debug, Clone)]
 pub enum Statement {
-    CreateMonitor(CreateMonitor),
+    CreateMonitor(Box<CreateMonitor>),
     DropMonitor {
         name: String,
         if_exists: bool,
@@ -94,12 +94,12 @@ pub fn parse(sql: &str, scope: &PlanScope) -> Result<Statement, SqlError> {
             let (name, or_replace, if_not_exists) =
                 (create.name.clone(), create.or_replace, create.if_not_exists);
             let (definition, _) = define(create, sql, scope)?;
-            Ok(Statement::CreateMonitor(CreateMonitor {
+            Ok(Statement::CreateMonitor(Box::new(CreateMonitor {
                 name,
                 or_replace,
                 if_not_exists,
                 definition,
-            }))
+            })))
         }
         Parsed::Drop { name, if_exists } => Ok(Statement::DropMonitor { name, if_exists }),
         Parsed::Show => Ok(Statement::ShowMonitors),

@@ -111,9 +111,15 @@ pub(crate) struct Join {
     pub to_right: Arc<Pipeline>,
 }
 
+/// The number of the leaf for a plan, and its columns.
+pub(crate) type FindLeaf<'a> = dyn FnMut(&Plan) -> Result<(usize, SchemaRef), PlanError> + 'a;
+
+/// Expressions with their types.
+type Compiled = (Vec<Arc<dyn PhysicalExpr>>, Vec<DataType>);
+
 /// Compiles what lies above the leaves; `leaf` gives the number of the leaf for a plan.
 pub(crate) struct Compiler<'a> {
-    pub leaf: &'a mut dyn FnMut(&Plan) -> Result<(usize, SchemaRef), PlanError>,
+    pub leaf: &'a mut FindLeaf<'a>,
     pub inputs: Vec<Input>,
     pub input_schemas: Vec<SchemaRef>,
 }
@@ -359,10 +365,7 @@ fn names(schema: &Schema) -> BTreeSet<String> {
 }
 
 /// Expressions over rows of `schema`, with their types.
-fn compiled(
-    written: Vec<&Expr>,
-    schema: &Schema,
-) -> Result<(Vec<Arc<dyn PhysicalExpr>>, Vec<DataType>), PlanError> {
+fn compiled(written: Vec<&Expr>, schema: &Schema) -> Result<Compiled, PlanError> {
     let mut expressions = Vec::with_capacity(written.len());
     let mut types = Vec::with_capacity(written.len());
     for expr in written {

@@ -9,7 +9,8 @@ use std::rc::Rc;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use arrow::row::RowConverter;
-use differential_dataflow::{AsCollection, VecCollection};
+use differential_dataflow::difference::Semigroup;
+use differential_dataflow::{AsCollection, Data, VecCollection};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline as OnThisWorker;
 use timely::dataflow::operators::generic::operator::Operator;
@@ -77,15 +78,12 @@ impl Codec {
 /// Applies `logic` to batches of rows that have one time; each row carries its difference.
 ///
 /// `logic` gives records with the difference of each.
-pub(crate) fn map_batches<'s, D: differential_dataflow::Data, R: Clone + 'static>(
+pub(crate) fn map_batches<'s, D: Data, R: Semigroup + 'static>(
     rows: Rows<'s>,
     name: &str,
     codec: Codec,
     mut logic: impl FnMut(Flow, &mut Vec<(D, R)>) + 'static,
-) -> VecCollection<'s, Tick, D, R>
-where
-    R: differential_dataflow::difference::Semigroup,
-{
+) -> VecCollection<'s, Tick, D, R> {
     let mapped = rows
         .inner
         .unary::<CapacityContainerBuilder<Vec<(D, Tick, R)>>, _, _, _>(
