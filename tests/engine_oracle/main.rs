@@ -10,6 +10,7 @@ mod cases;
 mod expected;
 mod frames;
 mod graph;
+mod random;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

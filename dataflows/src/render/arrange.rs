@@ -95,6 +95,7 @@ pub(crate) struct ArrangedView {
     changes: Rc<RefCell<Vec<Change>>>,
     /// No key of this worker's share has a pane below this.
     lowest_pane: Rc<Cell<i64>>,
+    touched: bool,
 }
 
 impl ArrangedView {
@@ -134,10 +135,23 @@ impl ArrangedView {
             lowest_probe,
             changes,
             lowest_pane,
+            touched: false,
         }
     }
 
+    /// Updates are at `tick` from here on.
+    pub fn open_tick(&mut self, tick: Tick) {
+        self.input.advance_to(tick);
+        self.touched = false;
+    }
+
+    /// Whether there were updates at the tick at hand.
+    pub fn is_touched(&self) -> bool {
+        self.touched
+    }
+
     pub fn update(&mut self, key: Key, accumulator: Accumulator) {
+        self.touched = true;
         self.input.update(key, Diff(accumulator));
     }
 

@@ -4,10 +4,12 @@
 //!   from `options`; `reading`: views and streams at a tick, subscriptions; `status`: how the parts are doing;
 //! - `coordinator`: cuts the log into ticks; `admission`: what a tick takes, each body once; `read_ahead`:
 //!   the log read beside the work; `tick_record`: what a tick says, durable before anything is emitted;
-//! - `worker`: decodes, emits, answers peeks; `worker_views`: the bases and views on it; `messages`, `worker_link`: how the parts talk;
+//! - `worker`: decodes, emits, answers peeks; `worker_views`: the bases and views on it; `activity`:
+//!   which of them a tick touches; `messages`, `worker_link`: how the parts talk;
 //! - `hub`: subscriptions; `tail` and `flush`: history beyond the store and the way into it;
 //! - `holds`: what readers keep from being compacted; `views`: what is installed; `consolidate`: net changes.
 
+mod activity;
 mod admission;
 mod consolidate;
 mod coordinator;

@@ -66,7 +66,7 @@ pub(crate) fn run(worker: &mut Worker, context: WorkerContext) {
         context,
         decoders,
         batches: Vec::new(),
-        views: Views::default(),
+        views: Views::build(worker),
         ledger: Ledger::build(worker),
     };
     loop {

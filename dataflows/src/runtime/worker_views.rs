@@ -12,7 +12,9 @@ use arrow::array::{ArrayRef, RecordBatch};
 use pyflare_connectors::Signal;
 use pyflare_operators::aggregate::Accumulator;
 use pyflare_operators::decode;
+use timely::worker::Worker;
 
+use super::activity::Activity;
 use super::messages::{Commit, Horizon, PeekShare, ViewChange, ViewLeftOut};
 use super::views::{InstalledView, RelationId};
 use super::worker::{DecodedBatch, PeerFailed, Stepping};
@@ -136,8 +138,8 @@ struct WorkerGraph {
 }
 
 /// All bases and views on one worker.
-#[derive(Default)]
 pub(super) struct Views {
+    activity: Activity,
     bases: BTreeMap<u64, WorkerBase>,
     next_base: u64,
     views: BTreeMap<u64, WorkerView>,
@@ -179,6 +181,15 @@ impl Outcome {
 }
 
 impl Views {
+    pub fn build(worker: &mut Worker) -> Views {
+        Views {
+            activity: Activity::build(worker),
+            bases: BTreeMap::new(),
+            next_base: 0,
+            views: BTreeMap::new(),
+        }
+    }
+
     pub fn contains(&self, view: u64) -> bool {
         self.views.contains_key(&view)
     }
@@ -194,6 +205,7 @@ impl Views {
         let tick = commit.tick;
         let mut outcome = Outcome::default();
         for base in self.bases.values_mut() {
+            base.arranged.open_tick(tick);
             base.arranged.compact(commit.since);
             let mark = commit.marks[base.signal as usize];
             if let Some(until) = base.base.rule.expired_until(mark) {
@@ -216,19 +228,28 @@ impl Views {
             }
         }
         let mut missing: BTreeMap<u64, LeftOut> = BTreeMap::new();
+        let mut touched = BTreeSet::new();
         for (id, base) in &mut self.bases {
             let arranged = &mut base.arranged;
             base.tap
                 .drain(|key, accumulator| arranged.update(key, accumulator));
-            arranged.close_tick(tick);
+            if arranged.is_touched() {
+                touched.insert(*id);
+            }
             let left_out = std::mem::take(&mut base.left_out);
             if left_out.late.rows > 0 || left_out.errors.rows > 0 {
                 missing.insert(*id, left_out);
             }
         }
         self.enter_left_out(tick, missing, ledger, &mut outcome);
-        for base in self.bases.values_mut() {
-            stepping.until(|| base.arranged.is_complete(tick))?;
+        let touched = self.activity.agree(stepping, touched)?;
+        for (_, base) in self.bases.iter_mut().filter(|(id, _)| touched.contains(id)) {
+            base.arranged.close_tick(tick);
+        }
+        for (id, base) in &mut self.bases {
+            if touched.contains(id) {
+                stepping.until(|| base.arranged.is_complete(tick))?;
+            }
             base.complete(commit);
         }
         let levels = self
@@ -316,10 +337,12 @@ impl Views {
     ) -> Result<(), PeerFailed> {
         let tick = commit.tick;
         let mut views = std::mem::take(&mut self.views);
-        for view in views.values_mut() {
+        let mut touched = BTreeSet::new();
+        for (id, view) in &mut views {
             let Some(graph) = view.graph.as_mut().filter(|graph| graph.level == level) else {
                 continue;
             };
+            graph.running.open_tick(tick);
             graph.running.compact(commit.since);
             let rendered = view.installed.rendered.graph.as_ref();
             let inputs = rendered.map_or(&[][..], |graph| graph.inputs.as_slice());
@@ -346,13 +369,19 @@ impl Views {
                     (Input::View(_), None) => {}
                 }
             }
-            graph.running.close_tick(tick);
+            if graph.running.is_touched() {
+                touched.insert(*id);
+            }
         }
         self.views = views;
-        for (id, view) in &mut self.views {
-            let Some(graph) = view.graph.as_mut().filter(|graph| graph.level == level) else {
-                continue;
-            };
+        let touched = self.activity.agree(stepping, touched)?;
+        for (_, view) in self.views.iter_mut().filter(|(id, _)| touched.contains(id)) {
+            if let Some(graph) = &mut view.graph {
+                graph.running.close_tick(tick);
+            }
+        }
+        for (id, view) in self.views.iter_mut().filter(|(id, _)| touched.contains(id)) {
+            let Some(graph) = &mut view.graph else { continue };
             stepping.until(|| graph.running.is_complete(tick))?;
             outcome.errors(&view.installed, tick, graph.running.take_errors(), ledger);
             for (batch, diffs, expiry) in graph.running.take_changes() {

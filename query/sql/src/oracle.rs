@@ -6,15 +6,19 @@
 //! which rows count (late ones do not) and which panes have expired.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::{cast, concat_batches, filter_record_batch};
 use arrow::datatypes::DataType;
-use datafusion::catalog::MemorySchemaProvider;
+use datafusion::catalog::{
+    CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList,
+    MemorySchemaProvider,
+};
 use datafusion::common::TableReference;
 use datafusion::datasource::MemTable;
 use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement as DataFusionStatement;
 use datafusion::sql::sqlparser::ast::{Expr, Query, Statement, TableFactor, VisitMut, VisitorMut};
@@ -58,10 +62,7 @@ fn failed(message: impl ToString) -> DataFusionError {
 }
 
 async fn run(definition: &MonitorDefinition, tables: &[(&str, &[RecordBatch])]) -> Result<RecordBatch> {
-    let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(2));
-    for function in aggregate_functions() {
-        session.register_udaf(function.as_ref().clone());
-    }
+    let session = SessionContext::new_with_state(session_state());
     let catalog = session
         .catalog("datafusion")
         .ok_or_else(|| failed("there is no catalog"))?;
@@ -114,6 +115,27 @@ async fn run(definition: &MonitorDefinition, tables: &[(&str, &[RecordBatch])]) 
         columns,
         &options,
     )?)
+}
+
+/// A session with all functions and without tables. Registering the functions takes longer than most queries.
+fn session_state() -> SessionState {
+    static PREPARED: LazyLock<SessionState> = LazyLock::new(|| {
+        let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+        for function in aggregate_functions() {
+            session.register_udaf(function.as_ref().clone());
+        }
+        session.state()
+    });
+    let catalogs = MemoryCatalogProviderList::new();
+    let catalog = MemoryCatalogProvider::new();
+    for schema in ["public", "live"] {
+        // A fresh catalog takes any schema.
+        let _ = catalog.register_schema(schema, Arc::new(MemorySchemaProvider::new()));
+    }
+    catalogs.register_catalog("datafusion".into(), Arc::new(catalog));
+    SessionStateBuilder::new_from_existing(PREPARED.clone())
+        .with_catalog_list(Arc::new(catalogs))
+        .build()
 }
 
 fn of_project(batch: &RecordBatch, project: &str) -> Result<RecordBatch> {

@@ -50,6 +50,7 @@ pub(crate) struct RunningGraph {
     changes: Rc<RefCell<Vec<Reported>>>,
     errors: Errors,
     probe: ProbeHandle<Tick>,
+    touched: bool,
 }
 
 impl RunningGraph {
@@ -99,11 +100,26 @@ impl RunningGraph {
             changes,
             errors,
             probe,
+            touched: false,
         })
+    }
+
+    /// Changes are at `tick` from here on.
+    pub fn open_tick(&mut self, tick: Tick) {
+        for input in &mut self.inputs {
+            input.advance_to(expiry_of(tick));
+        }
+        self.touched = false;
+    }
+
+    /// Whether something was fed at the tick at hand.
+    pub fn is_touched(&self) -> bool {
+        self.touched
     }
 
     /// Changes of an input at the tick at hand; `expiry` says that they are those by which panes end.
     pub fn feed(&mut self, input: usize, columns: &[ArrayRef], diffs: &[i64], expiry: bool) {
+        self.touched |= !diffs.is_empty();
         let rows = self.encoders[input].encode(columns, diffs.len());
         let input = &mut self.inputs[input];
         let moment = *input.time() + Moment::from(!expiry);

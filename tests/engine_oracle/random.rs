@@ -1,0 +1,732 @@
+//! Random queries over random rows, compared with DataFusion's batch after every request.
+//!
+//! `PYFLARE_SEED` chooses the first seed, `PYFLARE_PAIRS` how many (query, rows) pairs are compared. The seed is part
+//! of every message. Left out of the grammar is what differs from DataFusion on purpose:
+//! rows in error, and −0.0 and NaN as keys (one bit pattern here, two in DataFusion).
+
+use std::collections::BTreeMap;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
+use prost::Message;
+use pyflare_dataflows::MonitorDefinition;
+use pyflare_sql::{PlanScope, Statement};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use crate::bed::{Content, add_rows, open, view_name};
+
+const QUERIES: usize = 60;
+const REQUESTS: u64 = 10;
+const SPANS: usize = 14;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Type {
+    Int,
+    Text,
+    Float,
+    Time,
+    Bool,
+}
+
+type Columns = Vec<(String, Type)>;
+
+/// A relation as SQL, with its columns.
+struct Relation {
+    sql: String,
+    columns: Columns,
+}
+
+struct Generator {
+    random: StdRng,
+    names: usize,
+}
+
+impl Generator {
+    fn one<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+        &of[self.random.random_range(0..of.len())]
+    }
+
+    fn chance(&mut self, percent: u32) -> bool {
+        self.random.random_range(0..100) < percent
+    }
+
+    fn name(&mut self) -> String {
+        self.names += 1;
+        format!("c{}", self.names)
+    }
+
+    fn of_type(&mut self, columns: &Columns, wanted: Type) -> Option<String> {
+        let fitting: Vec<&String> = columns
+            .iter()
+            .filter(|(_, found)| *found == wanted)
+            .map(|(name, _)| name)
+            .collect();
+        (!fitting.is_empty()).then(|| (*self.one(&fitting)).clone())
+    }
+
+    /// An expression of a type over columns; it never fails.
+    fn expression(&mut self, columns: &Columns, wanted: Type, depth: u32) -> String {
+        if depth == 0 || self.chance(40) {
+            if let Some(column) = self.of_type(columns, wanted) {
+                return column;
+            }
+            return match wanted {
+                Type::Int => self.random.random_range(-3..20).to_string(),
+                Type::Text => (*self.one(&["'a'", "'ä'", "''", "'日本'", "'x'"])).to_string(),
+                Type::Float => (*self.one(&["0.5", "-2.25", "1e3"])).to_string(),
+                Type::Time => "TIMESTAMP '2026-01-01T00:00:00Z'".to_string(),
+                Type::Bool => (*self.one(&["true", "false"])).to_string(),
+            };
+        }
+        let below = depth - 1;
+        match (wanted, self.random.random_range(0..6)) {
+            (Type::Int, 0) => format!("({} % 7)", self.expression(columns, Type::Int, below)),
+            (Type::Int, 1) => format!("nullif({}, 3)", self.expression(columns, Type::Int, below)),
+            (Type::Int, 2) => format!(
+                "(({} % 100) + ({} % 50))",
+                self.expression(columns, Type::Int, below),
+                self.expression(columns, Type::Int, below)
+            ),
+            (Type::Int, 3) => format!(
+                "character_length({})",
+                self.expression(columns, Type::Text, below)
+            ),
+            (Type::Text, 0) => format!("upper({})", self.expression(columns, Type::Text, below)),
+            (Type::Text, 1) => format!(
+                "({} || '-' || {})",
+                self.expression(columns, Type::Text, below),
+                self.expression(columns, Type::Text, below)
+            ),
+            (Type::Text, 2) => format!("substr({}, 1, 2)", self.expression(columns, Type::Text, below)),
+            (Type::Float, 0) => format!("({} * 0.5)", self.expression(columns, Type::Float, below)),
+            (Type::Float, 1) => format!(
+                "CAST(({} % 100) AS DOUBLE)",
+                self.expression(columns, Type::Int, below)
+            ),
+            (Type::Bool, 0..=4) => self.condition(columns, below),
+            (_, 4) => {
+                let condition = self.condition(columns, below);
+                let (one, other) = (
+                    self.expression(columns, wanted, below),
+                    self.expression(columns, wanted, below),
+                );
+                format!("CASE WHEN {condition} THEN {one} ELSE {other} END")
+            }
+            (_, 5) => format!(
+                "coalesce({}, {})",
+                self.expression(columns, wanted, below),
+                self.expression(columns, wanted, below)
+            ),
+            _ => self.expression(columns, wanted, below),
+        }
+    }
+
+    fn condition(&mut self, columns: &Columns, depth: u32) -> String {
+        let below = depth.saturating_sub(1);
+        match self.random.random_range(0..8) {
+            0 => format!("{} IS NULL", self.expression(columns, Type::Text, below)),
+            1 => format!("{} IS NOT NULL", self.expression(columns, Type::Int, below)),
+            2 => format!("{} LIKE '%a%'", self.expression(columns, Type::Text, below)),
+            3 => format!(
+                "{} IN (1, 2, 5, 8, NULL)",
+                self.expression(columns, Type::Int, below)
+            ),
+            4 if depth > 0 => format!(
+                "({} AND {})",
+                self.condition(columns, below),
+                self.condition(columns, below)
+            ),
+            5 if depth > 0 => format!(
+                "({} OR NOT {})",
+                self.condition(columns, below),
+                self.condition(columns, below)
+            ),
+            6 => format!(
+                "{} >= {}",
+                self.expression(columns, Type::Text, below),
+                self.expression(columns, Type::Text, below)
+            ),
+            _ => {
+                let operator = *self.one(&["<", ">", "=", "<>", ">="]);
+                format!(
+                    "({} % 10) {operator} {}",
+                    self.expression(columns, Type::Int, below),
+                    self.random.random_range(0..8)
+                )
+            }
+        }
+    }
+
+    fn aggregate(&mut self, columns: &Columns) -> (String, Type) {
+        let filter = match self.chance(25) {
+            true => format!(" FILTER (WHERE {})", self.condition(columns, 1)),
+            false => String::new(),
+        };
+        let (call, data_type) = match self.random.random_range(0..11) {
+            0 | 1 => ("count(*)".to_string(), Type::Int),
+            2 => (
+                format!("count({})", self.expression(columns, Type::Text, 1)),
+                Type::Int,
+            ),
+            3 => (
+                format!("sum({})", self.expression(columns, Type::Int, 1)),
+                Type::Int,
+            ),
+            4 => (
+                format!("avg({})", self.expression(columns, Type::Int, 1)),
+                Type::Float,
+            ),
+            5 => (
+                format!("min({})", self.expression(columns, Type::Text, 1)),
+                Type::Text,
+            ),
+            6 => (
+                format!("max({})", self.expression(columns, Type::Int, 1)),
+                Type::Int,
+            ),
+            7 => (
+                format!("count(DISTINCT {})", self.expression(columns, Type::Text, 1)),
+                Type::Int,
+            ),
+            8 => (
+                format!("sum({})", self.expression(columns, Type::Float, 1)),
+                Type::Float,
+            ),
+            9 => (
+                format!("bool_or({})", self.expression(columns, Type::Bool, 1)),
+                Type::Bool,
+            ),
+            _ => (
+                format!("bool_and({})", self.expression(columns, Type::Bool, 1)),
+                Type::Bool,
+            ),
+        };
+        (format!("{call}{filter}"), data_type)
+    }
+
+    /// A relation of random form.
+    fn relation(&mut self, depth: u32) -> Relation {
+        if depth == 0 {
+            return self.rows();
+        }
+        match self.random.random_range(0..14) {
+            0 => self.rows(),
+            1..=3 => self.aggregated(depth - 1),
+            4 => self.windowed(),
+            5..=7 => self.joined(depth - 1),
+            8 => self.members(depth - 1),
+            9 | 10 => self.united(depth - 1),
+            11 => self.first(depth - 1),
+            12 => self.numbered(depth - 1),
+            _ => self.compared(depth - 1),
+        }
+    }
+
+    fn stream() -> Columns {
+        [
+            ("model", Type::Text),
+            ("user_id", Type::Text),
+            ("name", Type::Text),
+            ("status", Type::Text),
+            ("output_tokens", Type::Int),
+            ("input_tokens", Type::Int),
+            ("duration_ns", Type::Int),
+            ("temperature", Type::Float),
+            ("event_time", Type::Time),
+        ]
+        .map(|(name, data_type)| (name.to_string(), data_type))
+        .to_vec()
+    }
+
+    fn select(&mut self, columns: &Columns, types: &[Type]) -> (String, Columns) {
+        let mut shown = Vec::new();
+        let mut given = Columns::new();
+        for data_type in types {
+            let name = self.name();
+            shown.push(format!("{} AS {name}", self.expression(columns, *data_type, 2)));
+            given.push((name, *data_type));
+        }
+        (shown.join(", "), given)
+    }
+
+    fn types(&mut self) -> Vec<Type> {
+        let count = self.random.random_range(2..4);
+        let mut types: Vec<Type> = (0..count)
+            .map(|_| *self.one(&[Type::Int, Type::Text, Type::Int, Type::Text, Type::Bool]))
+            .collect();
+        types.push(Type::Int);
+        types
+    }
+
+    fn rows(&mut self) -> Relation {
+        let stream = Generator::stream();
+        let types = self.types();
+        let (shown, columns) = self.select(&stream, &types);
+        let condition = self.condition(&stream, 2);
+        Relation {
+            sql: format!(
+                "SELECT {shown} FROM spans WHERE {condition} AND (output_tokens % 3) = {}",
+                self.random.random_range(0..3)
+            ),
+            columns,
+        }
+    }
+
+    fn grouped(&mut self, from: &str, below: &Columns, keys: Vec<(String, Type)>) -> Relation {
+        let mut columns = Columns::new();
+        let mut shown = Vec::new();
+        let mut written = Vec::new();
+        for (key, data_type) in keys {
+            let name = self.name();
+            shown.push(format!("{key} AS {name}"));
+            written.push(key);
+            columns.push((name, data_type));
+        }
+        for _ in 0..self.random.random_range(1..4) {
+            let (aggregate, data_type) = self.aggregate(below);
+            let name = self.name();
+            shown.push(format!("{aggregate} AS {name}"));
+            columns.push((name, data_type));
+        }
+        let group_by = match written.is_empty() {
+            true => String::new(),
+            false => format!(" GROUP BY {}", written.join(", ")),
+        };
+        let having = match self.chance(25) {
+            true => format!(" HAVING count(*) % 3 <> {}", self.random.random_range(0..3)),
+            false => String::new(),
+        };
+        Relation {
+            sql: format!("SELECT {} FROM {from}{group_by}{having}", shown.join(", ")),
+            columns,
+        }
+    }
+
+    fn aggregated(&mut self, depth: u32) -> Relation {
+        let (from, below) = match self.chance(50) {
+            true => ("spans".to_string(), Generator::stream()),
+            false => {
+                let relation = self.relation(depth);
+                (format!("({}) AS r", relation.sql), relation.columns)
+            }
+        };
+        let mut keys = Vec::new();
+        if !self.chance(12) {
+            for _ in 0..self.random.random_range(1..3) {
+                let data_type = *self.one(&[Type::Text, Type::Int, Type::Text]);
+                let key = self.expression(&below, data_type, 1);
+                // A constant in GROUP BY is a position.
+                if key.contains(|c: char| c.is_ascii_alphabetic())
+                    && !key.starts_with('\'')
+                    && !keys.iter().any(|(other, _)| *other == key)
+                {
+                    keys.push((key, data_type));
+                }
+            }
+        }
+        self.grouped(&from, &below, keys)
+    }
+
+    fn windowed(&mut self) -> Relation {
+        let from = match self.chance(50) {
+            true => format!(
+                "TUMBLE(spans, event_time, INTERVAL '{} seconds')",
+                self.random.random_range(20..200)
+            ),
+            false => {
+                let slide = self.random.random_range(20..60);
+                let size = slide * self.random.random_range(1..4) + self.random.random_range(0..10);
+                format!("HOP(spans, event_time, INTERVAL '{slide} seconds', INTERVAL '{size} seconds')")
+            }
+        };
+        let below = Generator::stream();
+        let mut keys = vec![("window_start".to_string(), Type::Time)];
+        if self.chance(60) {
+            keys.push(("model".to_string(), Type::Text));
+        }
+        self.grouped(&from, &below, keys)
+    }
+
+    fn prefixed(columns: &Columns, prefix: &str) -> Columns {
+        columns
+            .iter()
+            .map(|(name, data_type)| (format!("{prefix}.{name}"), *data_type))
+            .collect()
+    }
+
+    /// Columns of equal type on both sides, for keys.
+    fn common(&mut self, left: &Columns, right: &Columns) -> Option<(String, String)> {
+        for wanted in [Type::Text, Type::Int] {
+            if let (Some(one), Some(other)) = (self.of_type(left, wanted), self.of_type(right, wanted)) {
+                return Some((one, other));
+            }
+        }
+        None
+    }
+
+    fn joined(&mut self, depth: u32) -> Relation {
+        let (left, right) = (self.relation(depth), self.relation(depth));
+        let (a, b) = (
+            Generator::prefixed(&left.columns, "a"),
+            Generator::prefixed(&right.columns, "b"),
+        );
+        let Some((one, other)) = self.common(&a, &b) else {
+            return left;
+        };
+        let mut on = format!("{one} = {other}");
+        let both: Columns = a.iter().chain(&b).cloned().collect();
+        if self.chance(35) {
+            let condition = self.condition(&both, 1);
+            on = format!("{on} AND {condition}");
+        }
+        let kind = *self.one(&["JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN", "JOIN"]);
+        let types = self.types();
+        let (shown, columns) = self.select(&both, &types);
+        Relation {
+            sql: format!(
+                "SELECT {shown} FROM ({}) AS a {kind} ({}) AS b ON {on}",
+                left.sql, right.sql
+            ),
+            columns,
+        }
+    }
+
+    fn members(&mut self, depth: u32) -> Relation {
+        let (left, right) = (self.relation(depth), self.relation(depth));
+        let (a, b) = (
+            Generator::prefixed(&left.columns, "a"),
+            Generator::prefixed(&right.columns, "b"),
+        );
+        let Some((one, other)) = self.common(&a, &b) else {
+            return left;
+        };
+        let types = self.types();
+        let (shown, columns) = self.select(&a, &types);
+        let member = match self.random.random_range(0..4) {
+            0 => format!("{one} IN (SELECT {other} FROM ({}) AS b)", right.sql),
+            1 => format!("{one} NOT IN (SELECT {other} FROM ({}) AS b)", right.sql),
+            2 => format!(
+                "EXISTS (SELECT 1 FROM ({}) AS b WHERE {other} = {one})",
+                right.sql
+            ),
+            _ => format!(
+                "NOT EXISTS (SELECT 1 FROM ({}) AS b WHERE {other} = {one})",
+                right.sql
+            ),
+        };
+        Relation {
+            sql: format!("SELECT {shown} FROM ({}) AS a WHERE {member}", left.sql),
+            columns,
+        }
+    }
+
+    fn united(&mut self, depth: u32) -> Relation {
+        let types = self.types();
+        let names: Vec<String> = types.iter().map(|_| self.name()).collect();
+        let part = |generator: &mut Generator| {
+            let relation = generator.relation(depth);
+            let shown: Vec<String> = types
+                .iter()
+                .zip(&names)
+                .map(|(data_type, name)| {
+                    format!(
+                        "{} AS {name}",
+                        generator.expression(&relation.columns, *data_type, 1)
+                    )
+                })
+                .collect();
+            format!("SELECT {} FROM ({}) AS u", shown.join(", "), relation.sql)
+        };
+        let (one, other) = (part(self), part(self));
+        let operator = *self.one(&["UNION ALL", "UNION", "INTERSECT", "EXCEPT", "UNION ALL"]);
+        Relation {
+            sql: format!("{one} {operator} {other}"),
+            columns: names.into_iter().zip(types).collect(),
+        }
+    }
+
+    /// ORDER BY all columns, so that the choice is decided.
+    fn order(&mut self, columns: &Columns) -> String {
+        let keys: Vec<String> = columns
+            .iter()
+            .map(|(name, _)| {
+                let direction = *self.one(&["", " DESC", " NULLS FIRST", " DESC NULLS LAST"]);
+                format!("{name}{direction}")
+            })
+            .collect();
+        keys.join(", ")
+    }
+
+    fn first(&mut self, depth: u32) -> Relation {
+        let relation = self.relation(depth);
+        let order = self.order(&relation.columns);
+        let offset = match self.chance(30) {
+            true => format!(" OFFSET {}", self.random.random_range(1..4)),
+            false => String::new(),
+        };
+        Relation {
+            sql: format!(
+                "SELECT * FROM ({}) AS o ORDER BY {order} LIMIT {}{offset}",
+                relation.sql,
+                self.random.random_range(1..12)
+            ),
+            columns: relation.columns,
+        }
+    }
+
+    fn numbered(&mut self, depth: u32) -> Relation {
+        let relation = self.relation(depth);
+        let order = self.order(&relation.columns);
+        let partition = self.one(&relation.columns).0.clone();
+        let name = self.name();
+        let function = match self.random.random_range(0..4) {
+            0 => format!("row_number() OVER (PARTITION BY {partition} ORDER BY {order})"),
+            1 => format!("dense_rank() OVER (PARTITION BY {partition} ORDER BY {order})"),
+            2 => "count(*) OVER ()".to_string(),
+            _ => format!("count(*) OVER (PARTITION BY {partition})"),
+        };
+        let mut columns = relation.columns;
+        columns.push((name.clone(), Type::Int));
+        Relation {
+            sql: format!("SELECT *, {function} AS {name} FROM ({}) AS w", relation.sql),
+            columns,
+        }
+    }
+
+    fn compared(&mut self, depth: u32) -> Relation {
+        let (relation, other) = (self.relation(depth), self.relation(depth));
+        let (Some(column), Some(inner)) = (
+            self.of_type(&relation.columns, Type::Int),
+            self.of_type(&other.columns, Type::Int),
+        ) else {
+            return relation;
+        };
+        let function = *self.one(&["max", "min", "avg", "count"]);
+        Relation {
+            sql: format!(
+                "SELECT * FROM ({}) AS s WHERE {column} >= (SELECT {function}({inner}) FROM ({}) AS t)",
+                relation.sql, other.sql
+            ),
+            columns: relation.columns,
+        }
+    }
+}
+
+fn attribute(key: &str, value: Value) -> KeyValue {
+    KeyValue {
+        key: key.into(),
+        value: Some(AnyValue { value: Some(value) }),
+        ..KeyValue::default()
+    }
+}
+
+/// Spans with missing, empty, foreign, huge and special values.
+fn hostile_request(random: &mut StdRng, start_ns: u64) -> Vec<u8> {
+    let mut one = |of: &[&str]| of[random.random_range(0..of.len())].to_string();
+    let mut spans = Vec::new();
+    let mut drawn = Vec::new();
+    for _ in 0..SPANS {
+        drawn.push((
+            one(&["a", "ä", "", "日本", "x-a", "?"]),
+            one(&["u1", "u2", "", "?"]),
+            one(&["chat a", "chat", "ábc", "run"]),
+        ));
+    }
+    for (model, user, name) in drawn {
+        let mut attributes = vec![attribute(
+            "gen_ai.operation.name",
+            Value::StringValue("chat".into()),
+        )];
+        if model != "?" {
+            attributes.push(attribute("gen_ai.response.model", Value::StringValue(model)));
+        }
+        if user != "?" {
+            attributes.push(attribute("user.id", Value::StringValue(user)));
+        }
+        let tokens = [0, 1, 2, 3, 5, 8, 13, 1 << 40, -4][random.random_range(0..9)];
+        if random.random_range(0..6) > 0 {
+            attributes.push(attribute("gen_ai.usage.output_tokens", Value::IntValue(tokens)));
+        }
+        if random.random_range(0..3) > 0 {
+            attributes.push(attribute(
+                "gen_ai.usage.input_tokens",
+                Value::IntValue(random.random_range(0..6)),
+            ));
+        }
+        let special = [
+            0.0,
+            -0.0,
+            f64::NAN,
+            f64::INFINITY,
+            f64::NEG_INFINITY,
+            0.1,
+            0.7,
+            1e20,
+            5e-324,
+            -3.5,
+        ];
+        if random.random_range(0..4) > 0 {
+            attributes.push(attribute(
+                "gen_ai.request.temperature",
+                Value::DoubleValue(special[random.random_range(0..10)]),
+            ));
+        }
+        let begun = start_ns + random.random_range(0..40) * 1_000_000_000;
+        spans.push(Span {
+            trace_id: random.random::<[u8; 16]>().to_vec(),
+            span_id: random.random::<[u8; 8]>().to_vec(),
+            name,
+            start_time_unix_nano: begun,
+            end_time_unix_nano: begun + random.random_range(0..50),
+            attributes,
+            status: (random.random_range(0..4) == 0).then(|| Status {
+                code: 2,
+                ..Status::default()
+            }),
+            ..Span::default()
+        });
+    }
+    ExportTraceServiceRequest {
+        resource_spans: vec![ResourceSpans {
+            scope_spans: vec![ScopeSpans {
+                spans,
+                ..ScopeSpans::default()
+            }],
+            ..ResourceSpans::default()
+        }],
+    }
+    .encode_to_vec()
+}
+
+/// The batch of every monitor, on two threads.
+fn batches(monitors: &[MonitorDefinition], rows: &RecordBatch) -> Vec<Result<RecordBatch, String>> {
+    let run = |monitor: &MonitorDefinition| {
+        pyflare_sql::oracle::batch(monitor, std::slice::from_ref(rows))
+            .map_err(|error| error.strip_backtrace())
+    };
+    let (one, other) = monitors.split_at(monitors.len() / 2);
+    std::thread::scope(|scope| {
+        let half = scope.spawn(|| one.iter().map(run).collect::<Vec<_>>());
+        let rest: Vec<_> = other.iter().map(run).collect();
+        let mut all = half.join().unwrap();
+        all.extend(rest);
+        all
+    })
+}
+
+fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(default)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn random_queries_equal_the_batch() {
+    let (mut seed, pairs) = (number("PYFLARE_SEED", 1), number("PYFLARE_PAIRS", 10_000));
+    let mut compared = 0;
+    let mut generated = 0;
+    let mut refused: BTreeMap<String, u64> = BTreeMap::new();
+    let mut unable: BTreeMap<String, u64> = BTreeMap::new();
+    let mut rich = 0;
+    while compared < pairs {
+        let directory = tempfile::tempdir().unwrap();
+        let opened = open(directory.path(), 1 + (seed % 3) as usize);
+        let mut generator = Generator {
+            random: StdRng::seed_from_u64(seed),
+            names: 0,
+        };
+        let mut monitors: Vec<MonitorDefinition> = Vec::new();
+        while monitors.len() < QUERIES {
+            let depth = generator.random.random_range(1..4);
+            let relation = generator.relation(depth);
+            generated += 1;
+            let sql = format!("CREATE MONITOR m{} AS {}", monitors.len(), relation.sql);
+            let scope = PlanScope {
+                project: Some("default".into()),
+                ..PlanScope::default()
+            };
+            match pyflare_sql::parse(&sql, &scope) {
+                Ok(Statement::CreateMonitor(create)) => {
+                    let words = ["JOIN", "SELECT 1", "WINDOW", "TUMBLE", "HOP", "OVER", "(SELECT"];
+                    rich += u64::from(words.iter().any(|word| sql.contains(word)));
+                    monitors.push(create.definition);
+                }
+                Ok(other) => panic!("seed {seed}: {other:?}"),
+                Err(error) => {
+                    assert_ne!(error.code(), "PF-4099", "seed {seed}: {error}\n{sql}");
+                    *refused
+                        .entry(format!("{} {}", error.code(), error.message))
+                        .or_default() += 1;
+                }
+            }
+        }
+        for monitor in &monitors {
+            let installed = opened.engine.install(monitor.clone(), false).await;
+            installed.unwrap_or_else(|error| panic!("seed {seed}: {error}\n{}", monitor.sql));
+        }
+        let base = pyflare_dataflows::time::now_ms() * 1_000_000 - 3_000_000_000_000;
+        for request in 0..REQUESTS {
+            let body = hostile_request(&mut generator.random, base + request * 30_000_000_000);
+            opened.append(body).await;
+            let tick = opened.admitted(request + 1).await;
+            let rows = opened.rows(tick);
+            let mut contents = Vec::new();
+            for monitor in &monitors {
+                contents.push(opened.content(&view_name(monitor)).await);
+            }
+            let schema = |monitor: &MonitorDefinition| {
+                let view = opened.engine.view_named(&view_name(monitor)).unwrap();
+                SchemaRef::clone(&view.schema)
+            };
+            let schemas: Vec<SchemaRef> = monitors.iter().map(schema).collect();
+            let batches = tokio::task::block_in_place(|| batches(&monitors, &rows));
+            for (((monitor, schema), content), batch) in
+                monitors.iter().zip(&schemas).zip(&contents).zip(batches)
+            {
+                let batch = match batch {
+                    Ok(batch) => batch,
+                    // DataFusion fails on some of its own plans.
+                    Err(error) => {
+                        *unable.entry(error.chars().take(90).collect()).or_default() += 1;
+                        continue;
+                    }
+                };
+                let mut expected = Content::new();
+                add_rows(schema, &batch, None, &mut expected);
+                assert!(
+                    *content == expected,
+                    "seed {seed}, after request {request}: {} rows, {} in the batch\n{}",
+                    content.len(),
+                    expected.len(),
+                    monitor.sql
+                );
+                compared += 1;
+            }
+        }
+        assert!(
+            unable.values().sum::<u64>() * 15 <= compared,
+            "DataFusion could not answer: {unable:?}"
+        );
+        opened.shutdown();
+        seed += 1;
+    }
+    let refusals: u64 = refused.values().sum();
+    println!("{compared} pairs compared, {generated} queries, {rich} of them nested; {refusals} refused:");
+    for (reason, count) in &refused {
+        println!("{count:6} {reason}");
+    }
+    println!("the batch itself failed for: {unable:?}");
+    assert!(
+        refusals * 10 <= generated,
+        "{refusals} of {generated} queries were refused: {refused:?}"
+    );
+    assert!(
+        rich * 2 > generated,
+        "{rich} of {generated} queries nest, join or have windows"
+    );
+}
