@@ -13,6 +13,8 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Valu
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 use prost::Message;
 use pyflare_dataflows::MonitorDefinition;
+use pyflare_operators::fields::stream_schema;
+use pyflare_sql::oracle::Prepared;
 use pyflare_sql::{PlanScope, Statement};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -603,12 +605,13 @@ fn hostile_request(random: &mut StdRng, start_ns: u64) -> Vec<u8> {
 }
 
 /// The batch of every monitor, on two threads.
-fn batches(monitors: &[MonitorDefinition], rows: &RecordBatch) -> Vec<Result<RecordBatch, String>> {
-    let run = |monitor: &MonitorDefinition| {
-        pyflare_sql::oracle::batch(monitor, std::slice::from_ref(rows))
-            .map_err(|error| error.strip_backtrace())
+fn batches(prepared: &[Result<Prepared, String>], rows: &RecordBatch) -> Vec<Result<RecordBatch, String>> {
+    let run = |prepared: &Result<Prepared, String>| {
+        let prepared = prepared.as_ref().map_err(String::clone)?;
+        let batch = prepared.rows(&[("spans", std::slice::from_ref(rows))]);
+        batch.map_err(|error| error.strip_backtrace())
     };
-    let (one, other) = monitors.split_at(monitors.len() / 2);
+    let (one, other) = prepared.split_at(prepared.len() / 2);
     std::thread::scope(|scope| {
         let half = scope.spawn(|| one.iter().map(run).collect::<Vec<_>>());
         let rest: Vec<_> = other.iter().map(run).collect();
@@ -669,6 +672,12 @@ async fn random_queries_equal_the_batch() {
             let installed = opened.engine.install(monitor.clone(), false).await;
             installed.unwrap_or_else(|error| panic!("seed {seed}: {error}\n{}", monitor.sql));
         }
+        let spans = stream_schema("spans").unwrap();
+        let prepare = |monitor: &MonitorDefinition| {
+            let prepared = Prepared::new(monitor, &[("spans", SchemaRef::clone(&spans))]);
+            prepared.map_err(|error| error.strip_backtrace())
+        };
+        let prepared: Vec<_> = tokio::task::block_in_place(|| monitors.iter().map(prepare).collect());
         let base = pyflare_dataflows::time::now_ms() * 1_000_000 - 3_000_000_000_000;
         for request in 0..REQUESTS {
             let body = hostile_request(&mut generator.random, base + request * 30_000_000_000);
@@ -684,7 +693,7 @@ async fn random_queries_equal_the_batch() {
                 SchemaRef::clone(&view.schema)
             };
             let schemas: Vec<SchemaRef> = monitors.iter().map(schema).collect();
-            let batches = tokio::task::block_in_place(|| batches(&monitors, &rows));
+            let batches = tokio::task::block_in_place(|| batches(&prepared, &rows));
             for (((monitor, schema), content), batch) in
                 monitors.iter().zip(&schemas).zip(&contents).zip(batches)
             {

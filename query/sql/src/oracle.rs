@@ -5,25 +5,31 @@
 //! whole of DataFusion's optimizer and executor does the rest. What a monitor adds to SQL is left to the caller:
 //! which rows count (late ones do not) and which panes have expired.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::{cast, concat_batches, filter_record_batch};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, SchemaRef};
+use async_trait::async_trait;
 use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList,
     MemorySchemaProvider,
 };
+use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::TableReference;
 use datafusion::datasource::MemTable;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::{Expr as LogicalExpr, LogicalPlan, TableType};
+use datafusion::physical_plan::{ExecutionPlan, collect};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement as DataFusionStatement;
 use datafusion::sql::sqlparser::ast::{Expr, Query, Statement, TableFactor, VisitMut, VisitorMut};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
+use parking_lot::Mutex;
 use pyflare_dataflows::MonitorDefinition;
 use pyflare_operators::fields;
 
@@ -43,12 +49,152 @@ pub fn batch(definition: &MonitorDefinition, batches: &[RecordBatch]) -> Result<
 
 /// As [`batch`], over the rows of several relations: streams, and views of the project.
 pub fn batch_over(definition: &MonitorDefinition, tables: &[(&str, &[RecordBatch])]) -> Result<RecordBatch> {
+    let mut schemas = Vec::with_capacity(tables.len());
+    for (name, batches) in tables {
+        let schema = match (fields::stream_schema(name), batches.first()) {
+            (Some(schema), _) => schema,
+            (None, Some(batch)) => batch.schema(),
+            (None, None) => return Err(failed("a relation without rows has no columns")),
+        };
+        schemas.push((*name, schema));
+    }
+    Prepared::new(definition, &schemas)?.rows(tables)
+}
+
+/// A monitor's SELECT, planned once to be run over different rows.
+pub struct Prepared {
+    definition: MonitorDefinition,
+    session: SessionContext,
+    plan: LogicalPlan,
+    tables: BTreeMap<String, Arc<Changing>>,
+}
+
+impl Prepared {
+    /// For relations of these names and columns.
+    pub fn new(definition: &MonitorDefinition, relations: &[(&str, SchemaRef)]) -> Result<Prepared> {
+        let session = SessionContext::new_with_state(session_state());
+        let mut tables = BTreeMap::new();
+        for (name, schema) in relations {
+            let table = Arc::new(Changing {
+                schema: Arc::clone(schema),
+                batches: Mutex::default(),
+            });
+            if fields::stream_schema(name).is_none() {
+                session.register_table(TableReference::partial("live", *name), table.clone())?;
+            }
+            session.register_table(*name, table.clone())?;
+            tables.insert((*name).to_string(), table);
+        }
+        let Parsed::Create(create) = statement::parse(&definition.sql)? else {
+            return Err(failed("the definition is not a CREATE MONITOR"));
+        };
+        let mut query = create.query;
+        hidden::hide(&mut query);
+        rewrite_windows(&mut query)?;
+        let statement = DataFusionStatement::Statement(Box::new(Statement::Query(query)));
+        let plan = on_own_thread(async {
+            let state = session.state();
+            let plan = state.statement_to_plan(statement).await?;
+            state.optimize(&plan)
+        })?;
+        Ok(Prepared {
+            definition: definition.clone(),
+            session,
+            plan,
+            tables,
+        })
+    }
+
+    /// The rows that the monitor shows over these; relations that are not named have none.
+    pub fn rows(&self, tables: &[(&str, &[RecordBatch])]) -> Result<RecordBatch> {
+        for table in self.tables.values() {
+            table.batches.lock().clear();
+        }
+        for (name, batches) in tables {
+            let table = self
+                .tables
+                .get(*name)
+                .ok_or_else(|| failed("a relation that was not prepared"))?;
+            for batch in *batches {
+                table
+                    .batches
+                    .lock()
+                    .push(match (&self.definition.project, fields::stream_schema(name)) {
+                        (Some(project), Some(_)) => of_project(batch, project)?,
+                        _ => batch.clone(),
+                    });
+            }
+        }
+        let (found_schema, found) = on_own_thread(async {
+            let state = self.session.state();
+            let physical = state
+                .query_planner()
+                .create_physical_plan(&self.plan, &state)
+                .await?;
+            let schema = physical.schema();
+            let batches = collect(physical, state.task_ctx()).await?;
+            Ok((schema, batches))
+        })?;
+        let found = concat_batches(&found_schema, &found)?;
+        let view = self.definition.plan.schema().map_err(lower::not_planned)?;
+        let columns = found
+            .columns()
+            .iter()
+            .zip(view.fields())
+            .map(|(column, field)| cast(column, field.data_type()));
+        let columns = columns.collect::<Result<Vec<_>, _>>()?;
+        let nullable = view
+            .fields()
+            .iter()
+            .map(|field| field.as_ref().clone().with_nullable(true))
+            .collect::<Vec<_>>();
+        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(found.num_rows()));
+        Ok(RecordBatch::try_new_with_options(
+            Arc::new(arrow::datatypes::Schema::new(nullable)),
+            columns,
+            &options,
+        )?)
+    }
+}
+
+/// A table whose rows change between two runs of one plan.
+#[derive(Debug)]
+struct Changing {
+    schema: SchemaRef,
+    batches: Mutex<Vec<RecordBatch>>,
+}
+
+#[async_trait]
+impl TableProvider for Changing {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[LogicalExpr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let batches = self.batches.lock().clone();
+        let table = MemTable::try_new(Arc::clone(&self.schema), vec![batches])?;
+        table.scan(session, projection, filters, limit).await
+    }
+}
+
+/// On a thread with the stack that deep plans need, so it may be called from anywhere.
+fn on_own_thread<T: Send>(work: impl Future<Output = Result<T>> + Send) -> Result<T> {
     std::thread::scope(|scope| {
         let run = || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
-            runtime.block_on(run(definition, tables))
+            runtime.block_on(work)
         };
         let thread = std::thread::Builder::new()
             .stack_size(32 * 1024 * 1024)
@@ -59,62 +205,6 @@ pub fn batch_over(definition: &MonitorDefinition, tables: &[(&str, &[RecordBatch
 
 fn failed(message: impl ToString) -> DataFusionError {
     DataFusionError::Execution(message.to_string())
-}
-
-async fn run(definition: &MonitorDefinition, tables: &[(&str, &[RecordBatch])]) -> Result<RecordBatch> {
-    let session = SessionContext::new_with_state(session_state());
-    let catalog = session
-        .catalog("datafusion")
-        .ok_or_else(|| failed("there is no catalog"))?;
-    catalog.register_schema("live", Arc::new(MemorySchemaProvider::new()))?;
-    for (name, batches) in tables {
-        let schema = match (fields::stream_schema(name), batches.first()) {
-            (Some(schema), _) => schema,
-            (None, Some(batch)) => batch.schema(),
-            (None, None) => return Err(failed("a relation without rows has no columns")),
-        };
-        let mut kept = Vec::with_capacity(batches.len());
-        for batch in *batches {
-            kept.push(match (&definition.project, fields::stream_schema(name)) {
-                (Some(project), Some(_)) => of_project(batch, project)?,
-                _ => batch.clone(),
-            });
-        }
-        let table = Arc::new(MemTable::try_new(schema, vec![kept])?);
-        if fields::stream_schema(name).is_none() {
-            session.register_table(TableReference::partial("live", *name), table.clone())?;
-        }
-        session.register_table(*name, table)?;
-    }
-    let Parsed::Create(create) = statement::parse(&definition.sql)? else {
-        return Err(failed("the definition is not a CREATE MONITOR"));
-    };
-    let mut query = create.query;
-    hidden::hide(&mut query);
-    rewrite_windows(&mut query)?;
-    let statement = DataFusionStatement::Statement(Box::new(Statement::Query(query)));
-    let plan = session.state().statement_to_plan(statement).await?;
-    let frame = session.execute_logical_plan(plan).await?;
-    let found_schema = Arc::new(frame.schema().as_arrow().clone());
-    let found = concat_batches(&found_schema, &frame.collect().await?)?;
-    let view = definition.plan.schema().map_err(lower::not_planned)?;
-    let columns = found
-        .columns()
-        .iter()
-        .zip(view.fields())
-        .map(|(column, field)| cast(column, field.data_type()));
-    let columns = columns.collect::<Result<Vec<_>, _>>()?;
-    let nullable = view
-        .fields()
-        .iter()
-        .map(|field| field.as_ref().clone().with_nullable(true))
-        .collect::<Vec<_>>();
-    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(found.num_rows()));
-    Ok(RecordBatch::try_new_with_options(
-        Arc::new(arrow::datatypes::Schema::new(nullable)),
-        columns,
-        &options,
-    )?)
 }
 
 /// A session with all functions and without tables. Registering the functions takes longer than most queries.

@@ -51,6 +51,26 @@ FROM TUMBLE(spans, event_time, INTERVAL '1 minute')
 WHERE model IS NOT NULL
 GROUP BY window_start, window_end, model`,
   },
+  {
+    title: 'Slowest calls',
+    about: 'The twenty slowest model calls of the last hour.',
+    sql: `CREATE MONITOR slowest_calls
+  WITH (retention = '1 hour')
+AS SELECT trace_id, span_id, model, duration_ns
+FROM spans
+WHERE span_class = 'llm'
+ORDER BY duration_ns DESC, span_id
+LIMIT 20`,
+  },
+  {
+    title: 'Failures against load',
+    about: 'Failed and all requests of every user who had failures.',
+    sql: `CREATE MONITOR failing_users
+AS SELECT a.user_id, a.requests, f.failures
+FROM (SELECT user_id, count(*) AS requests FROM spans GROUP BY user_id) AS a
+JOIN (SELECT user_id, count(*) AS failures FROM spans WHERE status = 'error' GROUP BY user_id) AS f
+  ON a.user_id = f.user_id`,
+  },
 ];
 
 export const spanColumns: readonly { readonly group: string; readonly names: readonly string[] }[] = [
