@@ -201,9 +201,10 @@ fn engine_failure(error: &EngineError) -> live::Failure {
     let kind = match error {
         EngineError::Exists { .. } => live::FailureKind::Conflict,
         EngineError::Unknown { .. } => live::FailureKind::NotFound,
-        EngineError::Builtin { .. } | EngineError::Companion { .. } | EngineError::InUse { .. } => {
-            live::FailureKind::Conflict
-        }
+        EngineError::Builtin { .. }
+        | EngineError::Companion { .. }
+        | EngineError::InUse { .. }
+        | EngineError::Changed { .. } => live::FailureKind::Conflict,
         EngineError::Plan(_) => live::FailureKind::Invalid,
         EngineError::Closed | EngineError::WorkerFailed => live::FailureKind::Unavailable,
         _ => live::FailureKind::Internal,

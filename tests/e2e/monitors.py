@@ -91,6 +91,50 @@ def lives_and_dies(server: Server, everything: list[Sent]) -> None:
     eventually(lambda: assert_equal(request(view).status, 404, "status of the dropped view"))
 
 
+def over_others(server: Server) -> None:
+    """A view joined with the stream, one over it, and one that begins with what is there; drops go from the top."""
+    create = [
+        "CREATE MONITOR per_kind AS SELECT kind, count(*) AS spans, max(duration_ns) AS slowest FROM spans "
+        "WHERE service_name = 'joined-up' GROUP BY kind",
+        "CREATE MONITOR slowest_of_kind AS SELECT s.span_id, s.kind FROM spans AS s JOIN per_kind AS k "
+        "ON s.kind = k.kind AND s.duration_ns = k.slowest WHERE s.service_name = 'joined-up'",
+        "CREATE MONITOR kinds AS SELECT count(*) AS kinds, sum(spans) AS spans FROM live.per_kind",
+    ]
+    for sql in create:
+        post_json(f"{server.api_url}/api/v1/monitors", {"sql": sql})
+    message = ExportTraceServiceRequest.FromString(FIXTURE.read_bytes())
+    spans = message.resource_spans[0].scope_spans[0].spans
+    for attribute in message.resource_spans[0].resource.attributes:
+        if attribute.key == "service.name":
+            attribute.value.string_value = "joined-up"
+    assert server.endpoints is not None
+    sent = request(f"{server.endpoints.otlp_http_url}/v1/traces", message.SerializeToString())
+    assert_equal(sent.status, 200, "status")
+    longest: dict[int, int] = {}
+    for span in spans:
+        longest[span.kind] = max(longest.get(span.kind, 0), span.end_time_unix_nano - span.start_time_unix_nano)
+    slowest = {s.span_id.hex() for s in spans if s.end_time_unix_nano - s.start_time_unix_nano == longest[s.kind]}
+
+    def claim() -> None:
+        found = {row[0] for row in server.sql("SELECT span_id FROM live.slowest_of_kind")}
+        assert_equal(found, slowest, "the slowest spans")
+        totals = [[int(value) for value in row] for row in server.sql("SELECT kinds, spans FROM live.kinds")]
+        assert_equal(totals, [[len(longest), len(spans)]], "totals over the view")
+
+    eventually(claim)
+    post_json(
+        f"{server.api_url}/api/v1/monitors",
+        {"sql": "CREATE MONITOR afterwards AS SELECT kind, slowest FROM per_kind WHERE spans > 0"},
+    )
+    rows = server.sql("SELECT count(*) FROM live.afterwards")
+    assert_equal(int(rows[0][0]), len(longest), "what a new view over a view shows at once")
+    refused = request(f"{server.api_url}/api/v1/monitors/per_kind", method="DELETE")
+    assert refused.status == 409 and b"PF-3011" in refused.body, f"{refused.status} {refused.body[:300]!r}"
+    for name in ("afterwards", "kinds", "slowest_of_kind", "per_kind"):
+        dropped = request(f"{server.api_url}/api/v1/monitors/{name}", method="DELETE")
+        assert dropped.status in (200, 204), f"DELETE {name}: {dropped.status} {dropped.body[:300]!r}"
+
+
 def no_panic(server: Server) -> None:
     text = server.log.read_text(errors="replace") if server.log.exists() else ""
     panics = [line for line in text.splitlines() if "panicked" in line]

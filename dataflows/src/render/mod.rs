@@ -1,10 +1,11 @@
 //! Plans become operators, the same on every worker.
 //!
-//! A plan is split at its aggregate: what lies below runs vectorised on Arrow batches ([`pipeline`]) and ends in
-//! a [`tap`], which folds a tick's rows into one accumulator per (pane, key) *before* differential dataflow sees
-//! them; the arrangement of these accumulators ([`arrange`]) is all the state there is; what lies above is computed
-//! from accumulators when they are read or changed ([`finish`]). What is left out on the way, late rows and rows in
-//! error ([`left_out`]), is kept like a view too ([`ledger`]).
+//! What a plan reads from a stream is a *leaf* ([`leaf`]): up to its aggregate it runs vectorised on Arrow batches
+//! ([`pipeline`]) and ends in a [`tap`], which folds a tick's rows into one accumulator per (pane, key) *before*
+//! differential dataflow sees them. The arrangement of these accumulators ([`arrange`]) is the leaf's *base*, shared by
+//! all leaves it serves; what lies above is computed from accumulators when they are read or changed ([`finish`]).
+//! A plan that is more than one leaf has a [`graph`] above its leaves: joins, unions, orders, further aggregates. What
+//! is left out on the way, late rows and rows in error ([`left_out`]), is kept like a view too ([`ledger`]).
 
 pub(crate) mod arrange;
 pub(crate) mod cells;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 
 use super::graph::{Compiler, Graph, Input};
 use super::leaf::{Base, Leaf, Times, nullable, shown_keys};
@@ -93,6 +93,22 @@ impl RenderedView {
             leaves,
             graph: Some(graph),
         })
+    }
+
+    /// Whether it was planned for a view of that name with these columns.
+    pub fn reads(&self, name: &str, schema: &SchemaRef) -> bool {
+        let Some(graph) = &self.graph else { return false };
+        let columns = |schema: &SchemaRef| -> Vec<(String, DataType)> {
+            let fields = schema.fields().iter();
+            fields
+                .map(|field| (field.name().clone(), field.data_type().clone()))
+                .collect()
+        };
+        let is_read = |input: &Input| matches!(input, Input::View(view) if view == name);
+        let inputs = graph.inputs.iter().zip(&graph.input_schemas);
+        inputs
+            .filter(|(input, _)| is_read(input))
+            .all(|(_, planned)| columns(planned) == columns(schema))
     }
 
     /// The views it reads, in the order of its inputs.

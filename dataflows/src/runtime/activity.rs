@@ -22,9 +22,12 @@ use super::worker::{PeerFailed, Stepping};
 /// Ids by the round in which they were told.
 type Told = Rc<RefCell<BTreeMap<u64, BTreeSet<u64>>>>;
 
+/// The input, of pairs (round, id), and the probe behind the exchange.
+type Exchange = (InputHandleVec<u64, (u64, u64)>, ProbeHandle<u64>);
+
 pub(super) struct Activity {
     /// `None` for a worker without peers.
-    exchange: Option<(InputHandleVec<u64, (u64, u64)>, ProbeHandle<u64>)>,
+    exchange: Option<Exchange>,
     told: Told,
     round: u64,
 }

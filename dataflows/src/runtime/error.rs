@@ -14,6 +14,8 @@ pub enum EngineError {
     Companion { name: String, view: String },
     #[error("PF-3011: {name} is read by the monitor {reader}; drop that one first")]
     InUse { name: String, reader: String },
+    #[error("PF-3012: {name} has other columns than when the statement was planned; send it again")]
+    Changed { name: String },
     #[error("PF-3004: the tick log failed: {detail}")]
     TickLog { detail: String },
     #[error("PF-3005: the log failed: {detail}")]
@@ -40,6 +42,7 @@ impl EngineError {
             EngineError::Builtin { .. } => "PF-3003",
             EngineError::Companion { .. } => "PF-3009",
             EngineError::InUse { .. } => "PF-3011",
+            EngineError::Changed { .. } => "PF-3012",
             EngineError::TickLog { .. } => "PF-3004",
             EngineError::Log { .. } => "PF-3005",
             EngineError::WorkerFailed => "PF-3006",

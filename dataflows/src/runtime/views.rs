@@ -177,6 +177,11 @@ impl InstalledView {
                     name: name.to_string(),
                 }
             })?;
+            if !rendered.reads(name, &source.rendered.schema) {
+                return Err(EngineError::Changed {
+                    name: source.name.to_string(),
+                });
+            }
             start = start.max(source.start);
             sources.push(source.id);
         }

@@ -17,7 +17,6 @@ use crate::aggregates::FUNCTIONS;
 use crate::error::{Position, SqlError, SqlErrorKind};
 use crate::window::{expression, function_name};
 
-const ONE_STREAM: &str = "a monitor reads one stream";
 const VOLATILE: [&str; 16] = [
     "now",
     "current_timestamp",
@@ -122,11 +121,7 @@ impl Visitor for Clauses {
                     "leave ALL out, or number equal rows with row_number()",
                 ),
             },
-            SetExpr::Values(_) => refuse(
-                "VALUES is constant",
-                span,
-                format!("{ONE_STREAM}: spans, logs or metrics"),
-            ),
+            SetExpr::Values(_) => refuse("VALUES is constant", span, "select from a stream or a view"),
             SetExpr::Table(_) => refuse("TABLE … is not a SELECT", span, "write SELECT * FROM …"),
             SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => {
                 refuse("a monitor reads and never writes", span, "write a SELECT")

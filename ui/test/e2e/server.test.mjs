@@ -105,7 +105,7 @@ describe('against a PyFlare server', { skip: server === undefined && binary === 
         const traceId = hex(16);
         await sendTo(otlp, `examples-${mark}`, [
           span(traceId, hex(8), undefined, 'chat', { ...chatWith(`example-${mark}`), 'user.id': 'user-1' }),
-          span(traceId, hex(8), undefined, 'execute_tool lookup', { 'gen_ai.operation.name': 'execute_tool', 'gen_ai.tool.name': 'lookup', 'error.type': 'timeout' }, { error: true }),
+          span(traceId, hex(8), undefined, 'execute_tool lookup', { 'gen_ai.operation.name': 'execute_tool', 'gen_ai.tool.name': 'lookup', 'error.type': 'timeout', 'user.id': 'user-1' }, { error: true }),
         ]);
         await page.locator('.watched .grid-row:not(.grid-head)').first().waitFor({ timeout: 10_000 });
         assert.equal(await page.getByRole('alert').count(), 0, example.title);

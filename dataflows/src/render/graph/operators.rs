@@ -190,10 +190,13 @@ impl<'s> Building<'s, '_> {
     }
 
     fn join(&mut self, join: &Join) -> Rows<'s> {
-        let left_rows = self.node(&join.left);
-        let right_rows = self.node(&join.right);
-        let left = self.keyed(left_rows.clone(), join, &join.left.schema, &join.left_keys);
-        let right = self.keyed(right_rows.clone(), join, &join.right.schema, &join.right_keys);
+        let left = self.node(&join.left);
+        let right = self.node(&join.right);
+        let left = self.keyed(left, join, &join.left.schema, &join.left_keys);
+        let right = self.keyed(right, join, &join.right.schema, &join.right_keys);
+        // Without those on whose key an expression failed: they are left out of everything.
+        let left_rows = left.clone().map(|(_, row)| row);
+        let right_rows = right.clone().map(|(_, row)| row);
         match (join.kind, &join.residual) {
             (JoinKind::Inner, None) => pairs(left, right),
             (JoinKind::Inner, Some(residual)) => {
