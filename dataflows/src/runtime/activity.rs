@@ -17,7 +17,7 @@ use timely::dataflow::operators::probe::{Handle as ProbeHandle, Probe};
 use timely::dataflow::operators::vec::Broadcast;
 use timely::worker::Worker;
 
-use super::worker::{PeerFailed, Stepping};
+use super::stepping::{PeerFailed, Stepping};
 
 /// Ids by the round in which they were told.
 type Told = Rc<RefCell<BTreeMap<u64, BTreeSet<u64>>>>;

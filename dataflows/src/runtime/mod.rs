@@ -5,7 +5,7 @@
 //! - `coordinator`: cuts the log into ticks; `admission`: what a tick takes, each body once; `read_ahead`:
 //!   the log read beside the work; `tick_record`: what a tick says, durable before anything is emitted;
 //! - `worker`: decodes, emits, answers peeks; `worker_views`: the bases and views on it; `activity`:
-//!   which of them a tick touches; `messages`, `worker_link`: how the parts talk;
+//!   which of them a tick touches; `stepping`: waiting for timely; `messages`, `worker_link`: how the parts talk;
 //! - `hub`: subscriptions; `tail` and `flush`: history beyond the store and the way into it;
 //! - `holds`: what readers keep from being compacted; `views`: what is installed; `consolidate`: net changes.
 
@@ -24,6 +24,7 @@ mod read_ahead;
 mod reading;
 mod start;
 mod status;
+mod stepping;
 mod tail;
 mod tick_record;
 mod views;

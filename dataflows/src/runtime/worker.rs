@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use pyflare_connectors::{ContentType, Signal};
@@ -22,9 +21,10 @@ use super::messages::{
     AdmittedRequest, AppliedCommand, Commit, DecodeSummary, FromWorker, Horizon, PeekRequest, ToHub,
     ToWorker, ViewChange,
 };
+use super::stepping::{PeerFailed, Stepping};
 use super::tail::HistoryTail;
 use super::views::RelationId;
-use super::worker_views::Views;
+use super::worker_views::{DecodedBatch, Views};
 use crate::render::Ledger;
 use crate::time::Tick;
 
@@ -39,16 +39,6 @@ pub(crate) struct WorkerContext {
     pub tail: Option<Arc<HistoryTail>>,
     /// Set when a worker has ended by a panic: the others would wait for its share for ever.
     pub failed: Arc<AtomicBool>,
-}
-
-/// Another worker has ended by a panic.
-pub(super) struct PeerFailed;
-
-/// A decoded batch waiting for its tick's commit.
-pub(super) struct DecodedBatch {
-    pub signal: Signal,
-    pub batch: RecordBatch,
-    bytes: u64,
 }
 
 struct WorkerState {
@@ -179,10 +169,7 @@ impl WorkerState {
         let tick = commit.tick;
         self.ledger.open_tick(tick, commit.since);
         let failed = Arc::clone(&self.context.failed);
-        let mut stepping = Stepping {
-            worker,
-            failed: &failed,
-        };
+        let mut stepping = Stepping::new(worker, &failed);
         let mut outcome = self
             .views
             .commit(&mut stepping, commit, &self.batches, &mut self.ledger)?;
@@ -248,24 +235,6 @@ impl WorkerState {
             None => self.views.read(view, request.tick),
         };
         let _ = request.reply.send(share);
-    }
-}
-
-/// Lets timely run until something is complete.
-pub(super) struct Stepping<'a> {
-    pub worker: &'a mut Worker,
-    failed: &'a AtomicBool,
-}
-
-impl Stepping<'_> {
-    pub fn until(&mut self, done: impl Fn() -> bool) -> Result<(), PeerFailed> {
-        while !done() {
-            if self.failed.load(Ordering::Acquire) {
-                return Err(PeerFailed);
-            }
-            self.worker.step_or_park(Some(Duration::from_millis(10)));
-        }
-        Ok(())
     }
 }
 

@@ -16,8 +16,9 @@ use timely::worker::Worker;
 
 use super::activity::Activity;
 use super::messages::{Commit, Horizon, PeekShare, ViewChange, ViewLeftOut};
+use super::stepping::{PeerFailed, Stepping};
 use super::views::{InstalledView, RelationId};
-use super::worker::{DecodedBatch, PeerFailed, Stepping};
+
 use crate::render::arrange::{Change, Key, pane_of};
 use crate::render::finish::Finished;
 use crate::render::graph::Input;
@@ -27,6 +28,14 @@ use crate::time::Tick;
 
 /// Rows of one finished batch when a view is read.
 const READ_ROWS: usize = 8_192;
+
+/// A decoded batch waiting for its tick's commit.
+pub(super) struct DecodedBatch {
+    pub signal: Signal,
+    pub batch: RecordBatch,
+    /// Of the request bodies that it came from.
+    pub bytes: u64,
+}
 
 struct WorkerBase {
     base: Arc<Base>,
