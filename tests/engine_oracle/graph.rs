@@ -130,12 +130,6 @@ const FIRST: &[(&str, &str)] = &[
          FROM (SELECT model, provider, count(*) AS calls FROM spans GROUP BY model, provider)",
     ),
     (
-        "twice",
-        "WITH m AS (SELECT model, count(*) AS calls FROM spans GROUP BY model)
-         SELECT a.model, b.model AS larger FROM m AS a JOIN m AS b ON a.calls < b.calls CROSS JOIN (SELECT count(*) AS n FROM spans) AS t WHERE t.n > 50 AND a.calls + 0 = a.calls
-         -- refused",
-    ),
-    (
         "paired",
         "SELECT m.model, m.calls, t.n FROM (SELECT model, count(*) AS calls FROM spans GROUP BY model) AS m CROSS JOIN (SELECT count(*) AS n FROM spans) AS t WHERE m.calls * 5 > t.n",
     ),
@@ -213,10 +207,7 @@ struct Installed {
 
 async fn install(engine: &Engine, monitors: &[(&'static str, &'static str)]) -> Vec<Installed> {
     let (mut installed, mut failed) = (Vec::new(), Vec::new());
-    for (name, select) in monitors
-        .iter()
-        .filter(|(_, select)| !select.contains("-- refused"))
-    {
+    for (name, select) in monitors {
         let definition = match planned(engine, name, select) {
             Ok(definition) => definition,
             Err(error) => {
