@@ -9,6 +9,7 @@ mod bed;
 mod cases;
 mod expected;
 mod frames;
+mod grammar;
 mod graph;
 mod random;
 

@@ -4,7 +4,8 @@
 //!   from `options`; `reading`: views and streams at a tick, subscriptions; `status`: how the parts are doing;
 //! - `coordinator`: cuts the log into ticks; `admission`: what a tick takes, each body once; `read_ahead`:
 //!   the log read beside the work; `tick_record`: what a tick says, durable before anything is emitted;
-//! - `worker`: decodes, emits, answers peeks; `worker_views`: the bases and views on it; `activity`:
+//! - `worker`: decodes, emits, answers peeks; `worker_views`, `worker_base`: the views
+//!   and bases on it; `activity`:
 //!   which of them a tick touches; `stepping`: waiting for timely; `messages`, `worker_link`: how the parts talk;
 //! - `hub`: subscriptions; `tail` and `flush`: history beyond the store and the way into it;
 //! - `holds`: what readers keep from being compacted; `views`: what is installed; `consolidate`: net changes.
@@ -29,6 +30,7 @@ mod tail;
 mod tick_record;
 mod views;
 mod worker;
+mod worker_base;
 mod worker_link;
 mod worker_views;
 

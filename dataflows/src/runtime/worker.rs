@@ -24,7 +24,8 @@ use super::messages::{
 use super::stepping::{PeerFailed, Stepping};
 use super::tail::HistoryTail;
 use super::views::RelationId;
-use super::worker_views::{DecodedBatch, Views};
+use super::worker_base::DecodedBatch;
+use super::worker_views::Views;
 use crate::render::Ledger;
 use crate::time::Tick;
 

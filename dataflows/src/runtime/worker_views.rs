@@ -5,21 +5,19 @@
 //! and of the views below it once these are complete at the tick, level by level; so nothing is ever in flight
 //! between two dataflows, and a view over others begins with their content at the tick of its installation.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch};
-use pyflare_connectors::Signal;
+use arrow::array::RecordBatch;
 use pyflare_operators::aggregate::Accumulator;
-use pyflare_operators::decode;
 use timely::worker::Worker;
 
 use super::activity::Activity;
 use super::messages::{Commit, Horizon, PeekShare, ViewChange, ViewLeftOut};
 use super::stepping::{PeerFailed, Stepping};
 use super::views::{InstalledView, RelationId};
-
-use crate::render::arrange::{Change, Key, pane_of};
+use super::worker_base::{Closing, DecodedBatch, WorkerBase, event_time, select};
+use crate::render::arrange::Key;
 use crate::render::finish::Finished;
 use crate::render::graph::Input;
 use crate::render::left_out::{LeftOut, RowErrors};
@@ -28,104 +26,6 @@ use crate::time::Tick;
 
 /// Rows of one finished batch when a view is read.
 const READ_ROWS: usize = 8_192;
-
-/// A decoded batch waiting for its tick's commit.
-pub(super) struct DecodedBatch {
-    pub signal: Signal,
-    pub batch: RecordBatch,
-    /// Of the request bodies that it came from.
-    pub bytes: u64,
-}
-
-struct WorkerBase {
-    base: Arc<Base>,
-    signal: Signal,
-    tap: Tap,
-    arranged: ArrangedView,
-    /// Of the tick at hand.
-    left_out: LeftOut,
-    /// What the tick at hand changed.
-    changes: Vec<Change>,
-    /// With `EMIT FINAL`.
-    closing: Option<Closing>,
-}
-
-/// Which panes of a base are closed, and so shown.
-struct Closing {
-    /// Panes that end at or before this were closed before the tick at hand …
-    before: i64,
-    /// … and are now.
-    now: i64,
-    /// What the panes show that the tick at hand closes.
-    entries: Vec<(Key, Accumulator)>,
-    /// From which tick on how far panes were closed, back to the oldest tick that may be read.
-    history: VecDeque<(Tick, i64)>,
-}
-
-impl Closing {
-    fn at(closed: i64, tick: Tick) -> Closing {
-        Closing {
-            before: closed,
-            now: closed,
-            entries: Vec::new(),
-            history: VecDeque::from([(tick, closed)]),
-        }
-    }
-
-    fn closed_at(&self, tick: Tick) -> i64 {
-        let known = self.history.iter().rev().find(|(from, _)| *from <= tick);
-        known.map_or(i64::MIN, |(_, closed)| *closed)
-    }
-}
-
-impl WorkerBase {
-    /// Takes over what the completed tick changed.
-    fn complete(&mut self, commit: &Commit) {
-        self.changes = self.arranged.take_changes();
-        debug_assert!(self.changes.iter().all(|change| change.tick == commit.tick));
-        let Some(closing) = &mut self.closing else { return };
-        closing.before = closing.now;
-        closing.entries.clear();
-        let closed = self.base.rule.closed_until(commit.marks[self.signal as usize]);
-        closing.now = closing.now.max(closed.unwrap_or(i64::MIN));
-        if closing.now > closing.before {
-            let entries = &mut closing.entries;
-            self.arranged
-                .read_panes(closing.before, closing.now, commit.tick, |key, accumulator| {
-                    entries.push((key.clone(), accumulator));
-                });
-            closing.history.push_back((commit.tick, closing.now));
-        }
-        while closing
-            .history
-            .get(1)
-            .is_some_and(|(from, _)| *from <= commit.since)
-        {
-            closing.history.pop_front();
-        }
-        // What happens in an open pane is shown once it closes.
-        let before = closing.before;
-        self.changes.retain(|change| pane_of(&change.key) <= before);
-    }
-
-    fn has_news(&self) -> bool {
-        !self.changes.is_empty()
-            || self
-                .closing
-                .as_ref()
-                .is_some_and(|closing| !closing.entries.is_empty())
-    }
-
-    /// Every key that is shown at `tick`.
-    fn read(&mut self, tick: Tick, visit: impl FnMut(&Key, Accumulator)) {
-        match &self.closing {
-            None => self.arranged.read(tick, visit),
-            Some(closing) => self
-                .arranged
-                .read_panes(i64::MIN, closing.closed_at(tick), tick, visit),
-        }
-    }
-}
 
 struct WorkerView {
     installed: Arc<InstalledView>,
@@ -592,18 +492,4 @@ impl Views {
         }
         horizon
     }
-}
-
-fn event_time(batch: &RecordBatch) -> ArrayRef {
-    Arc::clone(
-        batch
-            .column_by_name("event_time")
-            .expect("invariant: every stream has an event time"),
-    )
-}
-
-fn select(decoded: &DecodedBatch, columns: &[String]) -> RecordBatch {
-    let names: Vec<&str> = columns.iter().map(String::as_str).collect();
-    decode::select(decoded.signal.stream(), &decoded.batch, &names)
-        .expect("invariant: the decoder made this batch")
 }
