@@ -11,9 +11,10 @@ use datafusion::logical_expr::{
 use pyflare_dataflows::plan::{Frame, FrameBound, FrameUnit, JoinKey, JoinKind, OrderKey, WindowColumn};
 use pyflare_dataflows::{Expr, NamedExpr, Plan};
 
+use super::aggregate::aggregate_column;
 use super::expression::Scope;
 use super::join::side;
-use super::{Lowering, Relation, aggregate_column, unique};
+use super::{Lowering, Relation, unique};
 use crate::error::{SqlError, SqlErrorKind};
 
 /// Most rows that ORDER BY … LIMIT keeps.
