@@ -21,10 +21,14 @@ pub enum Signal {
     Traces,
     Metrics,
     Logs,
+    /// Rows of the streams that users declare; a record says of which.
+    Streams,
 }
 
 impl Signal {
-    pub const ALL: [Signal; 3] = [Signal::Traces, Signal::Metrics, Signal::Logs];
+    pub const ALL: [Signal; 4] = [Signal::Traces, Signal::Metrics, Signal::Logs, Signal::Streams];
+    /// Those of OpenTelemetry.
+    pub const OTLP: [Signal; 3] = [Signal::Traces, Signal::Metrics, Signal::Logs];
 
     /// The topic that holds this signal, named as the OpenTelemetry Collector's Kafka exporter names it.
     pub fn topic(self) -> &'static str {
@@ -32,15 +36,17 @@ impl Signal {
             Signal::Traces => "otlp_spans",
             Signal::Metrics => "otlp_metrics",
             Signal::Logs => "otlp_logs",
+            Signal::Streams => "user_streams",
         }
     }
 
-    /// The stream that its rows belong to.
-    pub fn stream(self) -> &'static str {
+    /// The stream that its rows belong to; `None` where each record says it.
+    pub fn stream(self) -> Option<&'static str> {
         match self {
-            Signal::Traces => "spans",
-            Signal::Metrics => "metrics",
-            Signal::Logs => "logs",
+            Signal::Traces => Some("spans"),
+            Signal::Metrics => Some("metrics"),
+            Signal::Logs => Some("logs"),
+            Signal::Streams => None,
         }
     }
 }
@@ -51,6 +57,7 @@ impl fmt::Display for Signal {
             Signal::Traces => "traces",
             Signal::Metrics => "metrics",
             Signal::Logs => "logs",
+            Signal::Streams => "streams",
         })
     }
 }
@@ -61,6 +68,10 @@ impl fmt::Display for Signal {
 pub enum ContentType {
     Protobuf,
     Json,
+    /// A JSON object a line.
+    NdJson,
+    /// An Arrow IPC stream.
+    ArrowStream,
 }
 
 /// One accepted request.
@@ -68,10 +79,13 @@ pub enum ContentType {
 pub struct LogRecord {
     pub project: Arc<str>,
     pub signal: Signal,
+    /// The project's stream that its rows belong to, for [`Signal::Streams`].
+    pub stream: Option<Arc<str>>,
     pub content_type: ContentType,
     /// When the receiver took it, microseconds since the Unix epoch.
     pub received_us: i64,
-    /// 128-bit hash of (project, signal, decompressed body): the deduplication key.
+    /// The deduplication key: a 128-bit hash of (project, signal, decompressed body); for [`Signal::Streams`] of the
+    /// sender's idempotency key, without one a random number.
     pub body_hash: u128,
     /// The decompressed request body, unchanged.
     pub body: Bytes,

@@ -6,3 +6,4 @@ pub mod aggregate;
 pub mod corpus;
 pub mod decode;
 pub mod fields;
+pub mod streams;

@@ -53,6 +53,7 @@ impl Opened {
             body_hash: pyflare_otlp::body_hash(&project, Signal::Traces, &body),
             project,
             signal: Signal::Traces,
+            stream: None,
             content_type: ContentType::Protobuf,
             received_us: 1_700_000_000_000_000,
             body: Bytes::from(body),

@@ -201,6 +201,7 @@ fn signal_index(signal: Signal) -> usize {
         Signal::Traces => 0,
         Signal::Metrics => 1,
         Signal::Logs => 2,
+        Signal::Streams => 3,
     }
 }
 

@@ -4,13 +4,13 @@
 //!  0  u32  magic "PFLR"             24  u64   commit: byte of the segment where its group commit begins
 //!  4  u32  CRC32C of salt + 8..64   32  i64   received, microseconds since the Unix epoch
 //!  8  u8   record format            40  u128  body hash
-//!  9  u8   signal                   56  u32   CRC32C of project + body
+//!  9  u8   signal                   56  u32   CRC32C of tenant + body
 //! 10  u8   content type             60  u32   length of the body before compression, zero if it is not compressed
-//! 11  u8   length of the project    64  …     project, body, zeros up to a multiple of 8
+//! 11  u8   length of the tenant     64  …     tenant, body, zeros up to a multiple of 8
 //! 12  u32  length of the body
 //! 16  u64  offset
 //! ```
-//! All integers are little-endian. The salt is the segment's random number: bytes inside a request body can
+//! The tenant is the project; of a user's stream the project, a zero byte and the stream. All integers are little-endian. The salt is the segment's random number: bytes inside a request body can
 //! therefore never pass for a record. The commit position lets recovery tell a torn tail from damage: a record
 //! whose commit begins beyond a bad place proves that the bad place had been durable. Format 1 knew no compression
 //! and is read as it was written.
@@ -34,7 +34,7 @@ pub(crate) const MAGIC: [u8; 4] = *b"PFLR";
 pub(crate) struct RecordHeader {
     pub signal: Signal,
     pub content_type: ContentType,
-    pub project_len: u8,
+    pub tenant_len: u8,
     /// As stored.
     pub body_len: u32,
     /// Before compression; zero if it is not compressed.
@@ -47,8 +47,12 @@ pub(crate) struct RecordHeader {
 }
 
 /// Bytes that a record takes on disk.
-pub(crate) fn encoded_len(project: &str, body: StoredBody<'_>) -> usize {
-    (HEADER_BYTES + project.len() + body.bytes.len()).next_multiple_of(8)
+pub(crate) fn encoded_len(record: &LogRecord, body: StoredBody<'_>) -> usize {
+    (HEADER_BYTES + tenant_len(record) + body.bytes.len()).next_multiple_of(8)
+}
+
+fn tenant_len(record: &LogRecord) -> usize {
+    record.project.len() + record.stream.as_ref().map_or(0, |stream| 1 + stream.len())
 }
 
 /// Appends the record's bytes. The caller has checked the lengths ([`fits`]).
@@ -60,28 +64,33 @@ pub(crate) fn encode(
     salt: u64,
     out: &mut BlockBuffer,
 ) {
+    let mut tenant = record.project.as_bytes().to_vec();
+    if let Some(stream) = &record.stream {
+        tenant.push(0);
+        tenant.extend_from_slice(stream.as_bytes());
+    }
     let header = RecordHeader {
         signal: record.signal,
         content_type: record.content_type,
-        project_len: record.project.len() as u8,
+        tenant_len: tenant.len() as u8,
         body_len: body.bytes.len() as u32,
         unpacked_len: body.unpacked_len,
         offset,
         commit,
         received_us: record.received_us,
         body_hash: record.body_hash,
-        payload_crc: crc32c_pair(record.project.as_bytes(), body.bytes),
+        payload_crc: crc32c_pair(&tenant, body.bytes),
     };
-    let total = encoded_len(&record.project, body);
+    let total = encoded_len(record, body);
     out.extend(&header.encode(salt));
-    out.extend(record.project.as_bytes());
+    out.extend(&tenant);
     out.extend(body.bytes);
-    out.extend_zeros(total - HEADER_BYTES - record.project.len() - body.bytes.len());
+    out.extend_zeros(total - HEADER_BYTES - tenant.len() - body.bytes.len());
 }
 
 /// Whether the record's parts fit the widths of the header.
 pub(crate) fn fits(record: &LogRecord) -> bool {
-    record.project.len() <= u8::MAX as usize && record.body.len() <= (u32::MAX - 4096) as usize
+    tenant_len(record) <= u8::MAX as usize && record.body.len() <= (u32::MAX - 4096) as usize
 }
 
 impl RecordHeader {
@@ -90,7 +99,7 @@ impl RecordHeader {
     }
 
     pub(crate) fn payload_len(&self) -> u64 {
-        u64::from(self.project_len) + u64::from(self.body_len)
+        u64::from(self.tenant_len) + u64::from(self.body_len)
     }
 
     pub(crate) fn unpacked_body_len(&self) -> usize {
@@ -108,12 +117,15 @@ impl RecordHeader {
             Signal::Traces => 1,
             Signal::Metrics => 2,
             Signal::Logs => 3,
+            Signal::Streams => 4,
         };
         bytes[10] = match self.content_type {
             ContentType::Protobuf => 1,
             ContentType::Json => 2,
+            ContentType::NdJson => 3,
+            ContentType::ArrowStream => 4,
         };
-        bytes[11] = self.project_len;
+        bytes[11] = self.tenant_len;
         bytes[12..16].copy_from_slice(&self.body_len.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.offset.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.commit.to_le_bytes());
@@ -145,11 +157,14 @@ impl RecordHeader {
             1 => Signal::Traces,
             2 => Signal::Metrics,
             3 => Signal::Logs,
+            4 => Signal::Streams,
             _ => return Err("the signal is not one this version knows"),
         };
         let content_type = match bytes[10] {
             1 => ContentType::Protobuf,
             2 => ContentType::Json,
+            3 => ContentType::NdJson,
+            4 => ContentType::ArrowStream,
             _ => return Err("the content type is not one this version knows"),
         };
         let word = |at: usize| {
@@ -160,7 +175,7 @@ impl RecordHeader {
         Ok(RecordHeader {
             signal,
             content_type,
-            project_len: bytes[11],
+            tenant_len: bytes[11],
             body_len: u32::from_le_bytes([bytes[12], bytes[13], bytes[14], bytes[15]]),
             unpacked_len: u32::from_le_bytes([bytes[60], bytes[61], bytes[62], bytes[63]]),
             offset: word(16),
@@ -171,7 +186,7 @@ impl RecordHeader {
         })
     }
 
-    /// Whether `payload` (project, then body) is what was written.
+    /// Whether `payload` (tenant, then body) is what was written.
     pub(crate) fn matches(&self, payload: &[u8]) -> bool {
         crc32c(payload) == self.payload_crc
     }
@@ -183,13 +198,20 @@ impl RecordHeader {
         project: &mut Option<Arc<str>>,
         decompressor: &mut Decompressor<'static>,
     ) -> Result<LogRecord, &'static str> {
-        let name = std::str::from_utf8(&payload[..self.project_len as usize])
+        let tenant = std::str::from_utf8(&payload[..self.tenant_len as usize])
             .map_err(|_| "the project is not UTF-8")?;
+        let (name, stream) = match self.signal {
+            Signal::Streams => tenant
+                .split_once('\0')
+                .map(|(project, stream)| (project, Some(Arc::from(stream))))
+                .ok_or("the record does not name its stream")?,
+            _ => (tenant, None),
+        };
         let project = match project {
             Some(known) if **known == *name => Arc::clone(known),
             _ => Arc::clone(project.insert(Arc::from(name))),
         };
-        let stored = payload.slice(self.project_len as usize..);
+        let stored = payload.slice(self.tenant_len as usize..);
         let body = match self.unpacked_len {
             0 => stored,
             len => unpack(decompressor, &stored, len as usize)?,
@@ -197,6 +219,7 @@ impl RecordHeader {
         Ok(LogRecord {
             project,
             signal: self.signal,
+            stream,
             content_type: self.content_type,
             received_us: self.received_us,
             body_hash: self.body_hash,
@@ -236,10 +259,12 @@ mod tests {
             body in bodies(),
             offset: u64, commit: u64, received_us: i64, body_hash: u128, salt: u64,
             json: bool,
+            stream in proptest::option::of("[a-z_]{1,63}"),
         ) {
             let record = LogRecord {
                 project: Arc::from(project.as_str()),
-                signal: Signal::Logs,
+                signal: if stream.is_some() { Signal::Streams } else { Signal::Logs },
+                stream: stream.as_deref().map(Arc::from),
                 content_type: if json { ContentType::Json } else { ContentType::Protobuf },
                 received_us,
                 body_hash,
@@ -249,7 +274,7 @@ mod tests {
             let mut packer = Packer::new().unwrap();
             let stored = packer.pack(&record.body);
             encode(&record, stored, offset, commit, salt, &mut buffer);
-            prop_assert_eq!(buffer.len(), encoded_len(&record.project, stored));
+            prop_assert_eq!(buffer.len(), encoded_len(&record, stored));
             prop_assert!(stored.bytes.len() <= record.body.len());
             let header = RecordHeader::parse(buffer.bytes(), salt).unwrap();
             prop_assert_eq!((header.offset, header.commit), (offset, commit));
@@ -317,6 +342,7 @@ mod tests {
         LogRecord {
             project: Arc::from("abc"),
             signal: Signal::Traces,
+            stream: None,
             content_type: ContentType::Protobuf,
             received_us: 5,
             body_hash: 9,

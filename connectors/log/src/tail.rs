@@ -99,6 +99,7 @@ mod tests {
         LogRecord {
             project: Arc::from("default"),
             signal: Signal::Traces,
+            stream: None,
             content_type: ContentType::Protobuf,
             received_us: 0,
             body_hash: 0,

@@ -95,7 +95,7 @@ impl Writer {
 
     /// Encodes a record into the buffer, rolling to a new segment if the active one is full.
     fn place(&mut self, record: &LogRecord, body: StoredBody<'_>) -> Result<u64, LogError> {
-        let bytes = encoded_len(&record.project, body) as u64;
+        let bytes = encoded_len(record, body) as u64;
         let end = |writer: &Writer, active: &ActiveSegment| {
             Writer::buffer_start(active) + writer.buffer.len() as u64
         };

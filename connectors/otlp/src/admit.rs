@@ -60,6 +60,7 @@ pub fn body_hash(project: &str, signal: Signal, body: &[u8]) -> u128 {
         Signal::Traces => 1,
         Signal::Metrics => 2,
         Signal::Logs => 3,
+        Signal::Streams => 4,
     };
     xxh3_128_with_seed(body, xxh3_64_with_seed(project.as_bytes(), signal))
 }
@@ -84,10 +85,14 @@ fn prepare(
         Signal::Traces => OtlpSignal::Traces,
         Signal::Metrics => OtlpSignal::Metrics,
         Signal::Logs => OtlpSignal::Logs,
+        Signal::Streams => unreachable!("invariant: only OTLP's addresses lead here"),
     };
     let encoding = match content_type {
         ContentType::Protobuf => BodyEncoding::Protobuf,
         ContentType::Json => BodyEncoding::Json,
+        ContentType::NdJson | ContentType::ArrowStream => {
+            unreachable!("invariant: OTLP is protobuf or JSON")
+        }
     };
     let checked = check(of, encoding, &body)?;
     let hash = body_hash(project, signal, &body);
@@ -160,6 +165,7 @@ impl Door {
             let record = LogRecord {
                 project,
                 signal,
+                stream: None,
                 content_type,
                 received_us: now_us(),
                 body_hash: hash,

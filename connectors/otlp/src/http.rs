@@ -127,7 +127,7 @@ async fn accept(
 fn answer(signal: Signal, content_type: ContentType, outcome: &Outcome) -> Response<Reply> {
     let (kind, body) = match content_type {
         ContentType::Protobuf => (PROTOBUF, response_protobuf(outcome)),
-        ContentType::Json => (JSON, response_json(signal, outcome)),
+        _ => (JSON, response_json(signal, outcome)),
     };
     let mut response = Response::new(Reply::data(body));
     response

@@ -58,6 +58,7 @@ impl Counters {
             Signal::Traces => 0,
             Signal::Metrics => 1,
             Signal::Logs => 2,
+            Signal::Streams => unreachable!("invariant: the receivers take OTLP"),
         };
         &self.cells[signal][usize::from(transport == Transport::Http)]
     }
@@ -87,7 +88,7 @@ impl Counters {
 
     pub(crate) fn snapshot(&self, in_flight_bytes: u64) -> ReceiverMetrics {
         let mut series = Vec::with_capacity(6);
-        for signal in Signal::ALL {
+        for signal in Signal::OTLP {
             for transport in Transport::ALL {
                 let cell = self.cell(signal, transport);
                 series.push(Series {

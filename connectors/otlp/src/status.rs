@@ -93,6 +93,7 @@ pub(crate) fn response_json(signal: Signal, outcome: &Outcome) -> Vec<u8> {
         Signal::Traces => "rejectedSpans",
         Signal::Metrics => "rejectedDataPoints",
         Signal::Logs => "rejectedLogRecords",
+        Signal::Streams => "rejectedRows",
     };
     // 64-bit integers are text in protobuf's JSON.
     let partial = json!({ rejected: outcome.rejected.to_string(), "errorMessage": outcome.message });

@@ -27,6 +27,7 @@ pub fn record(signal: Signal, number: u64, bytes: usize) -> LogRecord {
             "another-project"
         }),
         signal,
+        stream: (signal == Signal::Streams).then(|| Arc::from("orders")),
         content_type: if number.is_multiple_of(5) {
             ContentType::Json
         } else {

@@ -37,7 +37,8 @@ pub use spans::SPANS;
 pub const ALIAS_TABLE_VERSION: u32 = 1;
 
 /// Type of a declared column, in the words of the contract.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum FieldType {
     /// UTF-8 text.
     Text,

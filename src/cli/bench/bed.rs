@@ -80,6 +80,7 @@ impl Bed {
             let record = LogRecord {
                 project: PROJECT.into(),
                 signal: Signal::Traces,
+                stream: None,
                 content_type: ContentType::Protobuf,
                 received_us: now_us(),
                 body_hash: pyflare_otlp::body_hash(PROJECT, Signal::Traces, &body),
