@@ -20,5 +20,5 @@ pub use plan::{
 pub use render::{Companion, check};
 pub use runtime::{
     Busy, Engine, EngineError, EngineOptions, EngineStatus, Event, Frame, PeekResult, ReadHold,
-    SubscribeOptions, Subscription, Tail, ViewDescription, ViewName,
+    StreamDescription, SubscribeOptions, Subscription, Tail, ViewDescription, ViewName,
 };

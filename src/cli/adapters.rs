@@ -57,6 +57,19 @@ impl history::LiveSource for EngineSource {
             .collect()
     }
 
+    fn streams(&self, scope: &history::Scope) -> Vec<history::StreamDescription> {
+        let mut streams = history::signal_streams();
+        let declared = self.engine.streams().into_iter();
+        let seen = declared.filter(|stream| scope.sees(stream.name.project.as_deref()));
+        streams.extend(seen.map(|stream| history::StreamDescription {
+            name: stream.name.name,
+            project: stream.name.project,
+            schema: stream.schema,
+            table: stream.table,
+        }));
+        streams
+    }
+
     async fn peek(
         &self,
         view: &history::ViewDescription,
@@ -90,7 +103,13 @@ impl history::LiveSource for EngineSource {
         _scope: &history::Scope,
     ) -> Result<history::Tail, history::SourceError> {
         let tail = match relation {
-            history::Relation::Stream(stream) => self.engine.tail(stream, hold.tick()),
+            history::Relation::Stream(stream) => match &stream.project {
+                None => self.engine.tail(&stream.name, hold.tick()),
+                Some(project) => {
+                    let name = ViewName::of_project(project, &stream.name);
+                    self.engine.stream_tail(&name, hold.tick())
+                }
+            },
             history::Relation::Changes(view) => {
                 let name = ViewName {
                     project: view.project.clone(),
@@ -138,14 +157,19 @@ fn is_temporary(name: &ViewName) -> bool {
 }
 
 /// What a project's statements are planned with.
-fn plan_scope(engine: &Engine, project: Option<&str>) -> PlanScope {
+pub(super) fn plan_scope(engine: &Engine, project: Option<&str>) -> PlanScope {
     let visible = |view: &&Arc<ViewDescription>| {
         let own = view.name.project.is_none() || view.name.project.as_deref() == project;
         own && !is_temporary(&view.name)
     };
     let views = engine.views();
+    let streams = engine.streams().into_iter();
     PlanScope {
         project: project.map(str::to_string),
+        streams: streams
+            .filter(|stream| stream.name.project.as_deref() == project)
+            .map(|stream| stream.definition)
+            .collect(),
         views: views
             .iter()
             .filter(visible)
@@ -197,13 +221,14 @@ fn live_view(view: &ViewDescription, replaying: bool) -> live::View {
     }
 }
 
-fn engine_failure(error: &EngineError) -> live::Failure {
+pub(super) fn engine_failure(error: &EngineError) -> live::Failure {
     let kind = match error {
         EngineError::Exists { .. } => live::FailureKind::Conflict,
-        EngineError::Unknown { .. } => live::FailureKind::NotFound,
+        EngineError::Unknown { .. } | EngineError::UnknownStream { .. } => live::FailureKind::NotFound,
         EngineError::Builtin { .. }
         | EngineError::Companion { .. }
         | EngineError::InUse { .. }
+        | EngineError::StreamExists { .. }
         | EngineError::Changed { .. } => live::FailureKind::Conflict,
         EngineError::Plan(_) => live::FailureKind::Invalid,
         EngineError::Closed | EngineError::WorkerFailed => live::FailureKind::Unavailable,
@@ -212,7 +237,7 @@ fn engine_failure(error: &EngineError) -> live::Failure {
     live::Failure::from_error(kind, error)
 }
 
-fn sql_failure(error: &SqlError) -> live::Failure {
+pub(super) fn sql_failure(error: &SqlError) -> live::Failure {
     let position = error.position.map(|at| live::Position {
         line: at.line,
         column: at.column,
@@ -382,6 +407,16 @@ impl rest::Engine for EngineApi {
                 rest::Statement::Explain(Box::new(explanation(*explained)))
             }
             Statement::ExplainNamedMonitor { name } => rest::Statement::ExplainNamed { name },
+            Statement::CreateStream {
+                definition,
+                if_not_exists,
+            } => rest::Statement::CreateStream {
+                name: definition.name,
+                if_not_exists,
+            },
+            Statement::DropStream { name, if_exists } => rest::Statement::DropStream { name, if_exists },
+            Statement::ShowStreams => rest::Statement::ShowStreams,
+            Statement::Describe { name } => rest::Statement::Describe { name },
             Statement::Query(_) => rest::Statement::Query,
         })
     }
@@ -433,7 +468,7 @@ impl rest::Engine for EngineApi {
             })
         })?;
         let scope = plan_scope(&self.engine, view.name.project.as_deref());
-        pyflare_sql::explain(&view.definition, &scope.views)
+        pyflare_sql::explain(&view.definition, &scope)
             .map(explanation)
             .map_err(|error| sql_failure(&error))
     }

@@ -24,7 +24,7 @@ impl MetricsSource for ServerMetrics {
         );
         for signal in Signal::ALL {
             rows = rows.with(
-                &[("stream", signal.stream())],
+                &[("stream", signal.stream().unwrap_or("user_streams"))],
                 status.rows[signal as usize] as f64,
             );
         }

@@ -7,6 +7,7 @@ mod config;
 mod demo;
 mod metrics;
 mod serve;
+mod streams;
 
 use std::process::ExitCode;
 

@@ -12,7 +12,7 @@ use pyflare_delta::DeltaStore;
 use pyflare_history::{QueryOptions, QueryService};
 use pyflare_live::{Access, Authorize, Failure, FailureKind, Live, LiveLimits, Scope};
 use pyflare_log::{DataDirectory, EmbeddedLog, FileCatalog, FileTickLog, LogOptions};
-use pyflare_otlp::{AuthRequest, Busy, IngestKeys, OpenMode, ReceiverOptions, Receivers};
+use pyflare_otlp::{Admission, AuthRequest, Busy, IngestKeys, OpenMode, ReceiverOptions, Receivers};
 use pyflare_rest::{Api, ApiLimits, ReceiverAddresses};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use super::adapters::{DeltaTables, EngineApi, EngineSource, EngineViews};
 use super::config::Configuration;
 use super::metrics::ServerMetrics;
+use super::streams::EngineStreams;
 
 pub fn run(configuration: Configuration) -> anyhow::Result<()> {
     start_logging(&configuration)?;
@@ -110,6 +111,18 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
 
     let admission = engine.clone();
     let admission_ticks = Arc::clone(&tick_log);
+    let admission: Admission = Arc::new(move |signal| {
+        if admission_ticks.waits_for_disk() {
+            return Err(Busy {
+                retry_after_ms: 5_000,
+                reason: "the server's disk is full; free some space".into(),
+            });
+        }
+        admission.admission(signal).map_err(|busy| Busy {
+            retry_after_ms: busy.retry_after_ms,
+            reason: busy.reason,
+        })
+    });
     let receivers = Receivers::bind(
         ReceiverOptions {
             grpc: configuration.otlp_grpc,
@@ -122,18 +135,7 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
         },
         log.clone(),
         keys.clone().into_authenticate(),
-        Arc::new(move |signal| {
-            if admission_ticks.waits_for_disk() {
-                return Err(Busy {
-                    retry_after_ms: 5_000,
-                    reason: "the server's disk is full; free some space".into(),
-                });
-            }
-            admission.admission(signal).map_err(|busy| Busy {
-                retry_after_ms: busy.retry_after_ms,
-                reason: busy.reason,
-            })
-        }),
+        Arc::clone(&admission),
     )
     .await?;
     let receiver_handle = receivers.handle();
@@ -176,6 +178,14 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
         access(&keys, &configuration),
         Arc::new(metrics),
         ApiLimits::default(),
+    )
+    .with_streams(
+        Arc::new(EngineStreams {
+            engine: engine.clone(),
+            log: log.clone(),
+            admission,
+        }),
+        configuration.request_bytes,
     )
     .with_receivers(ReceiverAddresses {
         otlp_http: receiver_handle.http_address(),

@@ -7,12 +7,15 @@
 pub mod builtin;
 mod expr;
 mod schema;
+mod source;
 mod window;
 
 use serde::{Deserialize, Serialize};
 
 pub use expr::{BinaryOp, Branch, Expr, Literal, compile, scalar_function, scalar_functions};
 pub use schema::{WINDOW_END, WINDOW_START};
+pub use source::Declared;
+pub(crate) use source::source_schema;
 pub(crate) use window::Windowing;
 pub use window::window_functions;
 
@@ -44,8 +47,12 @@ impl PlanError {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "node", rename_all = "snake_case")]
 pub enum Plan {
-    /// All columns of a stream (see `operators::fields::stream_schema`), hidden ones included.
-    Source { stream: String },
+    /// All columns of a stream, hidden ones included: of one of `operators::fields`, or of one that a user declared.
+    Source {
+        stream: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        declared: Option<Declared>,
+    },
     /// Rows for which the predicate is true (neither false nor NULL).
     Filter { input: Box<Plan>, predicate: Expr },
     /// Exactly these columns.
@@ -262,8 +269,13 @@ impl MonitorDefinition {
         self.options.retention_us.unwrap_or(DEFAULT_RETENTION_US)
     }
 
+    /// Its own, else the greatest of the streams it reads, else the default.
     pub fn lateness_us(&self) -> i64 {
-        self.options.lateness_us.unwrap_or(DEFAULT_LATENESS_US)
+        let declared = self.plan.declared_streams().into_iter();
+        self.options
+            .lateness_us
+            .or_else(|| declared.filter_map(|(_, declared)| declared.lateness_us).max())
+            .unwrap_or(DEFAULT_LATENESS_US)
     }
 
     /// Hash of everything that decides the content: plan, project, retention and lateness, not the name.

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use pyflare_operators::fields;
 
+use super::source::{columns_schema, source_schema};
 use super::window::Windowing;
-use super::{Aggregate, AggregateFunction, Column, Plan, PlanError, compile};
+use super::{Aggregate, AggregateFunction, Plan, PlanError, compile};
 
 pub const WINDOW_START: &str = "window_start";
 pub const WINDOW_END: &str = "window_end";
@@ -16,9 +17,7 @@ impl Plan {
     /// Names and types of the columns this node produces.
     pub fn schema(&self) -> Result<SchemaRef, PlanError> {
         match self {
-            Plan::Source { stream } => {
-                fields::stream_schema(stream).ok_or_else(|| PlanError::UnknownStream { name: stream.clone() })
-            }
+            Plan::Source { stream, declared } => source_schema(stream, declared.as_ref()),
             Plan::Filter { input, predicate } => {
                 let schema = input.schema()?;
                 compile(predicate, &schema)?;
@@ -58,20 +57,7 @@ impl Plan {
                 }
                 Ok(Arc::new(Schema::new(fields)))
             }
-            Plan::View { columns, .. } => {
-                let field = |column: &Column| {
-                    let data_type =
-                        column
-                            .data_type
-                            .parse::<DataType>()
-                            .map_err(|error| PlanError::Unsupported {
-                                detail: format!("a column of type {} ({error})", column.data_type),
-                            })?;
-                    Ok(Field::new(&column.name, data_type, true))
-                };
-                let fields = columns.iter().map(field).collect::<Result<Vec<_>, PlanError>>()?;
-                Ok(Arc::new(Schema::new(fields)))
-            }
+            Plan::View { columns, .. } => columns_schema(columns),
             Plan::Join {
                 kind,
                 left,
@@ -164,7 +150,7 @@ impl Plan {
     /// The streams that are read, each once.
     pub fn streams(&self) -> BTreeSet<&str> {
         self.leaves(&|plan| match plan {
-            Plan::Source { stream } => Some(stream),
+            Plan::Source { stream, .. } => Some(stream),
             _ => None,
         })
     }

@@ -12,11 +12,13 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
-use pyflare_operators::fields;
 
 use super::cells::{Cells, Outputs};
 use super::pipeline::Pipeline;
-use crate::plan::{Aggregate, Expr, Literal, NamedExpr, Plan, PlanError, WINDOW_END, WINDOW_START, compile};
+use crate::plan::{
+    Aggregate, DEFAULT_LATENESS_US, Declared, Expr, Literal, NamedExpr, Plan, PlanError, WINDOW_END, WINDOW_START,
+    compile, source_schema,
+};
 use crate::time::{PaneRule, Tick};
 
 /// How the arranged accumulators relate to rows.
@@ -34,7 +36,8 @@ pub(crate) enum Layout {
 #[derive(Clone, Copy)]
 pub(crate) struct Times {
     pub retention_us: i64,
-    pub lateness_us: i64,
+    /// `None`: what the stream says.
+    pub lateness_us: Option<i64>,
     pub emit_final: bool,
     pub start: Tick,
 }
@@ -44,6 +47,8 @@ pub(crate) struct Base {
     pub layout: Layout,
     pub rule: PaneRule,
     pub stream: String,
+    /// If a user declared the stream.
+    pub declared: Option<Declared>,
     /// Columns of the stream that are read.
     pub source_columns: Vec<String>,
     source_schema: SchemaRef,
@@ -75,6 +80,12 @@ impl Base {
             emit_final,
             start,
         } = times;
+        let (stream, declared) = below_plan.chain_source().ok_or_else(|| PlanError::Unsupported {
+            detail: "a chain over something else than a stream".into(),
+        })?;
+        let lateness_us = lateness_us
+            .or_else(|| declared?.lateness_us)
+            .unwrap_or(DEFAULT_LATENESS_US);
         if emit_final && layout != Layout::Groups {
             return Err(PlanError::Unsupported {
                 detail: "EMIT FINAL without a window in GROUP BY: nothing would ever be final".into(),
@@ -106,12 +117,12 @@ impl Base {
         let mut cells = Cells::default();
         let outputs = cells.add(aggregates, below.schema())?;
         expressions.extend(cells.expressions());
-        let stream = stream_of(below_plan);
         let base = Base {
             layout,
             rule,
-            source_schema: source_schema(&stream, &source_columns)?,
-            stream,
+            source_schema: kept(&source_schema(stream, declared)?, &source_columns),
+            stream: stream.to_string(),
+            declared: declared.cloned(),
             source_columns,
             expressions,
             windowed: window_size(below_plan).is_some(),
@@ -290,10 +301,6 @@ fn is_chain(plan: &Plan) -> bool {
     }
 }
 
-fn stream_of(chain: &Plan) -> String {
-    chain.streams().into_iter().next().unwrap_or_default().to_string()
-}
-
 /// The nodes above the topmost aggregate (outermost first) and that aggregate.
 fn split(plan: &Plan) -> (Vec<&Plan>, Option<&Plan>) {
     let mut above = Vec::new();
@@ -318,17 +325,14 @@ pub(crate) fn nullable(schema: &SchemaRef) -> SchemaRef {
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
-fn source_schema(stream: &str, columns: &[String]) -> Result<SchemaRef, PlanError> {
-    let schema = fields::stream_schema(stream).ok_or_else(|| PlanError::UnknownStream {
-        name: stream.to_string(),
-    })?;
+fn kept(schema: &SchemaRef, columns: &[String]) -> SchemaRef {
     let kept = schema
         .fields()
         .iter()
         .filter(|field| columns.contains(field.name()));
-    Ok(Arc::new(Schema::new(
+    Arc::new(Schema::new(
         kept.map(|field| field.as_ref().clone()).collect::<Vec<_>>(),
-    )))
+    ))
 }
 
 fn output_names(node: &Plan) -> Vec<String> {

@@ -15,10 +15,9 @@ use arrow::compute::{concat, filter, filter_record_batch, take, take_record_batc
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use datafusion::error::DataFusionError;
 use datafusion::physical_expr::PhysicalExpr;
-use pyflare_operators::fields;
 
 use super::left_out::{RowErrors, project_of};
-use crate::plan::{Plan, PlanError, WINDOW_END, WINDOW_START, compile};
+use crate::plan::{Plan, PlanError, WINDOW_END, WINDOW_START, compile, source_schema};
 use crate::time::window_start;
 
 /// A batch and the number that travels with each of its rows.
@@ -66,9 +65,8 @@ impl Pipeline {
     /// Returns the pipeline and the source columns it reads, in stream order.
     pub fn from_source(plan: &Plan, needed: &BTreeSet<String>) -> Result<(Pipeline, Vec<String>), PlanError> {
         match plan {
-            Plan::Source { stream } => {
-                let schema = fields::stream_schema(stream)
-                    .ok_or_else(|| PlanError::UnknownStream { name: stream.clone() })?;
+            Plan::Source { stream, declared } => {
+                let schema = source_schema(stream, declared.as_ref())?;
                 let kept: Vec<Field> = schema
                     .fields()
                     .iter()

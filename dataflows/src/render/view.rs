@@ -51,7 +51,7 @@ impl RenderedView {
         let plan = &definition.plan;
         let times = Times {
             retention_us: definition.retention_us(),
-            lateness_us: definition.lateness_us(),
+            lateness_us: definition.options.lateness_us,
             emit_final: definition.options.emit_final,
             start: tick,
         };

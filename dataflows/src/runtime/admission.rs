@@ -3,13 +3,14 @@
 //! Deduplication is a function of the log's order and the admission ticks alone, so a replay decides the same. A
 //! client's retry re-sends identical bytes; the key is the 128-bit hash of (project, signal, body).
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use pyflare_connectors::{Log, LogError, Signal};
 
 use super::messages::AdmittedRequest;
 use super::read_ahead::{Ahead, ReadAhead};
+use super::streams::{Marks, StreamId, StreamRegistry};
 use super::tick_record::PartitionCut;
 use crate::time::{PartitionMark, Tick, stream_mark};
 
@@ -23,9 +24,12 @@ pub(crate) struct Admission {
     reader: ReadAhead,
     partitions: Vec<Partition>,
     seen: Seen,
-    marks: [Option<i64>; 3],
+    marks: Arc<Marks>,
+    streams: Arc<StreamRegistry>,
     pub duplicates: u64,
     pub admitted_requests: u64,
+    /// Requests for streams that were dropped before they were admitted.
+    pub orphaned_requests: u64,
 }
 
 struct Partition {
@@ -33,6 +37,8 @@ struct Partition {
     partition: u32,
     next_offset: u64,
     mark: PartitionMark,
+    /// Of the partitions that users' streams share: each stream's mark.
+    streams: BTreeMap<u64, PartitionMark>,
     ahead: Ahead,
 }
 
@@ -48,7 +54,7 @@ pub(crate) struct Taken {
 }
 
 impl Admission {
-    pub fn new(log: Arc<dyn Log>, reader: ReadAhead) -> Admission {
+    pub fn new(log: Arc<dyn Log>, reader: ReadAhead, streams: Arc<StreamRegistry>) -> Admission {
         let mut partitions = Vec::new();
         for signal in Signal::ALL {
             for partition in 0..log.partitions(signal) {
@@ -57,6 +63,7 @@ impl Admission {
                     partition,
                     next_offset: 0,
                     mark: PartitionMark::default(),
+                    streams: BTreeMap::new(),
                     ahead: Ahead::default(),
                 });
             }
@@ -66,15 +73,17 @@ impl Admission {
             reader,
             partitions,
             seen: Seen::default(),
-            marks: [None; 3],
+            marks: Arc::default(),
+            streams,
             duplicates: 0,
             admitted_requests: 0,
+            orphaned_requests: 0,
         }
     }
 
     /// The streams' marks after the last tick.
-    pub fn marks(&self) -> [Option<i64>; 3] {
-        self.marks
+    pub fn marks(&self) -> Arc<Marks> {
+        Arc::clone(&self.marks)
     }
 
     pub fn has_backlog(&self) -> bool {
@@ -159,13 +168,23 @@ impl Admission {
             held.next_offset = last + 1;
             taken.moved.push(index);
         }
+        let (signal, partition) = (held.signal, held.partition);
         for (offset, record) in records {
             if self.seen.insert(record.body_hash) {
+                let stream = match &record.stream {
+                    None => StreamId::Signal(signal),
+                    Some(name) => match self.streams.get(&record.project, name) {
+                        Some(stream) => StreamId::User(stream.id),
+                        None => {
+                            self.orphaned_requests += 1;
+                            continue;
+                        }
+                    },
+                };
                 self.admitted_requests += 1;
                 taken.bytes += record.body.len() as u64;
-                let (signal, partition) = (held.signal, held.partition);
                 taken.requests.push(AdmittedRequest {
-                    signal,
+                    stream,
                     partition,
                     offset,
                     record,
@@ -177,37 +196,63 @@ impl Admission {
     }
 
     /// Closes the tick: marks advance by what was decoded. Returns what the tick record says of the partitions.
-    pub fn close(&mut self, tick: Tick, taken: &Taken, latest: &[(Signal, u32, i64)]) -> Vec<PartitionCut> {
-        for (signal, partition, event_time_us) in latest {
-            if let Some(held) = self
+    pub fn close(&mut self, tick: Tick, taken: &Taken, latest: &[(StreamId, u32, i64)]) -> Vec<PartitionCut> {
+        let mut moved = BTreeMap::new();
+        for (stream, partition, event_time_us) in latest {
+            let signal = stream.signal();
+            let held = self
                 .partitions
-                .iter_mut()
-                .find(|p| p.signal == *signal && p.partition == *partition)
-            {
-                held.mark.observe(tick, *event_time_us);
+                .iter()
+                .position(|p| p.signal == signal && p.partition == *partition);
+            let Some(index) = held else { continue };
+            let held = &mut self.partitions[index];
+            match stream {
+                StreamId::Signal(_) => held.mark.observe(tick, *event_time_us),
+                StreamId::User(id) => {
+                    let mark = held.streams.entry(*id).or_default();
+                    mark.observe(tick, *event_time_us);
+                    moved.insert((index, *id), *mark);
+                }
             }
         }
-        for signal in Signal::ALL {
-            let of_signal = self.partitions.iter().filter(|p| p.signal == signal);
-            let marks: Vec<(PartitionMark, bool)> = of_signal
+        let users = self.streams.all();
+        let streams = Signal::OTLP.map(StreamId::Signal).into_iter();
+        let streams = streams.chain(users.iter().map(|stream| StreamId::User(stream.id)));
+        let mut marks = Marks::default();
+        for stream in streams {
+            let of_stream: Vec<(PartitionMark, bool)> = self
+                .partitions
+                .iter()
+                .filter(|p| p.signal == stream.signal())
                 .map(|p| {
-                    (
-                        p.mark,
-                        self.log.end_offset(p.signal, p.partition) <= p.next_offset,
-                    )
+                    let mark = match stream {
+                        StreamId::Signal(_) => p.mark,
+                        StreamId::User(id) => p.streams.get(&id).copied().unwrap_or_default(),
+                    };
+                    let at_end = self.log.end_offset(p.signal, p.partition) <= p.next_offset;
+                    (mark, at_end)
                 })
                 .collect();
-            self.marks[signal as usize] = stream_mark(self.marks[signal as usize], &marks, tick);
+            if let Some(mark) = stream_mark(self.marks.of(stream), &of_stream, tick) {
+                marks.set(stream, mark);
+            }
         }
+        self.marks = Arc::new(marks);
         taken
             .moved
             .iter()
-            .map(|index| self.partitions[*index].cut())
+            .map(|index| {
+                let of_partition = moved.range((*index, 0)..=(*index, u64::MAX));
+                PartitionCut {
+                    streams: of_partition.map(|((_, id), mark)| (*id, *mark)).collect(),
+                    ..self.partitions[*index].cut()
+                }
+            })
             .collect()
     }
 
     /// Restores what a logged tick left behind, instead of [`Self::close`].
-    pub fn close_logged(&mut self, cuts: &[PartitionCut], marks: &[(Signal, i64)]) {
+    pub fn close_logged(&mut self, cuts: &[PartitionCut], marks: &[(StreamId, i64)]) {
         for cut in cuts {
             if let Some(held) = self
                 .partitions
@@ -216,19 +261,23 @@ impl Admission {
             {
                 held.next_offset = cut.next_offset;
                 held.mark = cut.mark;
+                held.streams.extend(cut.streams.iter().copied());
             }
         }
-        for (signal, mark) in marks {
-            self.marks[*signal as usize] = Some(*mark);
+        self.marks = Arc::new(marks.iter().copied().collect());
+    }
+
+    /// A stream is gone, and its marks with it.
+    pub fn forget(&mut self, stream: u64) {
+        for partition in &mut self.partitions {
+            partition.streams.remove(&stream);
         }
+        Arc::make_mut(&mut self.marks).forget(StreamId::User(stream));
     }
 
     /// The marks as the tick record lists them.
-    pub fn logged_marks(&self) -> Vec<(Signal, i64)> {
-        Signal::ALL
-            .into_iter()
-            .filter_map(|signal| Some((signal, self.marks[signal as usize]?)))
-            .collect()
+    pub fn logged_marks(&self) -> Vec<(StreamId, i64)> {
+        self.marks.iter().collect()
     }
 }
 
@@ -239,6 +288,7 @@ impl Partition {
             partition: self.partition,
             next_offset: self.next_offset,
             mark: self.mark,
+            streams: Vec::new(),
         }
     }
 }

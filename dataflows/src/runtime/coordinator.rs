@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use parking_lot::Mutex;
-use pyflare_connectors::{Catalog, Signal, TickLog};
+use pyflare_connectors::{Catalog, TickLog};
 use tokio::sync::oneshot;
 
 use super::EngineError;
@@ -21,6 +21,7 @@ use super::admission::{Admission, Taken};
 use super::flush::FlusherHandle;
 use super::holds::Holds;
 use super::messages::{AppliedCommand, Commit, DecodeSummary, FromWorker, Horizon, ToCoordinator, ToWorker};
+use super::streams::{InstalledStream, Marks, StreamId, StreamRegistry};
 use super::tail::HistoryTail;
 use super::tick_record::{Command, FORMAT, TickRecord};
 use super::views::{InstalledView, ViewName, ViewRegistry};
@@ -71,6 +72,7 @@ pub(crate) struct Coordinator {
     pub tick_log: Arc<dyn TickLog>,
     pub catalog: Arc<dyn Catalog>,
     pub views: Arc<ViewRegistry>,
+    pub streams: Arc<StreamRegistry>,
     pub holds: Arc<Holds>,
     pub complete: Arc<AtomicU64>,
     pub tail: Arc<HistoryTail>,
@@ -88,12 +90,17 @@ pub(crate) struct Coordinator {
 }
 
 /// A command waiting for its tick, with whom to tell.
-enum Pending {
+pub(super) enum Pending {
     Install(
         Arc<InstalledView>,
         oneshot::Sender<Result<Arc<InstalledView>, EngineError>>,
     ),
     Drop(u64, oneshot::Sender<Result<(), EngineError>>),
+    CreateStream(
+        Arc<InstalledStream>,
+        oneshot::Sender<Result<Arc<InstalledStream>, EngineError>>,
+    ),
+    DropStream(u64, oneshot::Sender<Result<(), EngineError>>),
     Flush(oneshot::Sender<Tick>),
 }
 
@@ -151,14 +158,20 @@ impl Coordinator {
                 Command::Install { id, definition } => {
                     self.next_view_id = self.next_view_id.max(id + 1);
                     let installed = self.installed_with(&commands);
-                    AppliedCommand::Install(Arc::new(InstalledView::new(id, *definition, tick, &installed)?))
+                    let view = InstalledView::new(id, *definition, tick, &installed, &self.streams)?;
+                    AppliedCommand::Install(Arc::new(view))
                 }
                 Command::Drop { id } => AppliedCommand::Drop { id },
+                Command::CreateStream { id, definition } => {
+                    self.next_view_id = self.next_view_id.max(id + 1);
+                    AppliedCommand::CreateStream(Arc::new(InstalledStream::new(id, *definition, tick)))
+                }
+                Command::DropStream { id } => AppliedCommand::DropStream { id },
                 Command::FlushCut => AppliedCommand::FlushCut,
             });
         }
         if !taken.requests.is_empty() {
-            self.decode(tick, marks, taken)?;
+            self.decode(tick, Arc::clone(&marks), taken)?;
         }
         self.admission.close_logged(&record.partitions, &record.marks);
         self.commit(tick, marks, commands)
@@ -198,6 +211,14 @@ impl Coordinator {
                         }
                         None => pending.push(Pending::Drop(id, reply)),
                     }
+                    continue;
+                }
+                Ok(ToCoordinator::CreateStream { definition, reply }) => {
+                    self.prepare_stream(*definition, reply, &mut pending);
+                    continue;
+                }
+                Ok(ToCoordinator::DropStream { id, reply }) => {
+                    self.prepare_stream_drop(id, reply, &mut pending);
                     continue;
                 }
                 Ok(ToCoordinator::Flush { reply }) => {
@@ -247,6 +268,14 @@ impl Coordinator {
         let waiting = pending
             .iter()
             .any(|other| matches!(other, Pending::Install(view, _) if view.name == name));
+        let project = name.project.as_deref().unwrap_or_default();
+        let is_stream = |other: &Pending| matches!(other, Pending::CreateStream(stream, _) if stream.name == name);
+        if self.streams.get(project, &name.name).is_some() || pending.iter().any(is_stream) {
+            let _ = reply.send(Err(EngineError::StreamExists {
+                name: name.to_string(),
+            }));
+            return;
+        }
         let existing = self.views.get(&name);
         if waiting || (existing.is_some() && !or_replace) {
             let _ = reply.send(Err(EngineError::Exists {
@@ -268,6 +297,7 @@ impl Coordinator {
             definition,
             next_tick(self.last_tick),
             &installed,
+            &self.streams,
         ) {
             Ok(view) => {
                 self.next_view_id += 1;
@@ -291,7 +321,9 @@ impl Coordinator {
             match command {
                 AppliedCommand::Install(view) => installed.push(Arc::clone(view)),
                 AppliedCommand::Drop { id } => installed.retain(|view| view.id != *id),
-                AppliedCommand::FlushCut => {}
+                AppliedCommand::CreateStream(_)
+                | AppliedCommand::DropStream { .. }
+                | AppliedCommand::FlushCut => {}
             }
         }
         installed
@@ -308,7 +340,7 @@ impl Coordinator {
             return Ok(view);
         }
         let installed = self.installed_with(before);
-        let view = InstalledView::new(view.id, view.definition.clone(), tick, &installed)?;
+        let view = InstalledView::new(view.id, view.definition.clone(), tick, &installed, &self.streams)?;
         Ok(Arc::new(view))
     }
 
@@ -354,7 +386,7 @@ impl Coordinator {
         let summary = match had_rows {
             true => self.decode(
                 tick,
-                marks,
+                Arc::clone(&marks),
                 Taken {
                     requests,
                     ..Taken::default()
@@ -374,6 +406,15 @@ impl Coordinator {
                 Pending::Drop(id, reply) => {
                     commands.push(AppliedCommand::Drop { id });
                     replies.push(Pending::Drop(id, reply));
+                }
+                Pending::CreateStream(stream, reply) => {
+                    let stream = self.created_at(&stream, tick);
+                    commands.push(AppliedCommand::CreateStream(Arc::clone(&stream)));
+                    replies.push(Pending::CreateStream(stream, reply));
+                }
+                Pending::DropStream(id, reply) => {
+                    commands.push(AppliedCommand::DropStream { id });
+                    replies.push(Pending::DropStream(id, reply));
                 }
                 Pending::Flush(reply) => replies.push(Pending::Flush(reply)),
             }
@@ -423,7 +464,7 @@ impl Coordinator {
     fn decode(
         &mut self,
         tick: Tick,
-        marks: [Option<i64>; 3],
+        marks: Arc<Marks>,
         taken: Taken,
     ) -> Result<DecodeSummary, EngineError> {
         let workers = self.workers.len();
@@ -441,7 +482,7 @@ impl Coordinator {
                 worker,
                 ToWorker::Decode {
                     tick,
-                    marks,
+                    marks: Arc::clone(&marks),
                     requests,
                 },
             );
@@ -461,8 +502,17 @@ impl Coordinator {
                 "requests could not be decoded and were left out"
             );
         }
-        for signal in Signal::ALL {
-            self.gauges.rows[signal as usize].fetch_add(total.rows[signal as usize], Ordering::Relaxed);
+        for (stream, counts) in &total.rows {
+            match stream {
+                StreamId::Signal(signal) => {
+                    self.gauges.rows[*signal as usize].fetch_add(counts.admitted, Ordering::Relaxed);
+                }
+                StreamId::User(id) => {
+                    if let Some(stream) = self.streams.by_id(*id) {
+                        stream.count(*counts);
+                    }
+                }
+            }
         }
         self.gauges
             .rejected_rows
@@ -477,7 +527,7 @@ impl Coordinator {
     fn commit(
         &mut self,
         tick: Tick,
-        marks: [Option<i64>; 3],
+        marks: Arc<Marks>,
         commands: Vec<AppliedCommand>,
     ) -> Result<(), EngineError> {
         let since = self.holds.since(&self.complete);
@@ -493,7 +543,8 @@ impl Coordinator {
         while done.len() < self.workers.len() {
             match self.from_workers.recv() {
                 Ok(FromWorker::Done { worker, horizon }) => {
-                    self.horizon = self.horizon.least(horizon);
+                    let known = std::mem::replace(&mut self.horizon, Horizon::NEVER);
+                    self.horizon = known.least(horizon);
                     done.insert(worker);
                 }
                 Ok(FromWorker::Decoded { .. }) => unreachable!("a worker commits after it decoded"),
@@ -511,6 +562,11 @@ impl Coordinator {
                         self.forget_in_catalog(&view);
                     }
                 }
+                AppliedCommand::CreateStream(stream) => self.streams.insert(Arc::clone(stream)),
+                AppliedCommand::DropStream { id } => {
+                    self.streams.remove(*id);
+                    self.admission.forget(*id);
+                }
                 AppliedCommand::FlushCut => {}
             }
         }
@@ -522,8 +578,17 @@ impl Coordinator {
         self.gauges
             .requests
             .store(self.admission.admitted_requests, Ordering::Relaxed);
-        for (gauge, mark) in self.gauges.marks.iter().zip(self.admission.marks()) {
-            gauge.store(mark.unwrap_or(i64::MIN), Ordering::Relaxed);
+        for (stream, mark_us) in self.admission.marks().iter() {
+            match stream {
+                StreamId::Signal(signal) => {
+                    self.gauges.marks[signal as usize].store(mark_us, Ordering::Relaxed)
+                }
+                StreamId::User(id) => {
+                    if let Some(stream) = self.streams.by_id(id) {
+                        stream.set_mark(mark_us);
+                    }
+                }
+            }
         }
         Ok(())
     }
@@ -534,6 +599,12 @@ impl Coordinator {
                 let _ = reply.send(Ok(view));
             }
             Pending::Drop(_, reply) => {
+                let _ = reply.send(Ok(()));
+            }
+            Pending::CreateStream(stream, reply) => {
+                let _ = reply.send(Ok(stream));
+            }
+            Pending::DropStream(_, reply) => {
                 let _ = reply.send(Ok(()));
             }
             Pending::Flush(reply) => {
@@ -595,8 +666,11 @@ fn catalog_key(name: &ViewName) -> String {
 impl DecodeSummary {
     fn merge(&mut self, other: DecodeSummary) {
         self.max_event_time.extend(other.max_event_time);
-        for (total, rows) in self.rows.iter_mut().zip(other.rows) {
-            *total += rows;
+        for (stream, counts) in other.rows {
+            let total = self.rows.entry(stream).or_default();
+            total.admitted += counts.admitted;
+            total.rejected += counts.rejected;
+            total.future += counts.future;
         }
         self.rejected_rows += other.rejected_rows;
         self.failed_requests += other.failed_requests;

@@ -20,6 +20,7 @@ use super::options::EngineOptions;
 use super::read_ahead::ReadAhead;
 use super::start::{lineage, refuse_lost_ticks, spawn, start_workers};
 use super::status::{Busy, EngineStatus};
+use super::streams::StreamRegistry;
 use super::tail::HistoryTail;
 use super::views::{Relation, ViewDescription, ViewName, ViewRegistry};
 use super::worker::WorkerContext;
@@ -35,6 +36,7 @@ pub(super) struct Shared {
     pub(super) hub: crossbeam_channel::Sender<ToHub>,
     pub(super) workers: Arc<WorkerLinks>,
     pub(super) views: Arc<ViewRegistry>,
+    pub(super) streams: Arc<StreamRegistry>,
     holds: Arc<Holds>,
     complete: Arc<AtomicU64>,
     complete_watch: watch::Receiver<Tick>,
@@ -117,9 +119,11 @@ impl Engine {
                 detail: error.to_string(),
             })?;
         let lineage = lineage(options.catalog.as_ref())?;
+        let streams = Arc::new(StreamRegistry::default());
         let admission = Admission::new(
             Arc::clone(&options.log),
             ReadAhead::start(Arc::clone(&options.log))?,
+            Arc::clone(&streams),
         );
         let worker_count = options.workers.max(1);
         let (to_coordinator, coordinator_receiver) = crossbeam_channel::bounded(1_024);
@@ -156,6 +160,7 @@ impl Engine {
                     Arc::clone(store),
                     options.runtime.clone(),
                     Arc::clone(&tail),
+                    Arc::clone(&streams),
                     retention,
                 );
                 threads.push(spawn("flusher", move || flusher.run())?);
@@ -188,6 +193,7 @@ impl Engine {
             tick_log: options.tick_log,
             catalog: options.catalog,
             views: Arc::clone(&views),
+            streams: Arc::clone(&streams),
             holds: Arc::clone(&holds),
             complete: Arc::clone(&complete),
             tail: Arc::clone(&tail),
@@ -243,6 +249,7 @@ impl Engine {
             hub: to_hub,
             workers,
             views,
+            streams,
             holds,
             complete,
             complete_watch,
@@ -434,7 +441,7 @@ impl Engine {
         self.shared.stop(true);
     }
 
-    fn ask(&self, message: ToCoordinator) -> Result<(), EngineError> {
+    pub(super) fn ask(&self, message: ToCoordinator) -> Result<(), EngineError> {
         if self.shared.gauges.failed.load(Ordering::Acquire) {
             return Err(EngineError::WorkerFailed);
         }

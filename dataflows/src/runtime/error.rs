@@ -16,6 +16,10 @@ pub enum EngineError {
     InUse { name: String, reader: String },
     #[error("PF-3012: {name} has other columns than when the statement was planned; send it again")]
     Changed { name: String },
+    #[error("PF-3014: {name} is taken by a stream or a monitor; choose another name or drop what has it")]
+    StreamExists { name: String },
+    #[error("PF-3015: there is no stream {name}")]
+    UnknownStream { name: String },
     #[error("PF-3004: the tick log failed: {detail}")]
     TickLog { detail: String },
     #[error("PF-3005: the log failed: {detail}")]
@@ -43,6 +47,8 @@ impl EngineError {
             EngineError::Companion { .. } => "PF-3009",
             EngineError::InUse { .. } => "PF-3011",
             EngineError::Changed { .. } => "PF-3012",
+            EngineError::StreamExists { .. } => "PF-3014",
+            EngineError::UnknownStream { .. } => "PF-3015",
             EngineError::TickLog { .. } => "PF-3004",
             EngineError::Log { .. } => "PF-3005",
             EngineError::WorkerFailed => "PF-3006",

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use pyflare_connectors::{Part, Signal, Store, StoreError, TableDefinition};
-use pyflare_operators::fields;
+use pyflare_connectors::{Part, Store, StoreError, TableDefinition};
 
 use super::consolidate::{changes_schema, consolidate, with_tick_and_diff};
+use super::streams::{StreamId, StreamRegistry, signal_schema};
 use super::tail::{HistoryTail, logical};
 use crate::time::{Tick, tick_us};
 
@@ -61,6 +61,7 @@ pub(crate) struct Flusher {
     store: Arc<dyn Store>,
     runtime: tokio::runtime::Handle,
     tail: Arc<HistoryTail>,
+    streams: Arc<StreamRegistry>,
     receiver: Receiver<Tick>,
     state: Arc<FlushState>,
     /// The newest cut each table is known to have.
@@ -74,6 +75,7 @@ impl Flusher {
         store: Arc<dyn Store>,
         runtime: tokio::runtime::Handle,
         tail: Arc<HistoryTail>,
+        streams: Arc<StreamRegistry>,
         stream_retention_us: Option<i64>,
     ) -> (Flusher, FlusherHandle) {
         let (sender, receiver) = crossbeam_channel::unbounded();
@@ -89,6 +91,7 @@ impl Flusher {
                 store,
                 runtime,
                 tail,
+                streams,
                 receiver,
                 state,
                 written,
@@ -141,18 +144,15 @@ impl Flusher {
 
     fn write(&mut self, cut: Tick) -> Result<(), StoreError> {
         let block = self.tail.block(cut);
-        for (signal, batches) in block.streams {
-            let table = TableDefinition {
-                name: signal.stream().to_string(),
-                schema: fields::stream_schema(signal.stream()).expect("invariant: every signal has a stream"),
-                retention_us: self.stream_retention_us,
-                time_column: Some("event_time".into()),
+        for (stream, batches) in block.streams {
+            let Some(table) = self.stream_table(stream) else {
+                continue;
             };
             if self.is_written(&table, cut)? {
                 continue;
             }
             let rows: usize = batches.iter().map(|batch| batch.num_rows()).sum();
-            self.append(&table.name, cut, parts(signal, batches))?;
+            self.append(&table.name, cut, parts(stream, batches))?;
             self.state.written_rows.fetch_add(rows as u64, Ordering::Relaxed);
         }
         for (view, changes) in block.views {
@@ -174,6 +174,27 @@ impl Flusher {
             }
         }
         Ok(())
+    }
+
+    /// Where a stream's rows go; `None`: it has been dropped.
+    fn stream_table(&self, stream: StreamId) -> Option<TableDefinition> {
+        match stream {
+            StreamId::Signal(signal) => Some(TableDefinition {
+                name: signal.stream()?.to_string(),
+                schema: signal_schema(signal),
+                retention_us: self.stream_retention_us,
+                time_column: Some("event_time".into()),
+            }),
+            StreamId::User(id) => {
+                let stream = self.streams.by_id(id)?;
+                Some(TableDefinition {
+                    name: stream.table(),
+                    schema: Arc::clone(&stream.schema),
+                    retention_us: stream.definition.retention_us.or(self.stream_retention_us),
+                    time_column: Some(stream.definition.time_column().to_string()),
+                })
+            }
+        }
     }
 
     /// Makes sure the table exists; true if it already has this cut (after a crash the replay comes by again).
@@ -211,7 +232,7 @@ impl Flusher {
 }
 
 /// Divides a block so that several threads can write it; attributes are materialised as they are written.
-fn parts(signal: Signal, batches: Vec<RecordBatch>) -> Vec<Part> {
+fn parts(stream: StreamId, batches: Vec<RecordBatch>) -> Vec<Part> {
     let mut parts = Vec::new();
     let mut batches = batches.into_iter().peekable();
     while batches.peek().is_some() {
@@ -223,16 +244,11 @@ fn parts(signal: Signal, batches: Vec<RecordBatch>) -> Vec<Part> {
             rows += batch.num_rows();
             taken.push(batch);
         }
-        let batches = taken.into_iter().map(move |batch| logical(signal, &batch));
+        let batches = taken.into_iter().map(move |batch| logical(stream, &batch));
         parts.push(Part {
             rows,
             batches: Box::new(batches),
         });
     }
     parts
-}
-
-/// Stream tables by signal, for readers.
-pub(crate) fn stream_of(relation: &str) -> Option<Signal> {
-    Signal::ALL.into_iter().find(|signal| signal.stream() == relation)
 }

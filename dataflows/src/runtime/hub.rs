@@ -285,7 +285,8 @@ impl Hub {
         let mut flush = false;
         for command in complete.commands {
             match command {
-                AppliedCommand::Install(_) => {}
+                AppliedCommand::Install(_) | AppliedCommand::CreateStream(_) => {}
+                AppliedCommand::DropStream { id } => self.tail.remove_stream(id),
                 AppliedCommand::Drop { id } => {
                     self.state.rings.retain(|relation, _| relation.view != id);
                     self.tail.remove_view(id);

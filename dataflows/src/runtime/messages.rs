@@ -1,18 +1,20 @@
 //! What the coordinator, the workers and the hub tell each other. All channels are bounded.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use pyflare_connectors::{LogRecord, Signal};
+use pyflare_connectors::LogRecord;
 use tokio::sync::oneshot;
 
+use super::streams::{InstalledStream, Marks, StreamId};
 use super::tick_record::Command;
 use super::views::{InstalledView, RelationId};
 use crate::time::{Tick, tick_us};
 
 /// One admitted request, to be decoded by one worker.
 pub(crate) struct AdmittedRequest {
-    pub signal: Signal,
+    pub stream: StreamId,
     pub partition: u32,
     pub offset: u64,
     pub record: LogRecord,
@@ -22,7 +24,7 @@ pub(crate) enum ToWorker {
     /// First half of a tick: decode these requests and report.
     Decode {
         tick: Tick,
-        marks: [Option<i64>; 3],
+        marks: Arc<Marks>,
         requests: Vec<AdmittedRequest>,
     },
     /// Second half: the tick record is durable, emit.
@@ -35,7 +37,7 @@ pub(crate) enum ToWorker {
 pub(crate) struct Commit {
     pub tick: Tick,
     /// The streams' marks *before* this tick.
-    pub marks: [Option<i64>; 3],
+    pub marks: Arc<Marks>,
     pub commands: Vec<AppliedCommand>,
     /// Times below this may be merged.
     pub since: Tick,
@@ -46,6 +48,8 @@ pub(crate) struct Commit {
 pub(crate) enum AppliedCommand {
     Install(Arc<InstalledView>),
     Drop { id: u64 },
+    CreateStream(Arc<InstalledStream>),
+    DropStream { id: u64 },
     FlushCut,
 }
 
@@ -57,6 +61,11 @@ impl AppliedCommand {
                 definition: Box::new(view.definition.clone()),
             },
             AppliedCommand::Drop { id } => Command::Drop { id: *id },
+            AppliedCommand::CreateStream(stream) => Command::CreateStream {
+                id: stream.id,
+                definition: Box::new((*stream.definition).clone()),
+            },
+            AppliedCommand::DropStream { id } => Command::DropStream { id: *id },
             AppliedCommand::FlushCut => Command::FlushCut,
         }
     }
@@ -65,12 +74,21 @@ impl AppliedCommand {
 /// What a worker found while decoding its share of a tick.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct DecodeSummary {
-    /// Greatest event time per (signal, partition).
-    pub max_event_time: Vec<(Signal, u32, i64)>,
-    pub rows: [u64; 3],
+    /// Greatest event time per (stream, partition).
+    pub max_event_time: Vec<(StreamId, u32, i64)>,
+    pub rows: BTreeMap<StreamId, RowCounts>,
     pub rejected_rows: u64,
     pub failed_requests: u64,
     pub failure_sample: Option<String>,
+}
+
+/// Rows of one stream at one tick.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct RowCounts {
+    pub admitted: u64,
+    pub rejected: u64,
+    /// Admitted, but too far ahead of the tick to be in a view.
+    pub future: u64,
 }
 
 pub(crate) enum FromWorker {
@@ -86,35 +104,40 @@ pub(crate) enum FromWorker {
 }
 
 /// Until when nothing leaves a worker's views if nothing arrives.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Horizon {
-    /// No pane expires while its stream's mark lies below, microseconds.
-    pub marks: [i64; 3],
+    /// No pane expires while its stream's mark lies below, microseconds; of streams that are not here, never.
+    pub marks: BTreeMap<StreamId, i64>,
     /// No entry leaves a companion while the tick lies below, microseconds.
     pub tick: i64,
 }
 
 impl Horizon {
     pub const NEVER: Horizon = Horizon {
-        marks: [i64::MAX; 3],
+        marks: BTreeMap::new(),
         tick: i64::MAX,
     };
 
     /// The earlier of both.
-    pub fn least(self, other: Horizon) -> Horizon {
-        Horizon {
-            marks: [0, 1, 2].map(|signal| self.marks[signal].min(other.marks[signal])),
-            tick: self.tick.min(other.tick),
+    pub fn least(mut self, other: Horizon) -> Horizon {
+        for (stream, mark) in other.marks {
+            self.observe(stream, mark);
         }
+        self.tick = self.tick.min(other.tick);
+        self
+    }
+
+    /// Something leaves once the stream's mark is here.
+    pub fn observe(&mut self, stream: StreamId, mark_us: i64) {
+        let known = self.marks.entry(stream).or_insert(i64::MAX);
+        *known = (*known).min(mark_us);
     }
 
     /// Whether a tick without rows and commands changes nothing.
-    pub fn lies_beyond(&self, tick: Tick, marks: &[Option<i64>; 3]) -> bool {
+    pub fn lies_beyond(&self, tick: Tick, marks: &Marks) -> bool {
+        let mut horizons = self.marks.iter();
         tick_us(tick) < self.tick
-            && marks
-                .iter()
-                .zip(self.marks)
-                .all(|(mark, horizon)| mark.is_none_or(|mark| mark < horizon))
+            && horizons.all(|(stream, horizon)| marks.of(*stream).is_none_or(|mark| mark < *horizon))
     }
 }
 
@@ -173,6 +196,14 @@ pub(crate) enum ToCoordinator {
         id: u64,
         reply: oneshot::Sender<Result<(), super::EngineError>>,
     },
+    CreateStream {
+        definition: Box<pyflare_operators::streams::StreamDefinition>,
+        reply: oneshot::Sender<Result<Arc<InstalledStream>, super::EngineError>>,
+    },
+    DropStream {
+        id: u64,
+        reply: oneshot::Sender<Result<(), super::EngineError>>,
+    },
     /// New durable records, or something else to look at.
     Wake,
     Flush {
@@ -186,25 +217,27 @@ pub(crate) enum ToCoordinator {
 
 #[cfg(test)]
 mod tests {
+    use pyflare_connectors::Signal;
+
     use super::*;
 
     #[test]
     fn a_tick_is_eventless_until_a_mark_or_the_tick_reaches_the_horizon() {
-        let late = Horizon {
-            marks: [5_000, i64::MAX, i64::MAX],
-            ..Horizon::NEVER
-        };
+        let [traces, metrics, _] = Signal::OTLP.map(StreamId::Signal);
+        let mut late = Horizon::NEVER;
+        late.observe(traces, 5_000);
         let soon = Horizon {
             tick: 9_000,
             ..Horizon::NEVER
         };
         let horizon = late.least(soon);
-        assert!(horizon.lies_beyond(8, &[Some(4_999), Some(7_000), None]));
+        let at = |mark: i64| [(traces, mark), (metrics, 7_000)].into_iter().collect::<Marks>();
+        assert!(horizon.lies_beyond(8, &at(4_999)));
+        assert!(!horizon.lies_beyond(8, &at(5_000)), "a pane expires");
         assert!(
-            !horizon.lies_beyond(8, &[Some(5_000), None, None]),
-            "a pane expires"
+            !horizon.lies_beyond(9, &Marks::default()),
+            "an entry leaves"
         );
-        assert!(!horizon.lies_beyond(9, &[None; 3]), "an entry leaves");
-        assert!(Horizon::NEVER.lies_beyond(u64::MAX / 2_000_000, &[Some(i64::MAX - 1); 3]));
+        assert!(Horizon::NEVER.lies_beyond(u64::MAX / 2_000_000, &at(i64::MAX - 1)));
     }
 }

@@ -4,9 +4,10 @@
 //!   from `options`; `reading`: views and streams at a tick, subscriptions; `status`: how the parts are doing;
 //! - `coordinator`: cuts the log into ticks; `admission`: what a tick takes, each body once; `read_ahead`:
 //!   the log read beside the work; `tick_record`: what a tick says, durable before anything is emitted;
-//! - `worker`: decodes, emits, answers peeks; `worker_views`, `worker_base`: the views
+//! - `decoding`: bodies into batches; `worker`: decodes, emits, answers peeks; `worker_views`, `worker_base`: the views
 //!   and bases on it; `activity`:
 //!   which of them a tick touches; `stepping`: waiting for timely; `messages`, `worker_link`: how the parts talk;
+//! - `streams`: what users declared; `stream_commands`: declaring and dropping them;
 //! - `hub`: subscriptions; `tail` and `flush`: history beyond the store and the way into it;
 //! - `holds`: what readers keep from being compacted; `views`: what is installed; `consolidate`: net changes.
 
@@ -14,6 +15,7 @@ mod activity;
 mod admission;
 mod consolidate;
 mod coordinator;
+mod decoding;
 mod engine;
 mod error;
 mod flush;
@@ -26,6 +28,8 @@ mod reading;
 mod start;
 mod status;
 mod stepping;
+mod stream_commands;
+mod streams;
 mod tail;
 mod tick_record;
 mod views;
@@ -41,5 +45,6 @@ pub use hub::{Event, Frame};
 pub use options::EngineOptions;
 pub use reading::{PeekResult, SubscribeOptions, Subscription};
 pub use status::{Busy, EngineStatus};
+pub use streams::StreamDescription;
 pub use tail::Tail;
 pub use views::{ViewDescription, ViewName};

@@ -10,10 +10,10 @@ use tokio::sync::mpsc;
 use super::consolidate::{Changes, repeated};
 use super::engine::Engine;
 use super::error::EngineError;
-use super::flush::stream_of;
 use super::holds::ReadHold;
 use super::hub::{Event, NewSubscriber, SUBSCRIBER_QUEUE, only_project};
 use super::messages::{PeekRequest, PeekShare, ToHub, ToWorker};
+use super::streams::{StreamId, signal_of};
 use super::tail::Tail;
 use super::views::{Relation, ViewName};
 use crate::time::Tick;
@@ -160,7 +160,18 @@ impl Engine {
 
     /// Rows of a stream that are not yet in the store, up to `tick`.
     pub fn tail(&self, stream: &str, tick: Tick) -> Tail {
-        stream_of(stream).map_or_else(Tail::default, |signal| self.shared.tail.stream(signal, tick))
+        signal_of(stream).map_or_else(Tail::default, |signal| {
+            self.shared.tail.stream(StreamId::Signal(signal), tick)
+        })
+    }
+
+    /// As [`Engine::tail`], of a user's stream.
+    pub fn stream_tail(&self, name: &ViewName, tick: Tick) -> Tail {
+        let project = name.project.as_deref().unwrap_or_default();
+        match self.shared.streams.get(project, &name.name) {
+            Some(stream) => self.shared.tail.stream(StreamId::User(stream.id), tick),
+            None => Tail::default(),
+        }
     }
 
     /// Changes of a view that are not yet in the store, up to `tick`.

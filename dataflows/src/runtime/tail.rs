@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use parking_lot::Mutex;
-use pyflare_connectors::Signal;
 use pyflare_operators::decode;
 
 use super::consolidate::{Changes, with_tick_and_diff};
+use super::streams::{StreamId, signal_schema};
 use super::views::InstalledView;
 use crate::time::Tick;
 
@@ -32,7 +32,7 @@ pub(crate) struct HistoryTail {
 #[derive(Default)]
 struct Inner {
     flushed: Option<Tick>,
-    streams: [VecDeque<StreamRows>; 3],
+    streams: BTreeMap<StreamId, VecDeque<StreamRows>>,
     views: BTreeMap<u64, ViewChanges>,
     bytes: u64,
 }
@@ -51,15 +51,16 @@ struct ViewChanges {
 
 /// Everything that one flush cut writes: (view, its net changes).
 pub(crate) struct FlushBlock {
-    pub streams: Vec<(Signal, Vec<RecordBatch>)>,
+    pub streams: Vec<(StreamId, Vec<RecordBatch>)>,
     pub views: Vec<(Arc<InstalledView>, Vec<Changes>)>,
 }
 
 impl HistoryTail {
-    pub fn push_rows(&self, signal: Signal, tick: Tick, batch: RecordBatch, bytes: u64) {
+    pub fn push_rows(&self, stream: StreamId, tick: Tick, batch: RecordBatch, bytes: u64) {
         let mut inner = self.inner.lock();
         inner.bytes += bytes;
-        inner.streams[signal as usize].push_back(StreamRows { tick, batch, bytes });
+        let rows = StreamRows { tick, batch, bytes };
+        inner.streams.entry(stream).or_default().push_back(rows);
     }
 
     pub fn add_view(&self, view: Arc<InstalledView>) {
@@ -76,6 +77,14 @@ impl HistoryTail {
         self.inner.lock().views.remove(&id);
     }
 
+    /// Rows of a dropped stream are not stored any more.
+    pub fn remove_stream(&self, id: u64) {
+        let mut guard = self.inner.lock();
+        let inner = &mut *guard;
+        let rows = inner.streams.remove(&StreamId::User(id));
+        inner.bytes -= rows.iter().flatten().map(|rows| rows.bytes).sum::<u64>();
+    }
+
     pub fn push_changes(&self, view: u64, tick: Tick, changes: Changes) {
         if let Some(tail) = self.inner.lock().views.get_mut(&view) {
             tail.changes.push_back((tick, changes));
@@ -89,7 +98,7 @@ impl HistoryTail {
 
     pub fn is_empty(&self) -> bool {
         let inner = self.inner.lock();
-        inner.streams.iter().all(VecDeque::is_empty)
+        inner.streams.values().all(VecDeque::is_empty)
             && inner.views.values().all(|view| view.changes.is_empty())
     }
 
@@ -100,11 +109,9 @@ impl HistoryTail {
     /// What the cut at `tick` has to write. Nothing is removed until [`Self::release`].
     pub fn block(&self, tick: Tick) -> FlushBlock {
         let inner = self.inner.lock();
-        let streams = Signal::ALL.map(|signal| {
-            let rows = inner.streams[signal as usize]
-                .iter()
-                .take_while(|rows| rows.tick <= tick);
-            (signal, rows.map(|rows| rows.batch.clone()).collect::<Vec<_>>())
+        let streams = inner.streams.iter().map(|(stream, rows)| {
+            let rows = rows.iter().take_while(|rows| rows.tick <= tick);
+            (*stream, rows.map(|rows| rows.batch.clone()).collect::<Vec<_>>())
         });
         let views = inner.views.values().map(|view| {
             let changes = view.changes.iter().take_while(|(at, _)| *at <= tick);
@@ -114,10 +121,7 @@ impl HistoryTail {
             )
         });
         FlushBlock {
-            streams: streams
-                .into_iter()
-                .filter(|(_, batches)| !batches.is_empty())
-                .collect(),
+            streams: streams.filter(|(_, batches)| !batches.is_empty()).collect(),
             views: views.filter(|(_, changes)| !changes.is_empty()).collect(),
         }
     }
@@ -125,14 +129,12 @@ impl HistoryTail {
     /// Forgets everything up to `tick`, which the store has committed.
     pub fn release(&self, tick: Tick) {
         let mut released = Vec::new();
-        let mut inner = self.inner.lock();
+        let mut guard = self.inner.lock();
+        let inner = &mut *guard;
         inner.flushed = Some(tick);
-        for signal in Signal::ALL {
-            while inner.streams[signal as usize]
-                .front()
-                .is_some_and(|rows| rows.tick <= tick)
-            {
-                let rows = inner.streams[signal as usize].pop_front();
+        for stream in inner.streams.values_mut() {
+            while stream.front().is_some_and(|rows| rows.tick <= tick) {
+                let rows = stream.pop_front();
                 inner.bytes -= rows.as_ref().map_or(0, |rows| rows.bytes);
                 released.push(rows);
             }
@@ -143,22 +145,21 @@ impl HistoryTail {
             }
         }
         // Freeing many batches takes a while: not under the lock.
-        drop(inner);
+        drop(guard);
         drop(released);
     }
 
     /// The rows of a stream beyond the flushed cut, up to `tick`, with the columns a monitor sees.
-    pub fn stream(&self, signal: Signal, tick: Tick) -> Tail {
+    pub fn stream(&self, stream: StreamId, tick: Tick) -> Tail {
         let inner = self.inner.lock();
-        let rows = inner.streams[signal as usize]
-            .iter()
-            .take_while(|rows| rows.tick <= tick);
+        let rows = inner.streams.get(&stream).into_iter().flatten();
+        let rows = rows.take_while(|rows| rows.tick <= tick);
         let kept: Vec<RecordBatch> = rows.map(|rows| rows.batch.clone()).collect();
         let flushed = inner.flushed;
         drop(inner);
         Tail {
             flushed,
-            batches: kept.iter().map(|batch| logical(signal, batch)).collect(),
+            batches: kept.iter().map(|batch| logical(stream, batch)).collect(),
         }
     }
 
@@ -183,14 +184,16 @@ impl HistoryTail {
 }
 
 /// All columns of the stream, those kept as wire bytes materialised.
-pub(crate) fn logical(signal: Signal, batch: &RecordBatch) -> RecordBatch {
-    let stream = signal.stream();
-    let schema =
-        pyflare_operators::fields::stream_schema(stream).expect("invariant: every signal has a stream");
+pub(crate) fn logical(stream: StreamId, batch: &RecordBatch) -> RecordBatch {
+    let StreamId::Signal(signal) = stream else {
+        return batch.clone();
+    };
+    let schema = signal_schema(signal);
     let columns: Vec<&str> = schema
         .fields()
         .iter()
         .map(|field| field.name().as_str())
         .collect();
+    let stream = signal.stream().expect("invariant: OTLP's signals have streams");
     decode::select(stream, batch, &columns).expect("invariant: the decoder made this batch")
 }

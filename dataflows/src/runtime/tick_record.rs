@@ -4,8 +4,10 @@
 //! block comes out the same. The encoding is JSON, one object a record, so that it can be read with any tool.
 
 use pyflare_connectors::Signal;
+use pyflare_operators::streams::StreamDefinition;
 use serde::{Deserialize, Serialize};
 
+use super::streams::StreamId;
 use crate::plan::MonitorDefinition;
 use crate::time::{PartitionMark, Tick};
 
@@ -21,9 +23,9 @@ pub(crate) struct TickRecord {
     /// Partitions that advanced or whose mark changed at this tick.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub partitions: Vec<PartitionCut>,
-    /// The streams' marks after this tick, for those that have one: (signal, microseconds).
+    /// The streams' marks after this tick, for those that have one: (stream, microseconds).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub marks: Vec<(Signal, i64)>,
+    pub marks: Vec<(StreamId, i64)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub commands: Vec<Command>,
 }
@@ -37,6 +39,9 @@ pub(crate) struct PartitionCut {
     pub next_offset: u64,
     #[serde(flatten)]
     pub mark: PartitionMark,
+    /// Of the partitions that users' streams share: the mark of each stream that had rows at this tick.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub streams: Vec<(u64, PartitionMark)>,
 }
 
 /// What changes results apart from rows; applied by all workers after the tick's rows, in this order.
@@ -49,6 +54,15 @@ pub(crate) enum Command {
         definition: Box<MonitorDefinition>,
     },
     Drop {
+        id: u64,
+    },
+    /// Requests of the stream that are admitted after this tick are read by this declaration. Ids of streams are as
+    /// unique as those of views.
+    CreateStream {
+        id: u64,
+        definition: Box<StreamDefinition>,
+    },
+    DropStream {
         id: u64,
     },
     /// Sinks write what they hold up to this tick as one block.
@@ -90,8 +104,9 @@ mod tests {
                     mark_us: Some(5),
                     last_row_tick: Some(1_700_000_000_000),
                 },
+                streams: vec![(9, PartitionMark::default())],
             }],
-            marks: vec![(Signal::Traces, 5)],
+            marks: vec![(StreamId::Signal(Signal::Traces), 5), (StreamId::User(9), 7)],
             commands: vec![Command::FlushCut, Command::Drop { id: 4 }],
         };
         assert_eq!(TickRecord::decode(&record.encode()).unwrap(), record);

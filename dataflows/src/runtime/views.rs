@@ -8,6 +8,7 @@ use arrow::datatypes::SchemaRef;
 use parking_lot::{Mutex, RwLock};
 
 use super::EngineError;
+use super::streams::{StreamId, StreamRegistry};
 use crate::plan::MonitorDefinition;
 use crate::render::{Base, Companion, Page, RenderedView};
 use crate::time::Tick;
@@ -52,6 +53,8 @@ pub(crate) struct InstalledView {
     pub rendered: Arc<RenderedView>,
     /// Ids of the views it reads, in the order of [`RenderedView::views`].
     pub sources: Vec<u64>,
+    /// The stream that each leaf reads.
+    pub streams: Vec<StreamId>,
     /// Every row admitted after this tick is in the view.
     pub start: Tick,
     /// The tick at which it was installed: not before its start, and later where it reads what was there already.
@@ -161,9 +164,17 @@ impl InstalledView {
         definition: MonitorDefinition,
         tick: Tick,
         installed: &[Arc<InstalledView>],
+        known: &StreamRegistry,
     ) -> Result<InstalledView, EngineError> {
         let bases: Vec<Arc<Base>> = installed.iter().flat_map(|view| view.bases().cloned()).collect();
         let rendered = Arc::new(RenderedView::compile(&definition, &bases, tick)?);
+        let mut streams = Vec::with_capacity(rendered.leaves.len());
+        for base in rendered.leaves.iter().map(|leaf| &leaf.base) {
+            let stream = known.meant_by(&base.stream, base.declared.as_ref());
+            streams.push(stream.ok_or_else(|| EngineError::Changed {
+                name: base.stream.clone(),
+            })?);
+        }
         let mut sources = Vec::new();
         let mut start = rendered
             .leaves
@@ -195,6 +206,7 @@ impl InstalledView {
             definition,
             rendered,
             sources,
+            streams,
             start,
             installed_at: tick,
             counters: ViewCounters::default(),

@@ -11,17 +11,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
-use pyflare_connectors::{ContentType, Signal};
-use pyflare_operators::decode::{self, BodyEncoding, Decoder, Origin, OtlpSignal};
 use timely::worker::Worker;
 
+use super::decoding::Decoding;
 use super::messages::{
-    AdmittedRequest, AppliedCommand, Commit, DecodeSummary, FromWorker, Horizon, PeekRequest, ToHub,
-    ToWorker, ViewChange,
+    AdmittedRequest, AppliedCommand, Commit, FromWorker, Horizon, PeekRequest, ToHub, ToWorker, ViewChange,
 };
 use super::stepping::{PeerFailed, Stepping};
+use super::streams::Marks;
 use super::tail::HistoryTail;
 use super::views::RelationId;
 use super::worker_base::DecodedBatch;
@@ -29,8 +27,6 @@ use super::worker_views::Views;
 use crate::render::Ledger;
 use crate::time::Tick;
 
-/// Rows of one decoded batch: large enough for vectorised evaluation, small enough for the cache.
-const BATCH_ROWS: usize = 8_192;
 pub(crate) struct WorkerContext {
     pub index: usize,
     pub receiver: Receiver<ToWorker>,
@@ -44,19 +40,16 @@ pub(crate) struct WorkerContext {
 
 struct WorkerState {
     context: WorkerContext,
-    decoders: [Decoder; 3],
-    batches: Vec<DecodedBatch>,
+    decoding: Decoding,
     views: Views,
     /// What the views leave out.
     ledger: Ledger,
 }
 
 pub(crate) fn run(worker: &mut Worker, context: WorkerContext) {
-    let decoders = [OtlpSignal::Traces, OtlpSignal::Metrics, OtlpSignal::Logs].map(Decoder::new);
     let mut state = WorkerState {
         context,
-        decoders,
-        batches: Vec::new(),
+        decoding: Decoding::new(),
         views: Views::build(worker),
         ledger: Ledger::build(worker),
     };
@@ -66,7 +59,7 @@ pub(crate) fn run(worker: &mut Worker, context: WorkerContext) {
                 tick,
                 marks,
                 requests,
-            }) => state.decode(tick, marks, requests),
+            }) => state.decode(tick, &marks, requests),
             Ok(ToWorker::Commit(commit)) => {
                 if state.commit(worker, &commit).is_err() {
                     break;
@@ -96,74 +89,9 @@ pub(crate) fn run(worker: &mut Worker, context: WorkerContext) {
 }
 
 impl WorkerState {
-    fn decode(&mut self, tick: Tick, marks: [Option<i64>; 3], requests: Vec<AdmittedRequest>) {
-        let mut summary = DecodeSummary::default();
-        let mut pending_bytes = [0u64; 3];
-        for request in requests {
-            let AdmittedRequest {
-                signal,
-                partition,
-                offset,
-                record,
-            } = request;
-            let origin = Origin {
-                project: &record.project,
-                received_us: record.received_us,
-                tick,
-                mark_us: marks[signal as usize],
-                partition,
-                offset,
-            };
-            let encoding = match record.content_type {
-                ContentType::Protobuf => BodyEncoding::Protobuf,
-                ContentType::Json => BodyEncoding::Json,
-            };
-            let decoder = &mut self.decoders[signal as usize];
-            match decoder.decode(&origin, encoding, &record.body) {
-                Ok(decoded) => {
-                    summary.rows[signal as usize] += u64::from(decoded.rows);
-                    summary.rejected_rows += u64::from(decoded.rejected);
-                    if let Some(latest) = decoded.max_event_time_us {
-                        summary.observe(signal, partition, latest);
-                    }
-                    pending_bytes[signal as usize] += body_bytes(&record.body);
-                }
-                Err(error) => {
-                    summary.failed_requests += 1;
-                    summary.failure_sample.get_or_insert_with(|| error.to_string());
-                }
-            }
-            if self.decoders[signal as usize].rows() >= BATCH_ROWS {
-                self.finish_batch(signal, &mut pending_bytes, &mut summary);
-            }
-        }
-        for signal in Signal::ALL {
-            self.finish_batch(signal, &mut pending_bytes, &mut summary);
-        }
+    fn decode(&mut self, tick: Tick, marks: &Marks, requests: Vec<AdmittedRequest>) {
+        let summary = self.decoding.decode(tick, marks, requests);
         let _ = self.context.coordinator.send(FromWorker::Decoded { summary });
-    }
-
-    fn finish_batch(&mut self, signal: Signal, pending_bytes: &mut [u64; 3], summary: &mut DecodeSummary) {
-        let decoder = &mut self.decoders[signal as usize];
-        if decoder.rows() == 0 {
-            return;
-        }
-        let bytes = std::mem::take(&mut pending_bytes[signal as usize]);
-        match decoder.finish() {
-            Ok(batch) => {
-                let mut bytes = bytes;
-                self.batches
-                    .extend(decode::bounded(&batch).into_iter().map(|batch| DecodedBatch {
-                        signal,
-                        batch,
-                        bytes: std::mem::take(&mut bytes),
-                    }));
-            }
-            Err(error) => {
-                summary.failed_requests += 1;
-                summary.failure_sample.get_or_insert_with(|| error.to_string());
-            }
-        }
     }
 
     fn commit(&mut self, worker: &mut Worker, commit: &Commit) -> Result<(), PeerFailed> {
@@ -173,7 +101,7 @@ impl WorkerState {
         let mut stepping = Stepping::new(worker, &failed);
         let mut outcome = self
             .views
-            .commit(&mut stepping, commit, &self.batches, &mut self.ledger)?;
+            .commit(&mut stepping, commit, &self.decoding.batches, &mut self.ledger)?;
         for command in &commit.commands {
             if let AppliedCommand::Install(installed) = command {
                 self.views
@@ -198,15 +126,23 @@ impl WorkerState {
                 }),
         );
         if let Some(tail) = &self.context.tail {
-            for DecodedBatch { signal, batch, bytes } in self.batches.drain(..) {
-                tail.push_rows(signal, tick, batch, bytes);
+            for decoded in self.decoding.batches.drain(..) {
+                let DecodedBatch {
+                    stream, batch, bytes, ..
+                } = decoded;
+                tail.push_rows(stream, tick, batch, bytes);
             }
         }
-        self.batches.clear();
+        self.decoding.batches.clear();
         for command in &commit.commands {
-            if let AppliedCommand::Drop { id } = command {
-                self.views.remove(*id);
-                self.ledger.forget(*id);
+            match command {
+                AppliedCommand::Drop { id } => {
+                    self.views.remove(*id);
+                    self.ledger.forget(*id);
+                }
+                AppliedCommand::CreateStream(stream) => self.decoding.add(stream),
+                AppliedCommand::DropStream { id } => self.decoding.remove(*id),
+                AppliedCommand::Install(_) | AppliedCommand::FlushCut => {}
             }
         }
         let commands = commit.commands.clone();
@@ -237,21 +173,4 @@ impl WorkerState {
         };
         let _ = request.reply.send(share);
     }
-}
-
-impl DecodeSummary {
-    fn observe(&mut self, signal: Signal, partition: u32, event_time_us: i64) {
-        let held = self
-            .max_event_time
-            .iter_mut()
-            .find(|(s, p, _)| (*s, *p) == (signal, partition));
-        match held {
-            Some((.., latest)) => *latest = (*latest).max(event_time_us),
-            None => self.max_event_time.push((signal, partition, event_time_us)),
-        }
-    }
-}
-
-fn body_bytes(body: &Bytes) -> u64 {
-    body.len() as u64
 }

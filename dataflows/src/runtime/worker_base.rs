@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
-use pyflare_connectors::Signal;
 use pyflare_operators::aggregate::Accumulator;
 use pyflare_operators::decode;
+use pyflare_operators::streams::DEFAULT_TIME;
 
 use super::messages::Commit;
+use super::streams::StreamId;
 use crate::render::arrange::{Change, Key, pane_of};
 use crate::render::left_out::LeftOut;
 use crate::render::{ArrangedView, Base, Tap};
@@ -16,16 +17,18 @@ use crate::time::Tick;
 
 /// A decoded batch waiting for its tick's commit.
 pub(super) struct DecodedBatch {
-    pub signal: Signal,
+    pub stream: StreamId,
     pub batch: RecordBatch,
     /// Of the request bodies that it came from.
     pub bytes: u64,
+    /// False: the rows are stored and in no view.
+    pub in_views: bool,
 }
 
 /// A base on this worker.
 pub(super) struct WorkerBase {
     pub base: Arc<Base>,
-    pub signal: Signal,
+    pub stream: StreamId,
     pub tap: Tap,
     pub arranged: ArrangedView,
     /// Of the tick at hand.
@@ -72,7 +75,7 @@ impl WorkerBase {
         let Some(closing) = &mut self.closing else { return };
         closing.before = closing.now;
         closing.entries.clear();
-        let closed = self.base.rule.closed_until(commit.marks[self.signal as usize]);
+        let closed = self.base.rule.closed_until(commit.marks.of(self.stream));
         closing.now = closing.now.max(closed.unwrap_or(i64::MIN));
         if closing.now > closing.before {
             let entries = &mut closing.entries;
@@ -113,16 +116,36 @@ impl WorkerBase {
     }
 }
 
-pub(super) fn event_time(batch: &RecordBatch) -> ArrayRef {
-    Arc::clone(
-        batch
-            .column_by_name("event_time")
-            .expect("invariant: every stream has an event time"),
-    )
-}
+impl WorkerBase {
+    /// The rows' event time.
+    pub fn event_time(&self, decoded: &DecodedBatch) -> ArrayRef {
+        let declared = self.base.declared.as_ref();
+        let time = declared.map_or(DEFAULT_TIME, |declared| declared.time.as_str());
+        Arc::clone(
+            decoded
+                .batch
+                .column_by_name(time)
+                .expect("invariant: every stream has an event time"),
+        )
+    }
 
-pub(super) fn select(decoded: &DecodedBatch, columns: &[String]) -> RecordBatch {
-    let names: Vec<&str> = columns.iter().map(String::as_str).collect();
-    decode::select(decoded.signal.stream(), &decoded.batch, &names)
-        .expect("invariant: the decoder made this batch")
+    /// The columns that it reads.
+    pub fn select(&self, decoded: &DecodedBatch) -> RecordBatch {
+        let columns = &self.base.source_columns;
+        let batch = &decoded.batch;
+        match decoded.stream {
+            StreamId::Signal(signal) => {
+                let names: Vec<&str> = columns.iter().map(String::as_str).collect();
+                let stream = signal.stream().expect("invariant: OTLP's signals have streams");
+                decode::select(stream, batch, &names).expect("invariant: the decoder made this batch")
+            }
+            StreamId::User(_) => {
+                let places = columns.iter().map(|column| batch.schema_ref().index_of(column));
+                let places: Result<Vec<usize>, _> = places.collect();
+                places
+                    .and_then(|places| batch.project(&places))
+                    .expect("invariant: a base over a stream was checked against its declaration")
+            }
+        }
+    }
 }

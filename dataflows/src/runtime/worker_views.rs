@@ -16,7 +16,8 @@ use super::activity::Activity;
 use super::messages::{Commit, Horizon, PeekShare, ViewChange, ViewLeftOut};
 use super::stepping::{PeerFailed, Stepping};
 use super::views::{InstalledView, RelationId};
-use super::worker_base::{Closing, DecodedBatch, WorkerBase, event_time, select};
+use super::streams::StreamId;
+use super::worker_base::{Closing, DecodedBatch, WorkerBase};
 use crate::render::arrange::Key;
 use crate::render::finish::Finished;
 use crate::render::graph::Input;
@@ -116,22 +117,21 @@ impl Views {
         for base in self.bases.values_mut() {
             base.arranged.open_tick(tick);
             base.arranged.compact(commit.since);
-            let mark = commit.marks[base.signal as usize];
+            let mark = commit.marks.of(base.stream);
             if let Some(until) = base.base.rule.expired_until(mark) {
                 base.arranged.expire(until);
             }
         }
         // All bases of a batch while it is in the processor's cache.
-        for decoded in batches {
-            let event_time = event_time(&decoded.batch);
+        for decoded in batches.iter().filter(|decoded| decoded.in_views) {
             let mut cache = KeyCache::default();
             for base in self
                 .bases
                 .values_mut()
-                .filter(|base| base.signal == decoded.signal)
+                .filter(|base| base.stream == decoded.stream)
             {
-                let mark = commit.marks[base.signal as usize];
-                let source = select(decoded, &base.base.source_columns);
+                let mark = commit.marks.of(base.stream);
+                let (event_time, source) = (base.event_time(decoded), base.select(decoded));
                 base.tap
                     .fold(&source, &event_time, mark, &mut cache, &mut base.left_out);
             }
@@ -216,7 +216,7 @@ impl Views {
         if !base.has_news() {
             return Vec::new();
         }
-        let until = base.base.rule.expired_until(commit.marks[base.signal as usize]);
+        let until = base.base.rule.expired_until(commit.marks.of(base.stream));
         let (live, expired) = leaf.finish.changes(&base.changes, until);
         let mut finished: Vec<(Finished, bool)> =
             live.into_iter().map(|finished| (finished, false)).collect();
@@ -319,7 +319,10 @@ impl Views {
                 .find(|(_, base)| Arc::ptr_eq(&base.base, &leaf.base));
             let base = match known {
                 Some((id, _)) => *id,
-                None => self.add_base(stepping, commit, &leaf.base, &installed.name.to_string()),
+                None => {
+                    let stream = installed.streams[leaves.len()];
+                    self.add_base(stepping, commit, &leaf.base, stream, &installed.name.to_string())
+                }
             };
             leaves.push(WorkerLeaf {
                 base,
@@ -389,18 +392,18 @@ impl Views {
         stepping: &mut Stepping<'_>,
         commit: &Commit,
         base: &Arc<Base>,
+        stream: StreamId,
         name: &str,
     ) -> u64 {
         let tick = commit.tick;
         let id = self.next_base;
         self.next_base += 1;
-        let signal = super::flush::stream_of(&base.stream).expect("invariant: a source is a signal's stream");
         let closed = base
             .rule
-            .closed_until(commit.marks[signal as usize])
+            .closed_until(commit.marks.of(stream))
             .unwrap_or(i64::MIN);
         let built = WorkerBase {
-            signal,
+            stream,
             tap: Tap::new(Arc::clone(base)).expect("invariant: the base was compiled before it was logged"),
             arranged: ArrangedView::build(stepping.worker, name, base.layout, tick + 1),
             left_out: LeftOut::default(),
@@ -483,12 +486,10 @@ impl Views {
                 .as_ref()
                 .and_then(|closing| base.arranged.next_pane(closing.now));
             if let Some(open) = open {
-                let mark = &mut horizon.marks[base.signal as usize];
-                *mark = base.base.rule.closes_at(open).min(*mark);
+                horizon.observe(base.stream, base.base.rule.closes_at(open));
             }
             let leaves = base.base.rule.leaves_at(base.arranged.lowest_pane());
-            let mark = &mut horizon.marks[base.signal as usize];
-            *mark = leaves.min(*mark);
+            horizon.observe(base.stream, leaves);
         }
         horizon
     }

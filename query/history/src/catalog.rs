@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::Schema;
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, SchemaProvider, TableProvider};
 use datafusion::common::Result;
@@ -17,7 +17,9 @@ use parking_lot::Mutex;
 
 use crate::peek::{InternalTable, PeekTable};
 use crate::relation::{History, name_of};
-use crate::source::{Hold, InternalRelations, LiveSource, Scope, StoredTables, ViewDescription};
+use crate::source::{
+    Hold, InternalRelations, LiveSource, Scope, StoredTables, StreamDescription, ViewDescription,
+};
 
 pub const CATALOG: &str = "pyflare";
 pub const UNQUALIFIED: &str = "unqualified";
@@ -34,7 +36,7 @@ pub struct Names {
     pub scope: Scope,
     pub partitions: usize,
     views: Vec<ViewDescription>,
-    streams: Vec<(String, SchemaRef)>,
+    streams: Vec<StreamDescription>,
     /// Whether streams show their hidden columns: the query's text names one.
     show_hidden: bool,
     made: Mutex<HashMap<(String, String), Arc<dyn TableProvider>>>,
@@ -52,12 +54,10 @@ impl Names {
         let mut views = live.views(&scope);
         views.retain(|view| scope.sees(view.project.as_deref()));
         // The first of a name is the one meant: built-in views, then those of the default project, then the rest.
-        views.sort_by_key(|view| match view.project.as_deref() {
-            None => (0, String::new()),
-            Some("default") => (1, String::new()),
-            Some(other) => (2, other.to_owned()),
-        });
-        let streams = live.streams();
+        views.sort_by_key(|view| precedence(view.project.as_deref()));
+        let mut streams = live.streams(&scope);
+        streams.retain(|stream| scope.sees(stream.project.as_deref()));
+        streams.sort_by_key(|stream| precedence(stream.project.as_deref()));
         Names {
             live,
             stored,
@@ -77,7 +77,7 @@ impl Names {
         let mut columns: Vec<String> = self
             .streams
             .iter()
-            .flat_map(|(_, schema)| hidden(schema))
+            .flat_map(|stream| hidden(&stream.schema))
             .collect();
         columns.sort();
         columns.dedup();
@@ -90,7 +90,7 @@ impl Names {
 
     /// Whether a name in a query means a stream.
     pub fn is_stream(&self, schema: Option<&str>, name: &str) -> bool {
-        let stream = self.streams.iter().any(|(stream, _)| stream == name);
+        let stream = self.streams.iter().any(|stream| stream.name == name);
         match schema {
             Some("history") => stream,
             Some(_) => false,
@@ -113,7 +113,7 @@ impl Names {
     fn names(&self, schema: &str) -> Vec<String> {
         let live = || self.views.iter().map(|view| view.name.clone());
         let history = || {
-            let streams = self.streams.iter().map(|(name, _)| name.clone());
+            let streams = self.streams.iter().map(|stream| stream.name.clone());
             let stored = self.views.iter().filter(|view| view.stored);
             streams.chain(stored.flat_map(|view| [view.name.clone(), format!("{}_changes", view.name)]))
         };
@@ -182,15 +182,16 @@ impl Names {
             scope: &self.scope,
             partitions: self.partitions,
         };
-        if let Some((_, schema)) = self.streams.iter().find(|(stream, _)| stream == name) {
+        if let Some(stream) = self.streams.iter().find(|stream| stream.name == name) {
             let shown = |column: &String| self.show_hidden || !HIDDEN.contains(&column.as_str());
-            let columns: Vec<String> = schema
+            let columns: Vec<String> = stream
+                .schema
                 .fields()
                 .iter()
                 .map(|field| field.name().clone())
                 .filter(shown)
                 .collect();
-            return history.stream(name, schema, &columns).await.map(Some);
+            return history.stream(stream, &columns).await.map(Some);
         }
         if let Some(view) = self.view(name).filter(|view| view.stored) {
             return history.view(view).await.map(Some);
@@ -218,6 +219,14 @@ impl Names {
             name,
             schema,
         }))
+    }
+}
+
+fn precedence(project: Option<&str>) -> (u8, String) {
+    match project {
+        None => (0, String::new()),
+        Some("default") => (1, String::new()),
+        Some(other) => (2, other.to_owned()),
     }
 }
 

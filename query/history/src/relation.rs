@@ -21,7 +21,7 @@ use datafusion::functions_aggregate::expr_fn::sum;
 use datafusion::functions_nested::expr_fn::array_repeat;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
 
-use crate::source::{Hold, LiveSource, Relation, Scope, StoredTables, ViewDescription};
+use crate::source::{Hold, LiveSource, Relation, Scope, StoredTables, StreamDescription, ViewDescription};
 
 /// How many times a row is in a view, while its changes are summed up.
 const COPIES: &str = "_copies";
@@ -40,11 +40,12 @@ impl History<'_> {
     /// `history.<stream>`; `columns` of it.
     pub async fn stream(
         &self,
-        name: &str,
-        schema: &SchemaRef,
+        stream: &StreamDescription,
         columns: &[String],
     ) -> Result<Arc<dyn TableProvider>> {
-        let rows = self.rows(&Relation::Stream(name.to_owned()), schema).await?;
+        let rows = self
+            .rows(&Relation::Stream(stream.clone()), &stream.schema)
+            .await?;
         let plan = LogicalPlanBuilder::from(rows)
             .project(columns.iter().map(name_of))?
             .build()?;

@@ -66,11 +66,37 @@ impl ViewDescription {
     }
 }
 
+/// A stream: `spans`, `metrics`, `logs`, or one that a user declared.
+#[derive(Debug, Clone)]
+pub struct StreamDescription {
+    pub name: String,
+    /// The project that it belongs to; `None` for those of OpenTelemetry, which hold the rows of all.
+    pub project: Option<String>,
+    /// Hidden columns included.
+    pub schema: SchemaRef,
+    /// The table that holds the flushed part.
+    pub table: String,
+}
+
+/// The streams of OpenTelemetry.
+pub fn signal_streams() -> Vec<StreamDescription> {
+    let streams = pyflare_operators::fields::STREAMS.into_iter();
+    streams
+        .filter_map(|name| {
+            Some(StreamDescription {
+                name: name.to_owned(),
+                project: None,
+                schema: pyflare_operators::fields::stream_schema(name)?,
+                table: name.to_owned(),
+            })
+        })
+        .collect()
+}
+
 /// Something whose rows are partly in the store and partly in memory.
 #[derive(Debug, Clone)]
 pub enum Relation {
-    /// `spans`, `metrics`, `logs`.
-    Stream(String),
+    Stream(StreamDescription),
     /// The changes of a view: its columns, then `_tick` and `_diff`, both Int64. Updates by which panes expire are not
     /// among them.
     Changes(ViewDescription),
@@ -80,7 +106,7 @@ impl Relation {
     /// The table that holds the flushed part.
     pub fn table(&self) -> String {
         match self {
-            Relation::Stream(name) => name.clone(),
+            Relation::Stream(stream) => stream.table.clone(),
             Relation::Changes(view) => view.changes_table(),
         }
     }
@@ -120,12 +146,9 @@ pub trait LiveSource: Send + Sync {
     /// The views that the scope sees.
     fn views(&self, scope: &Scope) -> Vec<ViewDescription>;
 
-    /// The streams and the schemas of their rows, hidden columns included.
-    fn streams(&self) -> Vec<(String, SchemaRef)> {
-        ["spans", "metrics", "logs"]
-            .into_iter()
-            .filter_map(|name| Some((name.to_owned(), pyflare_operators::fields::stream_schema(name)?)))
-            .collect()
+    /// The streams that the scope sees.
+    fn streams(&self, _scope: &Scope) -> Vec<StreamDescription> {
+        signal_streams()
     }
 
     /// The content of a view at the hold's tick; of other projects' rows only as much as is convenient, they are

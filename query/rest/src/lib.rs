@@ -3,7 +3,7 @@
 //! - `state`: what the binary gives us: the engine behind the trait [`Engine`], the query service, the live service;
 //! - `router`: every route once, with the document generated from the handlers;
 //! - `guard`: who may ask, what is counted, which headers every answer carries;
-//! - `health`, `views`, `monitors`, `sql`, `traces`, `fields`, `live`: the handlers;
+//! - `health`, `views`, `monitors`, `streams`, `sql`, `traces`, `fields`, `live`: the handlers;
 //! - `answer`: a query's result as JSON, CSV or Arrow; `problem`: every refusal; `extract`: requests, read strictly;
 //! - `metrics`: Prometheus text; `ui`: the embedded pages; `recovering`: what is answered before
 //!   the engine is there.
@@ -25,6 +25,7 @@ mod recovering;
 mod router;
 mod sql;
 mod state;
+mod streams;
 mod traces;
 mod ui;
 mod views;
@@ -36,3 +37,4 @@ pub use router::{openapi, router};
 pub use state::{
     Api, ApiLimits, Created, Engine, Explanation, Readiness, ReceiverAddresses, Statement, Status,
 };
+pub use streams::{Appended, RejectedRow, RowFormat, Stream, StreamColumn, Streams};

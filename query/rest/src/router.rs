@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 
 use crate::problem::Problem;
 use crate::state::Api;
-use crate::{fields, guard, health, live, monitors, sql, traces, ui, views};
+use crate::{fields, guard, health, live, monitors, sql, streams, traces, ui, views};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -26,6 +26,7 @@ use crate::{fields, guard, health, live, monitors, sql, traces, ui, views};
     tags(
         (name = "views", description = "Maintained views and the columns of the streams"),
         (name = "monitors", description = "Standing queries"),
+        (name = "streams", description = "Streams that users declare, and their rows"),
         (name = "sql", description = "Ad-hoc queries and statements"),
         (name = "traces", description = "Traces and their spans"),
         (name = "live", description = "Subscriptions over a WebSocket"),
@@ -42,6 +43,8 @@ fn routes() -> (OpenApiRouter<Api>, OpenApiRouter<Api>) {
         .routes(routes!(monitors::list, monitors::create))
         .routes(routes!(monitors::read, monitors::remove))
         .routes(routes!(monitors::explain))
+        .routes(routes!(streams::list))
+        .routes(routes!(streams::read, streams::append, streams::remove))
         .routes(routes!(sql::run))
         .routes(routes!(traces::list))
         .routes(routes!(traces::read))

@@ -10,6 +10,7 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use pyflare_history::{QueryRequest, QueryResult, Scope as QueryScope};
 use pyflare_live::{FailureKind, Scope};
+use pyflare_operators::fields::{stream_fields, type_name};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
@@ -18,12 +19,13 @@ use crate::extract::{Body, Caller, Parameters};
 use crate::monitors::{explain_named, read_statement};
 use crate::problem::Problem;
 use crate::state::{Api, Statement};
+use crate::streams::{self, Stream, StreamColumn, stream_named};
 use crate::views::MonitorItem;
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SqlRequest {
-    /// One statement: a query, or CREATE, DROP, SHOW or EXPLAIN MONITOR.
+    /// One statement: a query, or CREATE, DROP, SHOW or EXPLAIN MONITOR, CREATE, DROP or SHOW STREAM, DESCRIBE.
     #[schema(
         example = "SELECT service_name, sum(requests) AS requests FROM requests WHERE window_start > $1 GROUP BY service_name"
     )]
@@ -110,7 +112,7 @@ pub(crate) fn leading_word(sql: &str) -> Option<String> {
     (end > 0).then(|| rest[..end].to_ascii_lowercase())
 }
 
-/// Carries out a statement about monitors; `None`: it is a query.
+/// Carries out a statement about monitors or streams; `None`: it is a query.
 async fn statement(
     api: &Api,
     scope: &Scope,
@@ -142,6 +144,24 @@ async fn statement(
                 .collect();
             monitors_table(api, &items, started)
         }
+        Statement::CreateStream { name, .. } => {
+            let existed = streams::door(api)?.streams.create(scope, sql).await?;
+            let word = if existed { "exists" } else { "created" };
+            stream_outcome(api, word, &name, started)
+        }
+        Statement::DropStream { name, if_exists } => {
+            let word = match stream_named(api, scope, &name) {
+                Ok(_) => {
+                    streams::door(api)?.streams.drop_stream(scope, &name).await?;
+                    "dropped"
+                }
+                Err(problem) if if_exists && problem.code == "PF-3015" => "absent",
+                Err(problem) => return Err(problem),
+            };
+            stream_outcome(api, word, &name, started)
+        }
+        Statement::ShowStreams => streams_table(api, scope, started),
+        Statement::Describe { name } => describe(api, scope, &name, started),
         Statement::Explain(explanation) => lines_table(api, &explanation.lines, started),
         Statement::ExplainNamed { name } => {
             lines_table(api, &explain_named(api, scope, &name).await?.lines, started)
@@ -156,6 +176,97 @@ fn outcome(api: &Api, word: &str, name: &str, started: Instant) -> Result<QueryR
         started,
         vec![("monitor", texts([Some(name)])), ("outcome", texts([Some(word)]))],
     )
+}
+
+fn stream_outcome(api: &Api, word: &str, name: &str, started: Instant) -> Result<QueryResult, Problem> {
+    made(
+        api,
+        started,
+        vec![("stream", texts([Some(name)])), ("outcome", texts([Some(word)]))],
+    )
+}
+
+fn streams_table(api: &Api, scope: &Scope, started: Instant) -> Result<QueryResult, Problem> {
+    let mut streams = streams::door(api)?.streams.streams(scope);
+    streams.sort_by(|left, right| (&left.name, &left.project).cmp(&(&right.name, &right.project)));
+    let text = |get: fn(&Stream) -> Option<&str>| texts(streams.iter().map(get));
+    let count = |get: fn(&Stream) -> u64| -> ArrayRef {
+        let counts = streams.iter().map(|stream| i64::try_from(get(stream)).unwrap_or(i64::MAX));
+        Arc::new(Int64Array::from_iter_values(counts))
+    };
+    let columns = vec![
+        ("name", text(|stream| Some(&stream.name))),
+        ("project", text(|stream| Some(&stream.project))),
+        ("event_time", text(|stream| Some(&stream.event_time))),
+        ("rows", count(|stream| stream.rows)),
+        ("rejected_rows", count(|stream| stream.rejected_rows)),
+        ("future_rows", count(|stream| stream.future_rows)),
+        ("description", text(|stream| stream.description.as_deref())),
+        ("sql", text(|stream| Some(&stream.sql))),
+    ];
+    made(api, started, columns)
+}
+
+/// The columns of a stream, else of a view.
+fn describe(api: &Api, scope: &Scope, name: &str, started: Instant) -> Result<QueryResult, Problem> {
+    struct Column {
+        name: String,
+        type_name: String,
+        key: bool,
+        nullable: bool,
+        description: Option<String>,
+    }
+    let columns: Vec<Column> = if let Some(fields) = stream_fields(name) {
+        let shown = fields.iter().filter(|field| !field.hidden);
+        shown
+            .map(|field| Column {
+                name: field.name.to_string(),
+                type_name: type_name(&field.data_type.arrow()),
+                key: false,
+                nullable: field.nullable,
+                description: Some(field.description.to_string()),
+            })
+            .collect()
+    } else if let Ok(stream) = stream_named(api, scope, name) {
+        let described = |column: &StreamColumn| {
+            (column.name == stream.event_time).then(|| "the event time".to_string())
+        };
+        stream
+            .columns
+            .iter()
+            .map(|column| Column {
+                name: column.name.clone(),
+                type_name: column.type_name.clone(),
+                key: false,
+                nullable: !column.required,
+                description: described(column),
+            })
+            .collect()
+    } else {
+        let view = api.view(scope, name)?;
+        let fields = view.schema.fields().iter().enumerate();
+        fields
+            .map(|(place, field)| Column {
+                name: field.name().clone(),
+                type_name: type_name(field.data_type()),
+                key: view.key.contains(&place),
+                nullable: true,
+                description: None,
+            })
+            .collect()
+    };
+    let text = |get: fn(&Column) -> Option<&str>| texts(columns.iter().map(get));
+    let truth = |get: fn(&Column) -> bool| -> ArrayRef {
+        Arc::new(columns.iter().map(|column| Some(get(column))).collect::<BooleanArray>())
+    };
+    let table = vec![
+        ("column", text(|column| Some(&column.name))),
+        ("type", text(|column| Some(&column.type_name))),
+        ("key", truth(|column| column.key)),
+        ("nullable", truth(|column| column.nullable)),
+        ("description", text(|column| column.description.as_deref())),
+    ];
+    made(api, started, table)
 }
 
 fn lines_table(api: &Api, lines: &[(String, String)], started: Instant) -> Result<QueryResult, Problem> {

@@ -13,6 +13,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::metrics::{HttpMetrics, MetricsSource};
+use crate::streams::{RowDoor, Streams};
 
 /// A statement, as far as the API must know before it acts on it.
 #[derive(Clone, Debug)]
@@ -31,6 +32,19 @@ pub enum Statement {
     Explain(Box<Explanation>),
     /// `EXPLAIN MONITOR name`.
     ExplainNamed {
+        name: String,
+    },
+    CreateStream {
+        name: String,
+        if_not_exists: bool,
+    },
+    DropStream {
+        name: String,
+        if_exists: bool,
+    },
+    ShowStreams,
+    /// `DESCRIBE name`: the columns of a stream or a view.
+    Describe {
         name: String,
     },
     /// Anything else, for the query service.
@@ -173,6 +187,7 @@ pub struct Api {
     pub(crate) http: Arc<HttpMetrics>,
     pub(crate) limits: Arc<ApiLimits>,
     pub(crate) receivers: Option<Arc<ReceiverAddresses>>,
+    pub(crate) rows: Option<RowDoor>,
 }
 
 impl Api {
@@ -195,6 +210,7 @@ impl Api {
             http: Arc::default(),
             limits: Arc::new(limits),
             receivers: None,
+            rows: None,
         }
     }
 
@@ -202,6 +218,13 @@ impl Api {
     #[must_use]
     pub fn with_receivers(mut self, receivers: ReceiverAddresses) -> Api {
         self.receivers = Some(Arc::new(receivers));
+        self
+    }
+
+    /// Takes rows of users' streams, in bodies of at most `most_bytes`; four such may be on their way at once.
+    #[must_use]
+    pub fn with_streams(mut self, streams: Arc<dyn Streams>, most_bytes: usize) -> Api {
+        self.rows = Some(RowDoor::new(streams, most_bytes));
         self
     }
 

@@ -12,18 +12,21 @@ use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::SessionStateDefaults;
 use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner};
 use datafusion::logical_expr::{AggregateUDF, HigherOrderUDF, ScalarUDF, TableSource, WindowUDF};
-use pyflare_dataflows::plan::{scalar_function, scalar_functions, window_functions};
+use pyflare_dataflows::plan::{Declared, scalar_function, scalar_functions, window_functions};
 use pyflare_operators::fields;
+use pyflare_operators::streams::StreamDefinition;
 
-use crate::ViewColumns;
 use crate::aggregates::aggregate_functions;
 use crate::error::{SqlError, SqlErrorKind};
 use crate::window::WindowPlanner;
+use crate::{PlanScope, ViewColumns};
 
 /// A stream as a table of the planner.
 #[derive(Debug)]
 pub(crate) struct StreamSource {
-    pub stream: &'static str,
+    pub stream: String,
+    /// If a user declared it.
+    pub declared: Option<Declared>,
     schema: SchemaRef,
 }
 
@@ -50,6 +53,7 @@ impl TableSource for ViewSource {
 pub(crate) struct Catalog<'a> {
     shared: &'static Shared,
     views: &'a [ViewColumns],
+    streams: &'a [Arc<StreamDefinition>],
 }
 
 /// What is the same for all statements.
@@ -63,7 +67,7 @@ struct Shared {
 }
 
 impl<'a> Catalog<'a> {
-    pub fn with_views(views: &'a [ViewColumns]) -> Catalog<'a> {
+    pub fn of(scope: &'a PlanScope) -> Catalog<'a> {
         static SHARED: LazyLock<Shared> = LazyLock::new(|| {
             let mut options = ConfigOptions::default();
             options.sql_parser.collect_spans = true;
@@ -79,8 +83,25 @@ impl<'a> Catalog<'a> {
         });
         Catalog {
             shared: &SHARED,
-            views,
+            views: &scope.views,
+            streams: &scope.streams,
         }
+    }
+
+    fn stream(&self, name: &str) -> Option<StreamSource> {
+        if let Some(schema) = fields::stream_schema(name) {
+            return Some(StreamSource {
+                stream: name.to_string(),
+                declared: None,
+                schema,
+            });
+        }
+        let definition = self.streams.iter().find(|stream| stream.name == name)?;
+        Some(StreamSource {
+            stream: name.to_string(),
+            declared: Some(Declared::of(definition)),
+            schema: definition.schema(),
+        })
     }
 
     fn view(&self, name: &str) -> Option<&ViewColumns> {
@@ -107,16 +128,15 @@ pub(crate) fn stream_named(name: &str) -> Option<&'static str> {
 
 impl ContextProvider for Catalog<'_> {
     fn get_table_source(&self, name: TableReference) -> DataFusionResult<Arc<dyn TableSource>> {
-        let (stream, view) = match name.schema() {
-            None => (stream_named(name.table()), self.view(name.table())),
-            Some("live") => (None, self.view(name.table())),
-            Some(_) => (None, None),
-        };
-        if let (None, Some(view)) = (stream, view) {
-            return Ok(Arc::new(ViewSource { view: view.clone() }));
+        if let (None, Some(source)) = (name.schema(), self.stream(name.table())) {
+            return Ok(Arc::new(source));
         }
-        match stream.and_then(|stream| Some((stream, fields::stream_schema(stream)?))) {
-            Some((stream, schema)) => Ok(Arc::new(StreamSource { stream, schema })),
+        let view = match name.schema() {
+            None | Some("live") => self.view(name.table()),
+            Some(_) => None,
+        };
+        match view {
+            Some(view) => Ok(Arc::new(ViewSource { view: view.clone() })),
             None => Err(self.unknown_relation(&name).into()),
         }
     }
@@ -181,7 +201,9 @@ impl ContextProvider for Catalog<'_> {
 impl Catalog<'_> {
     /// Why a name in FROM is no relation.
     fn unknown_relation(&self, name: &TableReference) -> SqlError {
-        let streams = fields::STREAMS.join(", ");
+        let declared = self.streams.iter().map(|stream| stream.name.as_str());
+        let streams: Vec<&str> = fields::STREAMS.into_iter().chain(declared.take(20)).collect();
+        let streams = streams.join(", ");
         if name.schema() == Some("history") {
             return SqlError::new(
                 SqlErrorKind::Clause,

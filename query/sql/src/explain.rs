@@ -89,7 +89,7 @@ fn write_node(plan: &Plan, depth: usize, text: &mut String) {
 /// One node in a line.
 fn node_text(plan: &Plan) -> String {
     match plan {
-        Plan::Source { stream } => format!("Source: {stream}"),
+        Plan::Source { stream, .. } => format!("Source: {stream}"),
         Plan::View { name, .. } => format!("View: {name}"),
         Plan::Filter { predicate, .. } => format!("Filter: {predicate}"),
         Plan::Project { columns, .. } => format!("Project: {}", named(columns)),
@@ -331,7 +331,7 @@ fn graph_operators(plan: &Plan, lines: &mut Vec<String>) {
         graph_operators(input, lines);
     }
     lines.push(match plan {
-        Plan::Source { stream } => format!("read {stream} from the log"),
+        Plan::Source { stream, .. } => format!("read {stream} from the log"),
         Plan::View { name, .. } => format!("follow the view {name}"),
         Plan::Filter { .. } => "filter batches of rows".to_string(),
         Plan::Project { .. } => "compute columns of batches of rows".to_string(),
@@ -381,7 +381,7 @@ fn operators(definition: &MonitorDefinition) -> Vec<String> {
     }
     for node in nodes.iter().rev() {
         lines.push(match node {
-            Plan::Source { stream } => {
+            Plan::Source { stream, .. } => {
                 format!(
                     "read {stream} from the log; late is what the watermark (mark − {}) has left behind",
                     spoken(definition.lateness_us())

@@ -10,31 +10,27 @@ use datafusion::sql::sqlparser::ast::{
     ExcludeSelectItem, Expr, Ident, ObjectName, ObjectNamePart, Query, Select, SelectItem, TableFactor,
     VisitMut, VisitorMut, WildcardAdditionalOptions,
 };
-use pyflare_operators::fields;
+use pyflare_operators::streams::ORIGIN_COLUMNS;
 
 use crate::catalog::stream_named;
 use crate::window::{expression, function_name};
 
 /// Whether a column of this name belongs to the origin of a row.
 pub(crate) fn is_hidden(name: &str) -> bool {
-    hidden_columns("spans").any(|hidden| hidden == name)
+    ORIGIN_COLUMNS.contains(&name)
 }
 
-fn hidden_columns(stream: &str) -> impl Iterator<Item = &'static str> {
-    fields::stream_fields(stream)
-        .unwrap_or_default()
-        .iter()
-        .filter(|field| field.hidden)
-        .map(|field| field.name)
-}
-
-pub(crate) fn hide(query: &mut Query) {
-    let mut visitor = Hide::default();
+/// Leaves the origin out of every `*` over a stream; `users` are the names of those that users declared.
+pub(crate) fn hide(query: &mut Query, users: &[&str]) {
+    let mut visitor = Hide {
+        users: users.iter().map(|name| (*name).to_string()).collect(),
+        named_queries: BTreeSet::new(),
+    };
     let _: ControlFlow<()> = query.visit(&mut visitor);
 }
 
-#[derive(Default)]
 struct Hide {
+    users: BTreeSet<String>,
     /// Names that WITH gives to queries: they hide the stream of the same name.
     named_queries: BTreeSet<String>,
 }
@@ -50,16 +46,16 @@ impl VisitorMut for Hide {
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
-        let stream = match select.from.as_slice() {
-            [only] => self.stream_under(&only.relation),
-            _ => None,
+        let over_stream = match select.from.as_slice() {
+            [only] => self.is_over_stream(&only.relation),
+            _ => false,
         };
-        let Some(stream) = stream else {
+        if !over_stream {
             return ControlFlow::Continue(());
-        };
+        }
         for item in &mut select.projection {
             if let SelectItem::Wildcard(options) | SelectItem::QualifiedWildcard(_, options) = item {
-                exclude(options, stream);
+                exclude(options);
             }
         }
         ControlFlow::Continue(())
@@ -67,29 +63,26 @@ impl VisitorMut for Hide {
 }
 
 impl Hide {
-    fn stream_under(&self, relation: &TableFactor) -> Option<&'static str> {
+    fn is_over_stream(&self, relation: &TableFactor) -> bool {
         let TableFactor::Table { name, args, .. } = relation else {
-            return None;
+            return false;
         };
         let identifier = match args {
             None => match name.0.as_slice() {
                 [ObjectNamePart::Identifier(identifier)] => identifier,
-                _ => return None,
+                _ => return false,
             },
             Some(arguments) if matches!(function_name(name).as_deref(), Some("tumble" | "hop")) => {
                 match arguments.args.first().and_then(expression) {
                     Some(Expr::Identifier(identifier)) => identifier,
-                    _ => return None,
+                    _ => return false,
                 }
             }
-            Some(_) => return None,
+            Some(_) => return false,
         };
         let name = normalised(identifier);
-        if self.named_queries.contains(&name) {
-            None
-        } else {
-            stream_named(&name)
-        }
+        let is_stream = stream_named(&name).is_some() || self.users.contains(&name);
+        is_stream && !self.named_queries.contains(&name)
     }
 }
 
@@ -100,7 +93,7 @@ fn normalised(identifier: &Ident) -> String {
     }
 }
 
-fn exclude(options: &mut WildcardAdditionalOptions, stream: &str) {
+fn exclude(options: &mut WildcardAdditionalOptions) {
     let mut names: Vec<ObjectName> = match options.opt_exclude.take() {
         None => Vec::new(),
         Some(ExcludeSelectItem::Single(name)) => vec![name],
@@ -116,7 +109,7 @@ fn exclude(options: &mut WildcardAdditionalOptions, stream: &str) {
         [ObjectNamePart::Identifier(identifier)] => Some(normalised(identifier)),
         _ => None,
     }));
-    for column in hidden_columns(stream).filter(|column| !already.contains(*column)) {
+    for column in ORIGIN_COLUMNS.into_iter().filter(|column| !already.contains(*column)) {
         names.push(ObjectName(vec![ObjectNamePart::Identifier(Ident::new(column))]));
     }
     options.opt_exclude = Some(ExcludeSelectItem::Multiple(names));

@@ -1,6 +1,7 @@
 //! The monitor language: what a person types becomes a [`MonitorDefinition`].
 //!
 //! - `statement`: the wrapper (`CREATE MONITOR … WITH (…) AS … EMIT CHANGES`), names, options, limits;
+//! - `stream`: the statements about streams;
 //! - `clauses`: clauses that cannot be maintained, refused at their place;
 //! - `hidden`, `catalog`, [`window`], [`aggregates`]: what the planner knows that SQL does not;
 //! - `depth`, `budget`, `planning`: DataFusion with a pinned list of rules, bounded in size;
@@ -28,12 +29,15 @@ mod options;
 pub mod oracle;
 mod planning;
 mod statement;
+mod stream;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::sql::sqlparser::ast::{Ident, Query, SelectItem, SetExpr};
 use pyflare_dataflows::{Expr, MonitorDefinition, Plan};
+use pyflare_operators::streams::StreamDefinition;
 
 pub use error::{Position, SqlError, SqlErrorKind};
 pub use explain::Explained;
@@ -49,6 +53,8 @@ pub struct PlanScope {
     pub project: Option<String>,
     /// The views that it may read: the project's own and the built-in ones.
     pub views: Vec<ViewColumns>,
+    /// The streams that the project has declared.
+    pub streams: Vec<Arc<StreamDefinition>>,
 }
 
 /// A view as the planner knows it.
@@ -73,6 +79,19 @@ pub enum Statement {
     ExplainMonitor(Box<Explained>),
     /// `EXPLAIN MONITOR name`: look the monitor up and call [`explain`](explain()).
     ExplainNamedMonitor {
+        name: String,
+    },
+    CreateStream {
+        definition: Box<StreamDefinition>,
+        if_not_exists: bool,
+    },
+    DropStream {
+        name: String,
+        if_exists: bool,
+    },
+    ShowStreams,
+    /// `DESCRIBE name`: the columns of a stream or a view.
+    Describe {
         name: String,
     },
     /// Anything else: a query for the ad-hoc engine, unread.
@@ -110,15 +129,29 @@ pub fn parse(sql: &str, scope: &PlanScope) -> Result<Statement, SqlError> {
             )?)))
         }
         Parsed::ExplainNamed { name } => Ok(Statement::ExplainNamedMonitor { name }),
+        Parsed::CreateStream {
+            mut definition,
+            if_not_exists,
+        } => {
+            definition.project = scope.project.clone().unwrap_or_else(|| "default".to_string());
+            definition.sql = sql.trim().to_string();
+            Ok(Statement::CreateStream {
+                definition,
+                if_not_exists,
+            })
+        }
+        Parsed::DropStream { name, if_exists } => Ok(Statement::DropStream { name, if_exists }),
+        Parsed::ShowStreams => Ok(Statement::ShowStreams),
+        Parsed::Describe { name } => Ok(Statement::Describe { name }),
         Parsed::Other => Ok(Statement::Query(sql.to_string())),
     })
 }
 
-/// Explains an installed monitor; `views` are those that it may read.
-pub fn explain(definition: &MonitorDefinition, views: &[ViewColumns]) -> Result<Explained, SqlError> {
+/// Explains an installed monitor; `scope` has what it may read.
+pub fn explain(definition: &MonitorDefinition, scope: &PlanScope) -> Result<Explained, SqlError> {
     let scope = PlanScope {
         project: definition.project.clone(),
-        views: views.to_vec(),
+        ..scope.clone()
     };
     on_own_stack(|| match statement::parse(&definition.sql)? {
         Parsed::Create(create) => {
@@ -186,8 +219,9 @@ fn define(create: Create, sql: &str, scope: &PlanScope) -> Result<(MonitorDefini
     depth::check(&query)?;
     clauses::check(&query)?;
     let aliases = given_names(&query);
-    hidden::hide(&mut query);
-    let logical = planning::plan(*query, &scope.views)?;
+    let users: Vec<&str> = scope.streams.iter().map(|stream| stream.name.as_str()).collect();
+    hidden::hide(&mut query, &users);
+    let logical = planning::plan(*query, scope)?;
     let plan = lower::lower(&logical, project, &aliases)?;
     let text = logical.display_indent().to_string();
     let definition = MonitorDefinition {

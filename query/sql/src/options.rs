@@ -19,9 +19,9 @@ pub const OPTIONS: [(&str, &str); 3] = [
     ("description", "what the monitor is for, in your words"),
 ];
 
-const LONGEST_DESCRIPTION: usize = 2_000;
-const SECOND: i64 = 1_000_000;
-const DAY: i64 = 86_400 * SECOND;
+pub(crate) const LONGEST_DESCRIPTION: usize = 2_000;
+pub(crate) const SECOND: i64 = 1_000_000;
+pub(crate) const DAY: i64 = 86_400 * SECOND;
 
 pub(crate) fn read(written: &[WrittenOption]) -> Result<MonitorOptions, SqlError> {
     let mut options = MonitorOptions::default();
@@ -61,7 +61,7 @@ pub(crate) fn read(written: &[WrittenOption]) -> Result<MonitorOptions, SqlError
     Ok(options)
 }
 
-fn text_value(value: &Expr) -> Option<&str> {
+pub(crate) fn text_value(value: &Expr) -> Option<&str> {
     match value {
         Expr::Value(value) => match &value.value {
             Value::SingleQuotedString(text) => Some(text),
@@ -73,7 +73,7 @@ fn text_value(value: &Expr) -> Option<&str> {
 }
 
 /// Reads `48 hours`, `1 day 30 minutes`, `90s`.
-fn duration(name: &str, text: &str, least: i64, most: i64) -> Result<i64, String> {
+pub(crate) fn duration(name: &str, text: &str, least: i64, most: i64) -> Result<i64, String> {
     let unreadable = || {
         format!(
             "{name} = '{text}' is not a duration; write a whole number and a unit, such as '90 seconds' or '48 hours'"

@@ -89,7 +89,9 @@ impl Prepared {
             return Err(failed("the definition is not a CREATE MONITOR"));
         };
         let mut query = create.query;
-        hidden::hide(&mut query);
+        let declared = definition.plan.declared_streams();
+        let users: Vec<&str> = declared.iter().map(|(name, _)| *name).collect();
+        hidden::hide(&mut query, &users);
         rewrite_windows(&mut query)?;
         let statement = DataFusionStatement::Statement(Box::new(Statement::Query(query)));
         let plan = on_own_thread(async {

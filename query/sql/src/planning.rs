@@ -34,14 +34,14 @@ use datafusion::optimizer::{Optimizer, OptimizerConfig, OptimizerRule};
 use datafusion::sql::planner::{ParserOptions, SqlToRel};
 use datafusion::sql::sqlparser::ast::{Query, Statement};
 
-use crate::ViewColumns;
+use crate::PlanScope;
 use crate::budget;
 use crate::catalog::Catalog;
 use crate::error::SqlError;
 
 /// Plans a SELECT; the result is analysed and optimized.
-pub(crate) fn plan(query: Query, views: &[ViewColumns]) -> Result<LogicalPlan, SqlError> {
-    let catalog = Catalog::with_views(views);
+pub(crate) fn plan(query: Query, scope: &PlanScope) -> Result<LogicalPlan, SqlError> {
+    let catalog = Catalog::of(scope);
     let options = catalog.options();
     let mut parser_options = ParserOptions::from(&options.sql_parser);
     parser_options.collect_spans = true;

@@ -9,9 +9,10 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 use pyflare_dataflows::MonitorOptions;
+use pyflare_operators::streams::StreamDefinition;
 
 use crate::error::{Position, SqlError, SqlErrorKind};
-use crate::options;
+use crate::{options, stream};
 
 /// Longest statement, in bytes.
 pub const LONGEST_STATEMENT: usize = 64 * 1024;
@@ -32,6 +33,13 @@ pub(crate) enum Parsed {
     Show,
     Explain(Box<Create>),
     ExplainNamed { name: String },
+    CreateStream {
+        definition: Box<StreamDefinition>,
+        if_not_exists: bool,
+    },
+    DropStream { name: String, if_exists: bool },
+    ShowStreams,
+    Describe { name: String },
     Other,
 }
 
@@ -44,7 +52,7 @@ pub(crate) struct Create {
     pub query: Box<Query>,
 }
 
-/// Recognises the statements about monitors; everything else is [`Parsed::Other`], whatever it says.
+/// Recognises the statements about monitors and streams; everything else is [`Parsed::Other`], whatever it says.
 pub(crate) fn parse(sql: &str) -> Result<Parsed, SqlError> {
     let dialect = GenericDialect {};
     let monitor_statement = leads_to_monitor(sql);
@@ -103,7 +111,7 @@ fn is_meaningful(token: &Token) -> bool {
     !matches!(token, Token::Whitespace(_) | Token::EOF)
 }
 
-/// Whether the first words are those of a statement about monitors.
+/// Whether the first words are those of a statement about monitors or streams.
 fn leads_to_monitor(sql: &str) -> bool {
     let mut words = LeadingWords { rest: sql };
     match words.next().as_deref() {
@@ -113,10 +121,12 @@ fn leads_to_monitor(sql: &str) -> bool {
                 words.next();
                 word = words.next();
             }
-            word.as_deref() == Some("monitor")
+            matches!(word.as_deref(), Some("monitor" | "stream"))
         }
-        Some("drop" | "explain") => words.next().as_deref() == Some("monitor"),
-        Some("show") => words.next().as_deref() == Some("monitors"),
+        Some("drop") => matches!(words.next().as_deref(), Some("monitor" | "stream")),
+        Some("explain") => words.next().as_deref() == Some("monitor"),
+        Some("show") => matches!(words.next().as_deref(), Some("monitors" | "streams")),
+        Some("describe" | "desc") => true,
         _ => false,
     }
 }
@@ -221,12 +231,12 @@ fn cut_emit(tokens: &mut Vec<TokenWithSpan>) -> Result<bool, SqlError> {
     Ok(emit_final)
 }
 
-fn is_word(token: &Token, word: &str) -> bool {
+pub(crate) fn is_word(token: &Token, word: &str) -> bool {
     matches!(token, Token::Word(found) if found.quote_style.is_none() && found.value.eq_ignore_ascii_case(word))
 }
 
 /// Takes the next token if it is `word`.
-fn eat(parser: &mut Parser<'_>, word: &str) -> bool {
+pub(crate) fn eat(parser: &mut Parser<'_>, word: &str) -> bool {
     let found = is_word(&parser.peek_token().token, word);
     if found {
         parser.next_token();
@@ -234,7 +244,7 @@ fn eat(parser: &mut Parser<'_>, word: &str) -> bool {
     found
 }
 
-fn expect(parser: &mut Parser<'_>, word: &str) -> Result<(), SqlError> {
+pub(crate) fn expect(parser: &mut Parser<'_>, word: &str) -> Result<(), SqlError> {
     if eat(parser, word) {
         return Ok(());
     }
@@ -247,6 +257,9 @@ fn expect(parser: &mut Parser<'_>, word: &str) -> Result<(), SqlError> {
 }
 
 fn statement(parser: &mut Parser<'_>) -> Result<Parsed, SqlError> {
+    if let Some(parsed) = stream::statement(parser)? {
+        return Ok(parsed);
+    }
     if eat(parser, "show") {
         expect(parser, "monitors")?;
         return Ok(Parsed::Show);
@@ -341,7 +354,7 @@ pub(crate) struct WrittenOption {
     pub value: datafusion::sql::sqlparser::ast::Expr,
 }
 
-fn key_and_value(option: SqlOption) -> Result<WrittenOption, SqlError> {
+pub(crate) fn key_and_value(option: SqlOption) -> Result<WrittenOption, SqlError> {
     let position = Position::start(option.span());
     match option {
         SqlOption::KeyValue { key, value } => Ok(WrittenOption { key, value }),
@@ -365,7 +378,7 @@ fn query(parser: &mut Parser<'_>) -> Result<Box<Query>, SqlError> {
     parser.parse_query().map_err(|error| syntax(&error))
 }
 
-fn monitor_name(parser: &mut Parser<'_>) -> Result<String, SqlError> {
+pub(crate) fn monitor_name(parser: &mut Parser<'_>) -> Result<String, SqlError> {
     let start = parser.peek_token();
     let position = Position::start(start.span);
     let object = parser
@@ -409,7 +422,7 @@ pub(crate) fn check_name(name: &str) -> Result<(), SqlError> {
 }
 
 /// A syntax error; the parser gives its place only inside the text.
-fn syntax(error: &ParserError) -> SqlError {
+pub(crate) fn syntax(error: &ParserError) -> SqlError {
     let text = match error {
         ParserError::RecursionLimitExceeded => return too_deep(),
         ParserError::TokenizerError(text) | ParserError::ParserError(text) => text,

@@ -142,8 +142,11 @@ impl Lowering<'_> {
 
     fn source(&self, scan: &df::TableScan) -> Result<Relation, SqlError> {
         let (mut plan, all_projects) = if let Some(source) = scan.source.downcast_ref::<StreamSource>() {
-            let stream = source.stream.to_string();
-            (Plan::Source { stream }, true)
+            let read = Plan::Source {
+                stream: source.stream.clone(),
+                declared: source.declared.clone(),
+            };
+            (read, true)
         } else if let Some(ViewSource { view }) = scan.source.downcast_ref::<ViewSource>() {
             let columns = view.schema.fields().iter().map(|field| Column {
                 name: field.name().clone(),

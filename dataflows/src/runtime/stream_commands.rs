@@ -1,0 +1,123 @@
+//! Declaring and dropping users' streams.
+
+use std::sync::Arc;
+
+use pyflare_operators::streams::StreamDefinition;
+use tokio::sync::oneshot;
+
+use super::EngineError;
+use super::coordinator::{Coordinator, Pending};
+use super::engine::Engine;
+use super::messages::ToCoordinator;
+use super::streams::{InstalledStream, StreamDescription};
+use super::views::{InstalledView, ViewName};
+use crate::time::{Tick, next_tick};
+
+impl Coordinator {
+    pub(super) fn prepare_stream(
+        &mut self,
+        definition: StreamDefinition,
+        reply: oneshot::Sender<Result<Arc<InstalledStream>, EngineError>>,
+        pending: &mut Vec<Pending>,
+    ) {
+        let name = ViewName::of_project(&definition.project, &definition.name);
+        let waiting = pending.iter().any(|other| match other {
+            Pending::Install(view, _) => view.name == name,
+            Pending::CreateStream(stream, _) => stream.name == name,
+            _ => false,
+        });
+        let taken = self.streams.get(&definition.project, &definition.name).is_some();
+        if waiting || taken || self.views.get(&name).is_some() {
+            let _ = reply.send(Err(EngineError::StreamExists {
+                name: name.to_string(),
+            }));
+            return;
+        }
+        let stream = InstalledStream::new(self.next_view_id, definition, next_tick(self.last_tick));
+        self.next_view_id += 1;
+        pending.push(Pending::CreateStream(Arc::new(stream), reply));
+    }
+
+    pub(super) fn prepare_stream_drop(
+        &self,
+        id: u64,
+        reply: oneshot::Sender<Result<(), EngineError>>,
+        pending: &mut Vec<Pending>,
+    ) {
+        match self.reader_of_stream(id, pending) {
+            Some(reader) => {
+                let _ = reply.send(Err(reader));
+            }
+            None => pending.push(Pending::DropStream(id, reply)),
+        }
+    }
+
+    /// Why a stream cannot go: it is not there, or a monitor reads it.
+    fn reader_of_stream(&self, id: u64, pending: &[Pending]) -> Option<EngineError> {
+        let Some(stream) = self.streams.by_id(id) else {
+            return Some(EngineError::UnknownStream { name: id.to_string() });
+        };
+        let waiting = pending.iter().filter_map(|pending| match pending {
+            Pending::Install(view, _) => Some(Arc::clone(view)),
+            _ => None,
+        });
+        let dropped = |reader: &InstalledView| {
+            pending
+                .iter()
+                .any(|pending| matches!(pending, Pending::Drop(id, _) if *id == reader.id))
+        };
+        let read = super::streams::StreamId::User(id);
+        let mut views = self.views.all().into_iter().chain(waiting);
+        let reader = views.find(|view| view.streams.contains(&read) && !dropped(view))?;
+        Some(EngineError::InUse {
+            name: stream.name.to_string(),
+            reader: reader.name.to_string(),
+        })
+    }
+
+    /// The stream as created at `tick`.
+    pub(super) fn created_at(&self, stream: &InstalledStream, tick: Tick) -> Arc<InstalledStream> {
+        Arc::new(InstalledStream::new(
+            stream.id,
+            (*stream.definition).clone(),
+            tick,
+        ))
+    }
+}
+
+impl Engine {
+    /// Declares a stream; when this returns, rows for it may be appended to the log.
+    pub async fn create_stream(&self, definition: StreamDefinition) -> Result<StreamDescription, EngineError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(ToCoordinator::CreateStream {
+            definition: Box::new(definition),
+            reply,
+        })?;
+        let stream = answer.await.map_err(|_| EngineError::Closed)??;
+        self.wait_complete(stream.created_at).await;
+        Ok(stream.describe())
+    }
+
+    /// Drops a stream that no monitor reads. Requests that are in the log and not yet admitted are left out.
+    pub async fn drop_stream(&self, name: &ViewName) -> Result<(), EngineError> {
+        let project = name.project.as_deref().unwrap_or_default();
+        let stream = self.shared.streams.get(project, &name.name);
+        let stream = stream.ok_or_else(|| EngineError::UnknownStream {
+            name: name.to_string(),
+        })?;
+        let (reply, answer) = oneshot::channel();
+        self.ask(ToCoordinator::DropStream { id: stream.id, reply })?;
+        answer.await.map_err(|_| EngineError::Closed)?
+    }
+
+    /// The project's stream of that name.
+    pub fn stream(&self, project: &str, name: &str) -> Option<StreamDescription> {
+        Some(self.shared.streams.get(project, name)?.describe())
+    }
+
+    /// All users' streams.
+    pub fn streams(&self) -> Vec<StreamDescription> {
+        let streams = self.shared.streams.all();
+        streams.iter().map(|stream| stream.describe()).collect()
+    }
+}
