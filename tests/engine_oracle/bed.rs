@@ -61,6 +61,20 @@ impl Opened {
         self.log.append(record).await.unwrap();
     }
 
+    /// Rows of a user's stream of the project `default`.
+    pub async fn append_rows(&self, stream: &str, content_type: ContentType, body: Vec<u8>) {
+        let record = LogRecord {
+            body_hash: u128::from_le_bytes(rand::random()),
+            project: Arc::from("default"),
+            signal: Signal::Streams,
+            stream: Some(Arc::from(stream)),
+            content_type,
+            received_us: (pyflare_dataflows::time::now_ms() * 1_000) as i64,
+            body: Bytes::from(body),
+        };
+        self.log.append(record).await.unwrap();
+    }
+
     /// Waits until so many different requests are admitted and complete; returns that tick.
     pub async fn admitted(&self, requests: u64) -> u64 {
         let deadline = Instant::now() + Duration::from_secs(30);

@@ -19,20 +19,21 @@ use crate::cases::{Case, Errors, planned};
 const MINUTE_US: i64 = 60_000_000;
 const DIVISION: &str = "Arrow error: Divide by zero error";
 
-/// The mark of `spans` after each tick.
+/// The mark of a stream after each tick.
 pub struct Marks(BTreeMap<u64, Option<i64>>);
 
 impl Marks {
-    pub fn read(directory: &Path) -> Marks {
+    /// `stream` as the tick log names it: `traces`, or the number of a user's stream.
+    pub fn read(directory: &Path, stream: &serde_json::Value) -> Marks {
         let mut marks = BTreeMap::new();
         let log = FileTickLog::open(directory.join("ticks")).unwrap();
         log.read(&mut |payload| {
             let record: serde_json::Value = serde_json::from_slice(payload).unwrap();
             let listed = record["marks"].as_array().cloned().unwrap_or_default();
-            let of_spans = listed.iter().find(|mark| mark[0] == "traces");
+            let of_stream = listed.iter().find(|mark| mark[0] == *stream);
             marks.insert(
                 record["tick"].as_u64().unwrap(),
-                of_spans.and_then(|mark| mark[1].as_i64()),
+                of_stream.and_then(|mark| mark[1].as_i64()),
             );
             Ok(())
         })
@@ -40,7 +41,7 @@ impl Marks {
         Marks(marks)
     }
 
-    fn before(&self, tick: u64) -> Option<i64> {
+    pub fn before(&self, tick: u64) -> Option<i64> {
         self.0.range(..tick).next_back().and_then(|(_, mark)| *mark)
     }
 }

@@ -187,6 +187,7 @@ fn views_of(engine: &Engine) -> PlanScope {
     PlanScope {
         project: Some("default".into()),
         views: engine.views().iter().map(columns).collect(),
+        ..PlanScope::default()
     }
 }
 

@@ -12,6 +12,7 @@ mod frames;
 mod grammar;
 mod graph;
 mod random;
+mod streams;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -119,7 +120,7 @@ async fn every_tick_equals_the_batch_and_every_replay_the_first_run() {
     }
     first.shutdown();
 
-    let marks = Marks::read(directory.path());
+    let marks = Marks::read(directory.path(), &"traces".into());
     let ticks = rows.column_by_name("_tick").unwrap().as_primitive::<Int64Type>();
     let row_ticks: BTreeSet<u64> = ticks.values().iter().map(|tick| *tick as u64).collect();
     assert!(row_ticks.len() > 20, "{} ticks had rows", row_ticks.len());
