@@ -17,8 +17,9 @@ mod render;
 pub use plan::{
     Aggregate, AggregateFunction, Expr, MonitorDefinition, MonitorOptions, NamedExpr, Plan, PlanError,
 };
-pub use render::{Companion, check};
+pub use render::{Companion, Figure, check};
 pub use runtime::{
-    Busy, Engine, EngineError, EngineOptions, EngineStatus, Event, Frame, PeekResult, ReadHold,
-    StreamDescription, SubscribeOptions, Subscription, Tail, ViewDescription, ViewName,
+    ArrangementFigures, Busy, Engine, EngineError, EngineOptions, EngineStatus, Event, Frame, MonitorFigures,
+    MonitorLimits, OperatorFigures, PeekResult, ReadHold, StreamDescription, StreamFigures, SubscribeOptions,
+    Subscription, Tail, ViewDescription, ViewName,
 };

@@ -21,6 +21,10 @@ pub struct Case {
     /// The rows that reach the aggregate: the statement's WHERE.
     pub rows: &'static str,
     pub errors: Errors,
+    /// How many bases it reads: each leaves out late rows by itself.
+    pub bases: i64,
+    /// Every row of the result comes from one pane: what is stored of it is the batch over all rows that were in time.
+    pub one_pane: bool,
 }
 
 pub fn planned(sql: &str) -> MonitorDefinition {
@@ -125,7 +129,7 @@ const PLAIN: &[Text] = &[
     },
 ];
 
-fn text(name: &str, options: &str, select: &str) -> MonitorDefinition {
+pub fn text(name: &str, options: &str, select: &str) -> MonitorDefinition {
     let options = match options {
         "" => String::new(),
         given => format!(" WITH ({given})"),
@@ -152,6 +156,8 @@ fn ratios() -> Case {
         window_us: Some(60_000_000),
         rows: "true",
         errors: Errors::Rows("output_tokens % 4 = 0"),
+        bases: 1,
+        one_pane: true,
     }
 }
 
@@ -175,6 +181,8 @@ fn thirds() -> Case {
             OPTIONS,
             &select("", "HAVING count(*) % 3 = 0"),
         ))),
+        bases: 1,
+        one_pane: true,
     }
 }
 
@@ -187,6 +195,8 @@ pub fn all() -> Vec<Case> {
             window_us: Some(60_000_000),
             rows: "true",
             errors: Errors::None,
+            bases: 1,
+            one_pane: true,
         }
     });
     let plain = PLAIN.iter().map(|case| {
@@ -197,7 +207,11 @@ pub fn all() -> Vec<Case> {
             window_us: case.window_s.map(|seconds| seconds * 1_000_000),
             rows: case.rows,
             errors: Errors::None,
+            bases: 1,
+            // Without a window the panes of a group are summed.
+            one_pane: case.window_s.is_some(),
         }
     });
-    builtin.chain(plain).chain([ratios(), thirds()]).collect()
+    let single = builtin.chain(plain).chain([ratios(), thirds()]);
+    single.chain(crate::graph_cases::all()).collect()
 }

@@ -41,6 +41,12 @@ impl Marks {
         Marks(marks)
     }
 
+    /// As before the tick before this one.
+    fn before_last(&self, tick: u64) -> Option<i64> {
+        let (last, _) = self.0.range(..tick).next_back()?;
+        self.before(*last)
+    }
+
     pub fn before(&self, tick: u64) -> Option<i64> {
         self.0.range(..tick).next_back().and_then(|(_, mark)| *mark)
     }
@@ -120,7 +126,13 @@ impl<'a> Oracle<'a> {
     fn expired_until(&self, tick: u64) -> Option<i64> {
         let definition = &self.case.definition;
         let mark = self.marks.before(tick)?;
-        Some(mark - definition.lateness_us() - definition.retention_us())
+        let until = mark - definition.lateness_us() - definition.retention_us();
+        if !definition.options.emit_final {
+            return Some(until);
+        }
+        // A window that closes at this tick does not leave at it.
+        let closed = self.marks.before_last(tick)? - definition.lateness_us();
+        Some(until.min(closed))
     }
 
     /// The rows that count at `tick`: admitted, and their pane still there.
@@ -150,6 +162,24 @@ impl<'a> Oracle<'a> {
         content
     }
 
+    /// What a store has of the view at `tick`: it does not take back what expires.
+    pub fn stored(&self, schema: &SchemaRef, tick: u64) -> Content {
+        let definition = &self.case.definition;
+        let closed = self
+            .marks
+            .before(tick)
+            .map(|mark| mark - definition.lateness_us());
+        let is_shown =
+            |row: &Row| !definition.options.emit_final || closed.is_some_and(|closed| row.pane_end <= closed);
+        let counts = |row: &Row| row.tick <= tick as i64 && !row.late && is_shown(row);
+        let mask: BooleanArray = self.times.iter().map(|row| Some(counts(row))).collect();
+        let rows = filter_record_batch(self.rows, &mask).unwrap();
+        let batch = pyflare_sql::oracle::batch(&self.case.equal, &[rows]).unwrap();
+        let mut content = Content::new();
+        add_rows(schema, &batch, None, &mut content);
+        content
+    }
+
     /// Rows stay in a companion for the retention after the minute in which they were admitted.
     fn shown(&self, admitted: i64, tick: u64) -> bool {
         admitted + MINUTE_US + self.case.definition.retention_us() > tick as i64 * 1_000
@@ -162,7 +192,7 @@ impl<'a> Oracle<'a> {
             if row.late && row.tick <= tick as i64 && self.shown(admitted, tick) {
                 *counts
                     .entry((project.clone(), row.pane_end, admitted))
-                    .or_default() += 1;
+                    .or_default() += self.case.bases;
             }
         }
         let pane_us = pane_us(self.case);

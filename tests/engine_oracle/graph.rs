@@ -191,7 +191,7 @@ fn views_of(engine: &Engine) -> PlanScope {
     }
 }
 
-fn planned(engine: &Engine, name: &str, select: &str) -> Result<MonitorDefinition, String> {
+pub fn planned(engine: &Engine, name: &str, select: &str) -> Result<MonitorDefinition, String> {
     let select = select.split("-- equal").next().unwrap();
     match pyflare_sql::parse(&format!("CREATE MONITOR {name} AS {select}"), &views_of(engine)) {
         Ok(Statement::CreateMonitor(create)) => Ok(create.definition),

@@ -11,7 +11,10 @@ mod expected;
 mod frames;
 mod grammar;
 mod graph;
+mod graph_cases;
+mod hostile;
 mod random;
+mod sharing;
 mod streams;
 
 use std::collections::BTreeSet;
@@ -23,7 +26,7 @@ use futures::future::join_all;
 use pyflare_dataflows::{Companion, SubscribeOptions, ViewName};
 use tokio::sync::watch;
 
-use bed::{Content, Opened, copy_directory, open, request, view_name};
+use bed::{Content, Opened, add_rows, copy_directory, open, request, view_name};
 use cases::Case;
 use expected::{Marks, Oracle};
 use frames::{Transcript, again, follow};
@@ -113,6 +116,7 @@ async fn every_tick_equals_the_batch_and_every_replay_the_first_run() {
     let last = first.engine.status().complete_tick;
     let rows = first.rows(last);
     assert_eq!(rows.num_rows() as u64, BODIES * SPANS as u64);
+    let stored: Vec<Content> = cases.iter().map(|case| stored(&first, case, last)).collect();
     stop.send(true).unwrap();
     let mut transcripts: Vec<(ViewName, Option<Companion>, Transcript)> = Vec::new();
     for (name, companion, transcript) in followed {
@@ -124,10 +128,21 @@ async fn every_tick_equals_the_batch_and_every_replay_the_first_run() {
     let ticks = rows.column_by_name("_tick").unwrap().as_primitive::<Int64Type>();
     let row_ticks: BTreeSet<u64> = ticks.values().iter().map(|tick| *tick as u64).collect();
     assert!(row_ticks.len() > 20, "{} ticks had rows", row_ticks.len());
-    let of_each = transcripts.chunks(3).zip(&cases);
+    let of_each = transcripts.chunks(3).zip(&cases).zip(&stored);
     let (mut late_rows, mut gone_rows) = (0, 0);
-    for (transcripts, case) in of_each {
+    for ((transcripts, case), stored) in of_each {
         let oracle = Oracle::new(case, &rows, &marks);
+        if case.one_pane {
+            let expected = oracle.stored(&transcripts[0].2.schema, last);
+            assert!(!expected.is_empty(), "{} shows something", case.definition.name);
+            assert!(
+                *stored == expected,
+                "{}: {} rows are stored, not {}",
+                case.definition.name,
+                stored.len(),
+                expected.len()
+            );
+        }
         let (late, gone) = oracle.left_out(last);
         (late_rows, gone_rows) = (late_rows + late, gone_rows + gone);
         for (name, companion, transcript) in transcripts {
@@ -184,6 +199,20 @@ async fn every_tick_equals_the_batch_and_every_replay_the_first_run() {
         assert_shares(&replayed, workers).await;
         replayed.shutdown();
     }
+}
+
+/// What goes to the store of a view: the sum of its changes, without those by which panes end.
+fn stored(opened: &Opened, case: &Case, last: u64) -> Content {
+    let name = view_name(&case.definition);
+    let view = opened.engine.view_named(&name).unwrap();
+    let columns: Vec<usize> = (0..view.schema.fields().len()).collect();
+    let mut content = Content::new();
+    for batch in opened.engine.changes_tail(&name, last).batches {
+        let diffs = batch.column_by_name("_diff").unwrap().as_primitive::<Int64Type>();
+        let rows = batch.project(&columns).unwrap();
+        add_rows(&view.schema, &rows, Some(diffs.values()), &mut content);
+    }
+    content
 }
 
 /// Every worker holds its share of the groups.

@@ -246,6 +246,12 @@ pub struct MonitorOptions {
     /// `EMIT FINAL`: only windows that the watermark has closed; rows that come later are late.
     #[serde(default)]
     pub emit_final: bool,
+    /// Rows that one of its operators may keep; default: the server's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_rows: Option<u64>,
+    /// Records that its joins may make at one tick; default: the server's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_tick_rows: Option<u64>,
 }
 
 /// A monitor as it is installed and kept in the catalog and in the tick log.

@@ -147,6 +147,11 @@ impl Plan {
         }
     }
 
+    /// Nodes in it. They are numbered as they are written: a node, then all of its first input, and so on.
+    pub fn size(&self) -> usize {
+        1 + self.inputs().into_iter().map(Plan::size).sum::<usize>()
+    }
+
     /// The streams that are read, each once.
     pub fn streams(&self) -> BTreeSet<&str> {
         self.leaves(&|plan| match plan {

@@ -8,6 +8,7 @@
 //! updates of ticks `≤ t`; compaction is advanced from one place (the worker, as told by the coordinator).
 
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 use std::rc::Rc;
 
 use differential_dataflow::difference::{Abelian, IsZero, Monoid, Semigroup};
@@ -15,6 +16,7 @@ use differential_dataflow::input::{Input, InputSession};
 use differential_dataflow::operators::arrange::{Arranged, TraceAgent};
 use differential_dataflow::trace::cursor::{Cursor, cursor_list};
 use differential_dataflow::trace::implementations::ord_neu::OrdKeySpine;
+use differential_dataflow::trace::implementations::spine_fueled::SpineBatch;
 use differential_dataflow::trace::{BatchCursor, Navigable, TraceReader};
 use pyflare_operators::aggregate::Accumulator;
 use serde::{Deserialize, Serialize};
@@ -33,6 +35,9 @@ pub(crate) type Key = Box<[u8]>;
 
 /// Bytes of the pane at the front of a key: a validity byte and a big-endian, sign-flipped `i64`.
 pub(crate) const PANE_BYTES: usize = 9;
+
+/// What an update takes besides: its key as a pointer, time, offsets.
+const UPDATE_BYTES: u64 = 48;
 
 /// The pane at the front of a key.
 pub(crate) fn pane_of(key: &[u8]) -> i64 {
@@ -96,11 +101,15 @@ pub(crate) struct ArrangedView {
     /// No key of this worker's share has a pane below this.
     lowest_pane: Rc<Cell<i64>>,
     touched: bool,
+    operators: Range<usize>,
+    /// Keys that came and their bytes, accumulators included.
+    came: (u64, u64),
 }
 
 impl ArrangedView {
     /// Builds the dataflow; it takes updates from `start` on. Every worker must do this in the same order.
     pub fn build(worker: &mut Worker, name: &str, layout: Layout, start: Tick) -> ArrangedView {
+        let first = worker.peek_identifier();
         let probe = ProbeHandle::new();
         let changes: Rc<RefCell<Vec<Change>>> = Rc::default();
         let lowest_pane = Rc::new(Cell::new(i64::MAX));
@@ -136,6 +145,8 @@ impl ArrangedView {
             changes,
             lowest_pane,
             touched: false,
+            operators: first..worker.peek_identifier(),
+            came: (0, 0),
         }
     }
 
@@ -152,7 +163,24 @@ impl ArrangedView {
 
     pub fn update(&mut self, key: Key, accumulator: Accumulator) {
         self.touched = true;
+        self.came.0 += 1;
+        self.came.1 += (key.len() + size_of::<Accumulator>() + size_of_val(&accumulator.cells[..])) as u64;
         self.input.update(key, Diff(accumulator));
+    }
+
+    /// Timely's identifiers of its operators.
+    pub fn operators(&self) -> Range<usize> {
+        self.operators.clone()
+    }
+
+    /// Updates that are kept, and roughly their bytes.
+    pub fn kept(&self) -> (u64, u64) {
+        let mut updates = 0;
+        for trace in std::iter::once(&self.base).chain(&self.merged) {
+            trace.map_spans(|span| updates += span.inner.as_ref().map_or(0, SpineBatch::len) as u64);
+        }
+        let (keys, bytes) = self.came;
+        (updates, updates * (bytes / keys.max(1) + UPDATE_BYTES))
     }
 
     /// Declares that nothing more comes at or before `tick`.

@@ -14,6 +14,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 
 use super::cells::{Cells, Outputs};
+use super::figures::Figures;
 use super::pipeline::Pipeline;
 use crate::plan::{
     Aggregate, DEFAULT_LATENESS_US, Declared, Expr, Literal, NamedExpr, Plan, PlanError, WINDOW_END, WINDOW_START,
@@ -62,6 +63,7 @@ pub(crate) struct Base {
     pub cells: Cells,
     /// Every row admitted after this tick is in it.
     pub start: Tick,
+    pub figures: Figures,
     keys: Vec<Expr>,
     below_plan: Plan,
 }
@@ -130,6 +132,7 @@ impl Base {
             key_types,
             cells,
             start,
+            figures: Figures::default(),
             keys: keys.to_vec(),
             below_plan: below_plan.clone(),
         };

@@ -5,10 +5,13 @@
 //! differential dataflow sees them. The arrangement of these accumulators ([`arrange`]) is the leaf's *base*, shared by
 //! all leaves it serves; what lies above is computed from accumulators when they are read or changed ([`finish`]).
 //! A plan that is more than one leaf has a [`graph`] above its leaves: joins, unions, orders, further aggregates. What
-//! is left out on the way, late rows and rows in error ([`left_out`]), is kept like a view too ([`ledger`]).
+//! is left out on the way, late rows and rows in error ([`left_out`]), is kept like a view too ([`ledger`]). What
+//! operators do and keep is counted ([`figures`], [`busy`]).
 
 pub(crate) mod arrange;
+pub(crate) mod busy;
 pub(crate) mod cells;
+pub(crate) mod figures;
 pub(crate) mod finish;
 pub(crate) mod graph;
 pub(crate) mod key_cache;
@@ -20,8 +23,12 @@ pub(crate) mod tap;
 pub(crate) mod view;
 
 pub(crate) use arrange::ArrangedView;
+pub(crate) use busy::Busy;
+pub use figures::Figure;
+pub(crate) use figures::Figures;
 pub(crate) use finish::Finish;
-pub(crate) use graph::running::RunningGraph;
+pub(crate) use graph::budget::Budget;
+pub(crate) use graph::running::{Limits, RunningGraph};
 pub(crate) use key_cache::KeyCache;
 pub(crate) use leaf::Base;
 pub use ledger::Companion;

@@ -8,11 +8,10 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use parking_lot::Mutex;
 use pyflare_connectors::{Catalog, TickLog};
 use tokio::sync::oneshot;
 
@@ -20,13 +19,14 @@ use super::EngineError;
 use super::admission::{Admission, Taken};
 use super::flush::FlusherHandle;
 use super::holds::Holds;
+use super::limits::{self, MonitorLimits, Stop};
 use super::messages::{AppliedCommand, Commit, DecodeSummary, FromWorker, Horizon, ToCoordinator, ToWorker};
+use super::status::Gauges;
 use super::streams::{InstalledStream, Marks, StreamId, StreamRegistry};
 use super::tail::HistoryTail;
 use super::tick_record::{Command, FORMAT, TickRecord};
 use super::views::{InstalledView, ViewName, ViewRegistry};
 use super::worker_link::WorkerLinks;
-use crate::plan::MonitorDefinition;
 use crate::time::{Tick, next_tick};
 
 pub(crate) const FIRST_BUDGET: usize = 8 << 20;
@@ -42,27 +42,6 @@ pub(crate) struct Pace {
     pub flush_bytes: u64,
     /// Bytes of unflushed rows beyond which no rows are admitted.
     pub tail_limit: u64,
-}
-
-/// Counters that others read while the engine runs.
-#[derive(Default)]
-pub(crate) struct Gauges {
-    pub tick: AtomicU64,
-    pub replaying: AtomicBool,
-    pub failed: AtomicBool,
-    pub rows: [AtomicU64; 3],
-    pub requests: AtomicU64,
-    pub duplicates: AtomicU64,
-    pub rejected_rows: AtomicU64,
-    pub failed_requests: AtomicU64,
-    /// How long the newest admitted request had waited while more waits; 0 when caught up.
-    pub lag_ms: AtomicU64,
-    pub tick_micros: AtomicU64,
-    pub admitted_bytes: AtomicU64,
-    /// Records in the log beyond what is admitted.
-    pub backlog_records: AtomicU64,
-    pub failure: Mutex<Option<String>>,
-    pub marks: [AtomicI64; 3],
 }
 
 pub(crate) struct Coordinator {
@@ -87,6 +66,18 @@ pub(crate) struct Coordinator {
     pub last_flush: Instant,
     /// Until when nothing leaves the views by itself, as of the last committed tick.
     pub horizon: Horizon,
+    /// Of monitors that name none.
+    pub limits: MonitorLimits,
+    /// What has exceeded a limit and is stopped at the next tick.
+    pub exceeding: Vec<Stop>,
+}
+
+/// What is known about a tick beforehand.
+struct Outlook {
+    /// Views whose graphs were aborted at it.
+    aborted: BTreeSet<u64>,
+    /// Whether limits hold.
+    enforced: bool,
 }
 
 /// A command waiting for its tick, with whom to tell.
@@ -96,6 +87,11 @@ pub(super) enum Pending {
         oneshot::Sender<Result<Arc<InstalledView>, EngineError>>,
     ),
     Drop(u64, oneshot::Sender<Result<(), EngineError>>),
+    /// Drops the view whose place another one takes, if that was installed.
+    Replace {
+        old: u64,
+        new: u64,
+    },
     CreateStream(
         Arc<InstalledStream>,
         oneshot::Sender<Result<Arc<InstalledStream>, EngineError>>,
@@ -118,18 +114,23 @@ impl Coordinator {
             .map_err(|error| EngineError::TickLog {
                 detail: error.to_string(),
             })?;
-        let (mut replayed, newest) = (0, records.len());
-        for (index, payload) in records.into_iter().enumerate() {
-            let record = TickRecord::decode(&payload).map_err(|detail| EngineError::TickLog {
+        let decoded = |payload: Vec<u8>| {
+            TickRecord::decode(&payload).map_err(|detail| EngineError::TickLog {
                 detail: format!("a tick record cannot be read: {detail}"),
-            })?;
+            })
+        };
+        let mut replayed = 0;
+        let mut records = records.into_iter();
+        let mut next = records.next().map(decoded).transpose()?;
+        while let Some(record) = next {
+            next = records.next().map(decoded).transpose()?;
             self.admission.open(record.tick);
             // The newest tick is always emitted: readers begin there.
-            if index + 1 < newest && self.is_eventless(&record) {
+            if next.is_some() && self.is_eventless(&record) {
                 self.admission.close_logged(&record.partitions, &record.marks);
                 continue;
             }
-            self.replay_tick(record)?;
+            self.replay_tick(record, next.as_ref())?;
             replayed += 1;
         }
         self.gauges.replaying.store(false, Ordering::Release);
@@ -143,8 +144,14 @@ impl Coordinator {
             && self.horizon.lies_beyond(record.tick, &self.admission.marks())
     }
 
-    fn replay_tick(&mut self, record: TickRecord) -> Result<(), EngineError> {
+    /// `next` is the record after it, which says what was aborted at this tick; what the newest tick leads to has not
+    /// been decided yet.
+    fn replay_tick(&mut self, record: TickRecord, next: Option<&TickRecord>) -> Result<(), EngineError> {
         let tick = record.tick;
+        let outlook = Outlook {
+            aborted: limits::aborted_at(tick, next),
+            enforced: next.is_none(),
+        };
         let marks = self.admission.marks();
         let taken = self
             .admission
@@ -158,7 +165,8 @@ impl Coordinator {
                 Command::Install { id, definition } => {
                     self.next_view_id = self.next_view_id.max(id + 1);
                     let installed = self.installed_with(&commands);
-                    let view = InstalledView::new(id, *definition, tick, &installed, &self.streams)?;
+                    let view =
+                        InstalledView::new(id, *definition, tick, &installed, &self.streams, self.limits)?;
                     AppliedCommand::Install(Arc::new(view))
                 }
                 Command::Drop { id } => AppliedCommand::Drop { id },
@@ -167,6 +175,21 @@ impl Coordinator {
                     AppliedCommand::CreateStream(Arc::new(InstalledStream::new(id, *definition, tick)))
                 }
                 Command::DropStream { id } => AppliedCommand::DropStream { id },
+                Command::Stop {
+                    id,
+                    reason,
+                    aborted_at,
+                } => {
+                    let stop = Stop {
+                        id,
+                        reason,
+                        aborted_at,
+                    };
+                    match self.stop(stop, tick) {
+                        Some(command) => command,
+                        None => continue,
+                    }
+                }
                 Command::FlushCut => AppliedCommand::FlushCut,
             });
         }
@@ -174,7 +197,7 @@ impl Coordinator {
             self.decode(tick, Arc::clone(&marks), taken)?;
         }
         self.admission.close_logged(&record.partitions, &record.marks);
-        self.commit(tick, marks, commands)
+        self.commit(tick, marks, commands, outlook)
     }
 
     pub fn run(mut self) -> Result<(), EngineError> {
@@ -182,14 +205,15 @@ impl Coordinator {
         let mut pending = Vec::new();
         let mut last_start = Instant::now();
         loop {
-            let busy = self.admission.has_backlog() || !pending.is_empty();
+            let urgent = !pending.is_empty() || !self.exceeding.is_empty();
+            let busy = self.admission.has_backlog() || urgent;
             let wait = match busy {
                 true if self.gauges.lag_ms.load(Ordering::Relaxed) > 0 => Duration::ZERO,
                 true => self.pace.period.saturating_sub(last_start.elapsed()),
                 false => self.pace.idle.saturating_sub(last_start.elapsed()),
             };
             // A command does not wait for its period.
-            let wait = if pending.is_empty() { wait } else { Duration::ZERO };
+            let wait = if urgent { Duration::ZERO } else { wait };
             let received = match wait.is_zero() {
                 true => self.receiver.try_recv().map_err(|_| RecvTimeoutError::Timeout),
                 false => self.receiver.recv_timeout(wait),
@@ -254,118 +278,6 @@ impl Coordinator {
         Ok(())
     }
 
-    fn prepare_install(
-        &mut self,
-        definition: MonitorDefinition,
-        or_replace: bool,
-        reply: oneshot::Sender<Result<Arc<InstalledView>, EngineError>>,
-        pending: &mut Vec<Pending>,
-    ) {
-        let name = ViewName {
-            project: definition.project.clone(),
-            name: definition.name.clone(),
-        };
-        let waiting = pending
-            .iter()
-            .any(|other| matches!(other, Pending::Install(view, _) if view.name == name));
-        let project = name.project.as_deref().unwrap_or_default();
-        let is_stream = |other: &Pending| matches!(other, Pending::CreateStream(stream, _) if stream.name == name);
-        if self.streams.get(project, &name.name).is_some() || pending.iter().any(is_stream) {
-            let _ = reply.send(Err(EngineError::StreamExists {
-                name: name.to_string(),
-            }));
-            return;
-        }
-        let existing = self.views.get(&name);
-        if waiting || (existing.is_some() && !or_replace) {
-            let _ = reply.send(Err(EngineError::Exists {
-                name: name.to_string(),
-            }));
-            return;
-        }
-        if let Some(reader) = existing
-            .as_ref()
-            .and_then(|existing| self.reader_of(existing.id, pending))
-        {
-            let _ = reply.send(Err(reader));
-            return;
-        }
-        // It is installed at the next tick.
-        let installed = self.views.all();
-        match InstalledView::new(
-            self.next_view_id,
-            definition,
-            next_tick(self.last_tick),
-            &installed,
-            &self.streams,
-        ) {
-            Ok(view) => {
-                self.next_view_id += 1;
-                // The new one first: it keeps what both share.
-                pending.push(Pending::Install(Arc::new(view), reply));
-                if let Some(existing) = existing {
-                    let (dropped, _) = oneshot::channel();
-                    pending.push(Pending::Drop(existing.id, dropped));
-                }
-            }
-            Err(error) => {
-                let _ = reply.send(Err(error));
-            }
-        }
-    }
-
-    /// What is installed when the commands before are done.
-    fn installed_with(&self, before: &[AppliedCommand]) -> Vec<Arc<InstalledView>> {
-        let mut installed = self.views.all();
-        for command in before {
-            match command {
-                AppliedCommand::Install(view) => installed.push(Arc::clone(view)),
-                AppliedCommand::Drop { id } => installed.retain(|view| view.id != *id),
-                AppliedCommand::CreateStream(_)
-                | AppliedCommand::DropStream { .. }
-                | AppliedCommand::FlushCut => {}
-            }
-        }
-        installed
-    }
-
-    /// The view as installed at `tick`, over what there is then.
-    fn installed_at(
-        &self,
-        view: Arc<InstalledView>,
-        tick: Tick,
-        before: &[AppliedCommand],
-    ) -> Result<Arc<InstalledView>, EngineError> {
-        if view.installed_at == tick && before.is_empty() {
-            return Ok(view);
-        }
-        let installed = self.installed_with(before);
-        let view = InstalledView::new(view.id, view.definition.clone(), tick, &installed, &self.streams)?;
-        Ok(Arc::new(view))
-    }
-
-    /// Why a view cannot go: another one reads it.
-    fn reader_of(&self, id: u64, pending: &[Pending]) -> Option<EngineError> {
-        let waiting = pending.iter().filter_map(|pending| match pending {
-            Pending::Install(view, _) => Some(Arc::clone(view)),
-            _ => None,
-        });
-        let views: Vec<Arc<InstalledView>> = self.views.all().into_iter().chain(waiting).collect();
-        let name = views.iter().find(|view| view.id == id)?.name.to_string();
-        let dropped = |reader: &InstalledView| {
-            pending
-                .iter()
-                .any(|pending| matches!(pending, Pending::Drop(id, _) if *id == reader.id))
-        };
-        let reader = views
-            .iter()
-            .find(|view| view.sources.contains(&id) && !dropped(view))?;
-        Some(EngineError::InUse {
-            name,
-            reader: reader.name.to_string(),
-        })
-    }
-
     fn tick(&mut self, pending: Vec<Pending>) -> Result<(), EngineError> {
         let started = Instant::now();
         let tick = next_tick(self.last_tick);
@@ -396,12 +308,28 @@ impl Coordinator {
         };
         let partitions = self.admission.close(tick, &taken, &summary.max_event_time);
         let (mut commands, mut replies) = (Vec::new(), Vec::new());
+        for stop in std::mem::take(&mut self.exceeding) {
+            commands.extend(self.stop(stop, tick));
+        }
         for command in pending {
             match command {
                 Pending::Install(view, reply) => {
-                    let view = self.installed_at(view, tick, &commands)?;
-                    commands.push(AppliedCommand::Install(Arc::clone(&view)));
-                    replies.push(Pending::Install(view, reply));
+                    match self.installed_at(view, tick, &commands) {
+                        Ok(view) => {
+                            commands.push(AppliedCommand::Install(Arc::clone(&view)));
+                            replies.push(Pending::Install(view, reply));
+                        }
+                        // What it reads was dropped or changed by a command before it.
+                        Err(error) => {
+                            let _ = reply.send(Err(error));
+                        }
+                    }
+                }
+                Pending::Replace { old, new } => {
+                    let is_new = |command: &AppliedCommand| matches!(command, AppliedCommand::Install(view) if view.id == new);
+                    if commands.iter().any(is_new) {
+                        commands.push(AppliedCommand::Drop { id: old });
+                    }
                 }
                 Pending::Drop(id, reply) => {
                     commands.push(AppliedCommand::Drop { id });
@@ -437,7 +365,11 @@ impl Coordinator {
             .map_err(|error| EngineError::TickLog {
                 detail: error.to_string(),
             })?;
-        self.commit(tick, marks, commands)?;
+        let outlook = Outlook {
+            aborted: BTreeSet::new(),
+            enforced: true,
+        };
+        self.commit(tick, marks, commands, outlook)?;
         for reply in replies {
             self.answer(reply, tick);
         }
@@ -461,12 +393,7 @@ impl Coordinator {
     }
 
     /// First half of a tick: every worker decodes its share.
-    fn decode(
-        &mut self,
-        tick: Tick,
-        marks: Arc<Marks>,
-        taken: Taken,
-    ) -> Result<DecodeSummary, EngineError> {
+    fn decode(&mut self, tick: Tick, marks: Arc<Marks>, taken: Taken) -> Result<DecodeSummary, EngineError> {
         let workers = self.workers.len();
         let mut shares: Vec<(u64, Vec<_>)> = (0..workers).map(|_| (0, Vec::new())).collect();
         for request in taken.requests {
@@ -529,13 +456,17 @@ impl Coordinator {
         tick: Tick,
         marks: Arc<Marks>,
         commands: Vec<AppliedCommand>,
+        outlook: Outlook,
     ) -> Result<(), EngineError> {
+        let Outlook { aborted, enforced } = outlook;
         let since = self.holds.since(&self.complete);
         let commit = Arc::new(Commit {
             tick,
             marks,
             commands,
             since,
+            aborted,
+            enforced,
         });
         self.workers.broadcast(|| ToWorker::Commit(Arc::clone(&commit)));
         let mut done = BTreeSet::new();
@@ -567,8 +498,12 @@ impl Coordinator {
                     self.streams.remove(*id);
                     self.admission.forget(*id);
                 }
-                AppliedCommand::FlushCut => {}
+                AppliedCommand::Stop(_) | AppliedCommand::FlushCut => {}
             }
+        }
+        // While the log is replayed, the next record has the decision.
+        if enforced {
+            self.exceeding = self.exceeded(tick);
         }
         self.last_tick = tick;
         self.gauges.tick.store(tick, Ordering::Release);
@@ -591,26 +526,6 @@ impl Coordinator {
             }
         }
         Ok(())
-    }
-
-    fn answer(&self, reply: Pending, tick: Tick) {
-        match reply {
-            Pending::Install(view, reply) => {
-                let _ = reply.send(Ok(view));
-            }
-            Pending::Drop(_, reply) => {
-                let _ = reply.send(Ok(()));
-            }
-            Pending::CreateStream(stream, reply) => {
-                let _ = reply.send(Ok(stream));
-            }
-            Pending::DropStream(_, reply) => {
-                let _ = reply.send(Ok(()));
-            }
-            Pending::Flush(reply) => {
-                let _ = reply.send(tick);
-            }
-        }
     }
 
     /// Adapts the next tick's budget to the speed just measured.

@@ -10,7 +10,7 @@ use pyflare_connectors::Signal;
 use tokio::sync::{oneshot, watch};
 
 use super::admission::Admission;
-use super::coordinator::{Coordinator, Gauges, Pace};
+use super::coordinator::{Coordinator, Pace};
 use super::error::EngineError;
 use super::flush::{Flusher, FlusherHandle};
 use super::holds::{Holds, ReadHold};
@@ -19,7 +19,7 @@ use super::messages::{Horizon, ToCoordinator, ToHub, ToWorker};
 use super::options::EngineOptions;
 use super::read_ahead::ReadAhead;
 use super::start::{lineage, refuse_lost_ticks, spawn, start_workers};
-use super::status::{Busy, EngineStatus};
+use super::status::{Busy, EngineStatus, Gauges};
 use super::streams::StreamRegistry;
 use super::tail::HistoryTail;
 use super::views::{Relation, ViewDescription, ViewName, ViewRegistry};
@@ -42,7 +42,7 @@ pub(super) struct Shared {
     complete_watch: watch::Receiver<Tick>,
     pub(super) tail: Arc<HistoryTail>,
     flusher: Option<FlusherHandle>,
-    gauges: Arc<Gauges>,
+    pub(super) gauges: Arc<Gauges>,
     pub(super) subscribers: AtomicU64,
     threads: Mutex<Vec<JoinHandle<()>>>,
     timely: Mutex<Option<timely::communication::WorkerGuards<()>>>,
@@ -213,6 +213,8 @@ impl Engine {
             budget: super::coordinator::FIRST_BUDGET,
             last_flush: Instant::now(),
             horizon: Horizon::NEVER,
+            limits: options.limits,
+            exceeding: Vec::new(),
         };
         let recovered = coordinator.replay().and_then(|replayed| {
             if let Some(store) = &options.store {

@@ -285,7 +285,7 @@ impl Hub {
         let mut flush = false;
         for command in complete.commands {
             match command {
-                AppliedCommand::Install(_) | AppliedCommand::CreateStream(_) => {}
+                AppliedCommand::Install(_) | AppliedCommand::CreateStream(_) | AppliedCommand::Stop(_) => {}
                 AppliedCommand::DropStream { id } => self.tail.remove_stream(id),
                 AppliedCommand::Drop { id } => {
                     self.state.rings.retain(|relation, _| relation.view != id);
@@ -575,8 +575,7 @@ pub(crate) fn only_project(changes: Changes, project: &str) -> Option<Changes> {
 
 impl Ring {
     fn push(&mut self, tick: Tick, changes: Changes) {
-        let rows: i64 = changes.diffs.iter().sum();
-        self.relation.rows().fetch_add(rows as u64, Ordering::Relaxed);
+        self.relation.count(&changes.diffs);
         self.bytes += changes.approximate_bytes();
         self.frames.push_back((tick, changes));
         while let Some((oldest, changes)) = self.frames.front() {

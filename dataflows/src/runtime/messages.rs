@@ -1,12 +1,13 @@
 //! What the coordinator, the workers and the hub tell each other. All channels are bounded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use pyflare_connectors::LogRecord;
 use tokio::sync::oneshot;
 
+use super::limits::Stop;
 use super::streams::{InstalledStream, Marks, StreamId};
 use super::tick_record::Command;
 use super::views::{InstalledView, RelationId};
@@ -41,6 +42,10 @@ pub(crate) struct Commit {
     pub commands: Vec<AppliedCommand>,
     /// Times below this may be merged.
     pub since: Tick,
+    /// Views whose graphs are known to have been aborted at this tick.
+    pub aborted: BTreeSet<u64>,
+    /// Whether limits hold at this tick.
+    pub enforced: bool,
 }
 
 /// A command with what all workers share of it.
@@ -50,6 +55,7 @@ pub(crate) enum AppliedCommand {
     Drop { id: u64 },
     CreateStream(Arc<InstalledStream>),
     DropStream { id: u64 },
+    Stop(Stop),
     FlushCut,
 }
 
@@ -66,6 +72,11 @@ impl AppliedCommand {
                 definition: Box::new((*stream.definition).clone()),
             },
             AppliedCommand::DropStream { id } => Command::DropStream { id: *id },
+            AppliedCommand::Stop(stop) => Command::Stop {
+                id: stop.id,
+                reason: stop.reason,
+                aborted_at: stop.aborted_at,
+            },
             AppliedCommand::FlushCut => Command::FlushCut,
         }
     }

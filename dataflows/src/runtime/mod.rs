@@ -5,8 +5,10 @@
 //! - `coordinator`: cuts the log into ticks; `admission`: what a tick takes, each body once; `read_ahead`:
 //!   the log read beside the work; `tick_record`: what a tick says, durable before anything is emitted;
 //! - `decoding`: bodies into batches; `worker`: decodes, emits, answers peeks; `worker_views`, `worker_base`: the views
-//!   and bases on it; `activity`:
+//!   and bases on it; `worker_stops`: how views end there; `activity`:
 //!   which of them a tick touches; `stepping`: waiting for timely; `messages`, `worker_link`: how the parts talk;
+//! - `installing`: what may be installed and dropped; `limits`: which monitors are stopped; `introspection`: what all
+//!   this keeps and costs;
 //! - `streams`: what users declared; `stream_commands`: declaring and dropping them;
 //! - `hub`: subscriptions; `tail` and `flush`: history beyond the store and the way into it;
 //! - `holds`: what readers keep from being compacted; `views`: what is installed; `consolidate`: net changes.
@@ -21,6 +23,9 @@ mod error;
 mod flush;
 mod holds;
 mod hub;
+mod installing;
+mod introspection;
+mod limits;
 mod messages;
 mod options;
 mod read_ahead;
@@ -36,12 +41,15 @@ mod views;
 mod worker;
 mod worker_base;
 mod worker_link;
+mod worker_stops;
 mod worker_views;
 
 pub use engine::Engine;
 pub use error::EngineError;
 pub use holds::ReadHold;
 pub use hub::{Event, Frame};
+pub use introspection::{ArrangementFigures, MonitorFigures, OperatorFigures, StreamFigures};
+pub use limits::MonitorLimits;
 pub use options::EngineOptions;
 pub use reading::{PeekResult, SubscribeOptions, Subscription};
 pub use status::{Busy, EngineStatus};

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use pyflare_connectors::{Catalog, Log, Store, TickLog};
 
+use super::limits::MonitorLimits;
+
 /// What the engine is built from.
 pub struct EngineOptions {
     /// Timely worker threads.
@@ -25,6 +27,8 @@ pub struct EngineOptions {
     pub flush_bytes: u64,
     /// Rows older than this may be deleted from the stored streams, microseconds.
     pub stream_retention_us: Option<i64>,
+    /// Of monitors whose options name none.
+    pub limits: MonitorLimits,
 }
 
 impl EngineOptions {
@@ -47,6 +51,7 @@ impl EngineOptions {
             flush_every: Duration::from_secs(10),
             flush_bytes: 128 << 20,
             stream_retention_us: None,
+            limits: MonitorLimits::default(),
         }
     }
 }

@@ -1,5 +1,9 @@
 //! Figures about the running engine, and why it may ask receivers to wait.
 
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
+
+use parking_lot::Mutex;
+
 use crate::time::Tick;
 
 /// Why receivers should wait before sending more.
@@ -34,4 +38,25 @@ pub struct EngineStatus {
     pub flushed_rows: u64,
     pub store_failure: Option<String>,
     pub views: usize,
+}
+
+/// Counters that others read while the engine runs.
+#[derive(Default)]
+pub(crate) struct Gauges {
+    pub tick: AtomicU64,
+    pub replaying: AtomicBool,
+    pub failed: AtomicBool,
+    pub rows: [AtomicU64; 3],
+    pub requests: AtomicU64,
+    pub duplicates: AtomicU64,
+    pub rejected_rows: AtomicU64,
+    pub failed_requests: AtomicU64,
+    /// How long the newest admitted request had waited while more waits; 0 when caught up.
+    pub lag_ms: AtomicU64,
+    pub tick_micros: AtomicU64,
+    pub admitted_bytes: AtomicU64,
+    /// Records in the log beyond what is admitted.
+    pub backlog_records: AtomicU64,
+    pub failure: Mutex<Option<String>>,
+    pub marks: [AtomicI64; 3],
 }

@@ -64,7 +64,7 @@ impl Coordinator {
         let dropped = |reader: &InstalledView| {
             pending
                 .iter()
-                .any(|pending| matches!(pending, Pending::Drop(id, _) if *id == reader.id))
+                .any(|pending| pending.drops() == Some(reader.id))
         };
         let read = super::streams::StreamId::User(id);
         let mut views = self.views.all().into_iter().chain(waiting);

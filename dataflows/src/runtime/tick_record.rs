@@ -7,6 +7,7 @@ use pyflare_connectors::Signal;
 use pyflare_operators::streams::StreamDefinition;
 use serde::{Deserialize, Serialize};
 
+use super::limits::StopReason;
 use super::streams::StreamId;
 use crate::plan::MonitorDefinition;
 use crate::time::{PartitionMark, Tick};
@@ -65,6 +66,14 @@ pub(crate) enum Command {
     DropStream {
         id: u64,
     },
+    /// The view has exceeded a limit: its content is taken back and it takes nothing more.
+    Stop {
+        id: u64,
+        reason: StopReason,
+        /// The tick before, if its graph was aborted at that: then nothing of that tick is in the view.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        aborted_at: Option<Tick>,
+    },
     /// Sinks write what they hold up to this tick as one block.
     FlushCut,
 }
@@ -89,6 +98,7 @@ impl TickRecord {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::runtime::limits::Limit;
 
     #[test]
     fn a_record_survives_encoding() {
@@ -107,7 +117,18 @@ mod tests {
                 streams: vec![(9, PartitionMark::default())],
             }],
             marks: vec![(StreamId::Signal(Signal::Traces), 5), (StreamId::User(9), 7)],
-            commands: vec![Command::FlushCut, Command::Drop { id: 4 }],
+            commands: vec![
+                Command::FlushCut,
+                Command::Drop { id: 4 },
+                Command::Stop {
+                    id: 5,
+                    reason: StopReason {
+                        limit: Limit::MaxTickRows,
+                        most: 7,
+                    },
+                    aborted_at: Some(1_699_999_999_900),
+                },
+            ],
         };
         assert_eq!(TickRecord::decode(&record.encode()).unwrap(), record);
     }

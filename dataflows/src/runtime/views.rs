@@ -8,9 +8,10 @@ use arrow::datatypes::SchemaRef;
 use parking_lot::{Mutex, RwLock};
 
 use super::EngineError;
+use super::limits::{Limit, MonitorLimits, StopReason};
 use super::streams::{StreamId, StreamRegistry};
 use crate::plan::MonitorDefinition;
-use crate::render::{Base, Companion, Page, RenderedView};
+use crate::render::{Base, Budget, Companion, Figures, Page, RenderedView};
 use crate::time::Tick;
 
 /// A view's name; the project is `None` for built-in views, which hold the rows of all projects.
@@ -60,12 +61,21 @@ pub(crate) struct InstalledView {
     /// The tick at which it was installed: not before its start, and later where it reads what was there already.
     pub installed_at: Tick,
     pub counters: ViewCounters,
+    pub limits: MonitorLimits,
+    /// What its joins make.
+    pub budget: Arc<Budget>,
+    /// Of its graph, by node of the plan.
+    pub figures: Arc<Figures>,
+    /// Since which tick it is stopped, and why.
+    stopped: Mutex<Option<(Tick, StopReason)>>,
 }
 
 #[derive(Default)]
 pub(crate) struct ViewCounters {
     /// Rows in the view now.
     pub rows: AtomicU64,
+    /// Changes of it so far, a row that goes and one that comes being two.
+    pub changes: AtomicU64,
     pub late_rows: AtomicU64,
     pub error_rows: AtomicU64,
     pub error_sample: Mutex<Option<String>>,
@@ -134,6 +144,16 @@ impl Relation {
         }
     }
 
+    /// Takes note of a change.
+    pub fn count(&self, diffs: &[i64]) {
+        let rows: i64 = diffs.iter().sum();
+        self.rows().fetch_add(rows.cast_unsigned(), Ordering::Relaxed);
+        if self.companion.is_none() {
+            let changes = diffs.iter().map(|diff| diff.unsigned_abs()).sum();
+            self.view.counters.changes.fetch_add(changes, Ordering::Relaxed);
+        }
+    }
+
     pub fn describe(&self) -> ViewDescription {
         let described = self.view.describe();
         let Some(companion) = self.companion else {
@@ -165,8 +185,11 @@ impl InstalledView {
         tick: Tick,
         installed: &[Arc<InstalledView>],
         known: &StreamRegistry,
+        defaults: MonitorLimits,
     ) -> Result<InstalledView, EngineError> {
-        let bases: Vec<Arc<Base>> = installed.iter().flat_map(|view| view.bases().cloned()).collect();
+        // The bases of a stopped view are gone, unless another one has them too.
+        let running = installed.iter().filter(|view| view.stopped().is_none());
+        let bases: Vec<Arc<Base>> = running.flat_map(|view| view.bases().cloned()).collect();
         let rendered = Arc::new(RenderedView::compile(&definition, &bases, tick)?);
         let mut streams = Vec::with_capacity(rendered.leaves.len());
         for base in rendered.leaves.iter().map(|leaf| &leaf.base) {
@@ -200,7 +223,12 @@ impl InstalledView {
             project: definition.project.clone(),
             name: definition.name.clone(),
         };
+        let limits = defaults.of(&definition);
         Ok(InstalledView {
+            limits,
+            budget: Arc::new(Budget::new(limits.tick_rows)),
+            figures: Arc::default(),
+            stopped: Mutex::default(),
             id,
             name,
             definition,
@@ -216,6 +244,24 @@ impl InstalledView {
     /// The bases that it reads.
     pub fn bases(&self) -> impl Iterator<Item = &Arc<Base>> {
         self.rendered.leaves.iter().map(|leaf| &leaf.base)
+    }
+
+    /// Why it is stopped, if it is.
+    pub fn stopped(&self) -> Option<StopReason> {
+        (*self.stopped.lock()).map(|(_, reason)| reason)
+    }
+
+    pub fn stop(&self, reason: StopReason, tick: Tick) {
+        *self.stopped.lock() = Some((tick, reason));
+    }
+
+    /// As [`InstalledView::stopped`], also once it is clear that it will be.
+    fn ending(&self) -> Option<StopReason> {
+        let spent = self.budget.is_spent().then_some(StopReason {
+            limit: Limit::MaxTickRows,
+            most: self.limits.tick_rows,
+        });
+        self.stopped().or(spent)
     }
 
     /// How what it leaves out is entered in its companions.
@@ -254,6 +300,7 @@ impl InstalledView {
             late_rows: self.counters.late_rows.load(Ordering::Relaxed),
             errors: self.counters.error_rows.load(Ordering::Relaxed),
             error_sample: self.counters.error_sample.lock().clone(),
+            stopped: self.ending().map(|reason| reason.to_string()),
         }
     }
 }
@@ -287,6 +334,8 @@ pub struct ViewDescription {
     /// Rows left out because an expression failed on them.
     pub errors: u64,
     pub error_sample: Option<String>,
+    /// Why it was stopped, with the way out: then it is empty and takes no more rows.
+    pub stopped: Option<String>,
 }
 
 /// The view that a project means by a name: its own, else the built-in one.

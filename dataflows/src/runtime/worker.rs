@@ -142,7 +142,7 @@ impl WorkerState {
                 }
                 AppliedCommand::CreateStream(stream) => self.decoding.add(stream),
                 AppliedCommand::DropStream { id } => self.decoding.remove(*id),
-                AppliedCommand::Install(_) | AppliedCommand::FlushCut => {}
+                AppliedCommand::Install(_) | AppliedCommand::Stop(_) | AppliedCommand::FlushCut => {}
             }
         }
         let commands = commit.commands.clone();

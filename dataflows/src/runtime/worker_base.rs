@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use pyflare_operators::aggregate::Accumulator;
@@ -11,8 +12,9 @@ use pyflare_operators::streams::DEFAULT_TIME;
 use super::messages::Commit;
 use super::streams::StreamId;
 use crate::render::arrange::{Change, Key, pane_of};
+use crate::render::figures::News;
 use crate::render::left_out::LeftOut;
-use crate::render::{ArrangedView, Base, Tap};
+use crate::render::{ArrangedView, Base, Busy, Figure, Tap};
 use crate::time::Tick;
 
 /// A decoded batch waiting for its tick's commit.
@@ -37,6 +39,11 @@ pub(super) struct WorkerBase {
     pub changes: Vec<Change>,
     /// With `EMIT FINAL`.
     pub closing: Option<Closing>,
+    /// Changes of keys so far.
+    pub changed: u64,
+    /// Rows folded into accumulators took so long.
+    pub folding: Duration,
+    pub news: News,
 }
 
 /// Which panes of a base are closed, and so shown.
@@ -72,6 +79,7 @@ impl WorkerBase {
     pub fn complete(&mut self, commit: &Commit) {
         self.changes = self.arranged.take_changes();
         debug_assert!(self.changes.iter().all(|change| change.tick == commit.tick));
+        self.changed += self.changes.len() as u64;
         let Some(closing) = &mut self.closing else { return };
         closing.before = closing.now;
         closing.entries.clear();
@@ -95,6 +103,23 @@ impl WorkerBase {
         // What happens in an open pane is shown once it closes.
         let before = closing.before;
         self.changes.retain(|change| pane_of(&change.key) <= before);
+    }
+
+    /// Tells what it keeps and has done, if that is new and was not told just now.
+    pub fn tell(&mut self, worker: usize, busy: &Busy) {
+        if !self.news.is_due() {
+            return;
+        }
+        let (state_rows, state_bytes) = self.arranged.kept();
+        let (busy_us, runs) = busy.of(self.arranged.operators());
+        let figure = Figure {
+            rows_out: self.changed,
+            state_rows,
+            state_bytes,
+            busy_us: busy_us + self.folding.as_micros() as u64,
+            runs,
+        };
+        self.base.figures.set(worker, std::iter::once((0, figure)));
     }
 
     pub fn has_news(&self) -> bool {

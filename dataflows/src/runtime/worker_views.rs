@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use pyflare_operators::aggregate::Accumulator;
@@ -15,31 +16,43 @@ use timely::worker::Worker;
 use super::activity::Activity;
 use super::messages::{Commit, Horizon, PeekShare, ViewChange, ViewLeftOut};
 use super::stepping::{PeerFailed, Stepping};
-use super::views::{InstalledView, RelationId};
 use super::streams::StreamId;
+use super::views::{InstalledView, RelationId};
 use super::worker_base::{Closing, DecodedBatch, WorkerBase};
 use crate::render::arrange::Key;
+use crate::render::figures::News;
 use crate::render::finish::Finished;
 use crate::render::graph::Input;
 use crate::render::left_out::{LeftOut, RowErrors};
-use crate::render::{ArrangedView, Base, Finish, KeyCache, Ledger, RunningGraph, Tap};
+use crate::render::{ArrangedView, Base, Busy, Finish, KeyCache, Ledger, Limits, RunningGraph, Tap};
 use crate::time::Tick;
 
 /// Rows of one finished batch when a view is read.
 const READ_ROWS: usize = 8_192;
 
-struct WorkerView {
-    installed: Arc<InstalledView>,
-    leaves: Vec<WorkerLeaf>,
-    graph: Option<WorkerGraph>,
+pub(super) struct WorkerView {
+    pub(super) installed: Arc<InstalledView>,
+    pub(super) leaves: Vec<WorkerLeaf>,
+    pub(super) graph: Option<WorkerGraph>,
+    /// The tick at which its graph was aborted: that tick changed nothing.
+    aborted: Option<Tick>,
+    /// The tick at which it was stopped: from then on it is empty.
+    pub(super) stopped: Option<Tick>,
 }
 
-struct WorkerLeaf {
-    base: u64,
+impl WorkerView {
+    /// Whether it takes no more rows.
+    fn is_over(&self) -> bool {
+        self.aborted.is_some() || self.stopped.is_some()
+    }
+}
+
+pub(super) struct WorkerLeaf {
+    pub(super) base: u64,
     finish: Finish,
 }
 
-struct WorkerGraph {
+pub(super) struct WorkerGraph {
     running: RunningGraph,
     /// Ids of the views it reads, by input; `None` for a leaf.
     sources: Vec<Option<u64>>,
@@ -49,10 +62,11 @@ struct WorkerGraph {
 
 /// All bases and views on one worker.
 pub(super) struct Views {
+    pub(super) busy: Busy,
     activity: Activity,
-    bases: BTreeMap<u64, WorkerBase>,
+    pub(super) bases: BTreeMap<u64, WorkerBase>,
     next_base: u64,
-    views: BTreeMap<u64, WorkerView>,
+    pub(super) views: BTreeMap<u64, WorkerView>,
 }
 
 /// What happened to the views at one tick.
@@ -75,7 +89,7 @@ impl Outcome {
         }
     }
 
-    fn change(&mut self, view: u64, batch: RecordBatch, diffs: Vec<i64>, expiry: bool) {
+    pub(super) fn change(&mut self, view: u64, batch: RecordBatch, diffs: Vec<i64>, expiry: bool) {
         if batch.num_rows() > 0 {
             self.changes.push(ViewChange {
                 relation: RelationId {
@@ -93,6 +107,8 @@ impl Outcome {
 impl Views {
     pub fn build(worker: &mut Worker) -> Views {
         Views {
+            // Before any dataflow: those that are there already are not heard.
+            busy: Busy::register(worker),
             activity: Activity::build(worker),
             bases: BTreeMap::new(),
             next_base: 0,
@@ -114,12 +130,15 @@ impl Views {
     ) -> Result<Outcome, PeerFailed> {
         let tick = commit.tick;
         let mut outcome = Outcome::default();
+        self.stop(stepping.worker.index(), commit, ledger, &mut outcome);
         for base in self.bases.values_mut() {
             base.arranged.open_tick(tick);
             base.arranged.compact(commit.since);
             let mark = commit.marks.of(base.stream);
             if let Some(until) = base.base.rule.expired_until(mark) {
-                base.arranged.expire(until);
+                // A mark may pass a window's end and its retention at once: it is shown, and stored, before it leaves.
+                let closed = base.closing.as_ref().map_or(until, |closing| closing.now);
+                base.arranged.expire(until.min(closed));
             }
         }
         // All bases of a batch while it is in the processor's cache.
@@ -132,8 +151,10 @@ impl Views {
             {
                 let mark = commit.marks.of(base.stream);
                 let (event_time, source) = (base.event_time(decoded), base.select(decoded));
+                let begun = Instant::now();
                 base.tap
                     .fold(&source, &event_time, mark, &mut cache, &mut base.left_out);
+                base.folding += begun.elapsed();
             }
         }
         let mut missing: BTreeMap<u64, LeftOut> = BTreeMap::new();
@@ -158,8 +179,10 @@ impl Views {
         for (id, base) in &mut self.bases {
             if touched.contains(id) {
                 stepping.until(|| base.arranged.is_complete(tick))?;
+                base.news.note();
             }
             base.complete(commit);
+            base.tell(stepping.worker.index(), &self.busy);
         }
         let levels = self
             .views
@@ -169,6 +192,11 @@ impl Views {
         self.follow_leaves(commit, ledger, &mut outcome);
         for level in levels {
             self.follow(stepping, commit, level, ledger, &mut outcome)?;
+        }
+        for view in self.views.values_mut().filter(|view| !view.is_over()) {
+            if let Some(graph) = &mut view.graph {
+                graph.running.tell();
+            }
         }
         Ok(outcome)
     }
@@ -184,7 +212,7 @@ impl Views {
         if missing.is_empty() {
             return;
         }
-        for (id, view) in &self.views {
+        for (id, view) in self.views.iter().filter(|(_, view)| !view.is_over()) {
             let bases: BTreeSet<u64> = view.leaves.iter().map(|leaf| leaf.base).collect();
             for (base, missing) in bases.iter().filter_map(|base| Some((base, missing.get(base)?))) {
                 let page = view.installed.page(self.bases[base].base.rule.pane_us);
@@ -202,7 +230,10 @@ impl Views {
 
     /// The changes of views that are what their leaf shows.
     fn follow_leaves(&self, commit: &Commit, ledger: &mut Ledger, outcome: &mut Outcome) {
-        for (id, view) in self.views.iter().filter(|(_, view)| view.graph.is_none()) {
+        for (id, view) in self.views.iter() {
+            if view.graph.is_some() || view.is_over() {
+                continue;
+            }
             for (finished, expiry) in self.finished(&view.leaves[0], commit) {
                 outcome.errors(&view.installed, commit.tick, finished.errors, ledger);
                 outcome.change(*id, finished.batch, finished.diffs, expiry);
@@ -247,25 +278,28 @@ impl Views {
         let tick = commit.tick;
         let mut views = std::mem::take(&mut self.views);
         let mut touched = BTreeSet::new();
-        for (id, view) in &mut views {
+        for (id, view) in views.iter_mut().filter(|(_, view)| !view.is_over()) {
             let Some(graph) = view.graph.as_mut().filter(|graph| graph.level == level) else {
                 continue;
             };
-            graph.running.open_tick(tick);
+            graph.running.open_tick(tick, commit.enforced);
             graph.running.compact(commit.since);
+            let aborted = commit.aborted.contains(id);
             let rendered = view.installed.rendered.graph.as_ref();
             let inputs = rendered.map_or(&[][..], |graph| graph.inputs.as_slice());
             for (number, (input, source)) in inputs.iter().zip(&graph.sources).enumerate() {
                 match (input, source) {
                     (Input::Leaf(leaf), _) => {
                         for (finished, expiry) in self.finished(&view.leaves[*leaf], commit) {
-                            graph
-                                .running
-                                .feed(number, finished.batch.columns(), &finished.diffs, expiry);
+                            if !aborted {
+                                graph
+                                    .running
+                                    .feed(number, finished.batch.columns(), &finished.diffs, expiry);
+                            }
                             outcome.errors(&view.installed, tick, finished.errors, ledger);
                         }
                     }
-                    (Input::View(_), Some(source)) => {
+                    (Input::View(_), Some(source)) if !aborted => {
                         let of_source = outcome.changes.iter().filter(|change| {
                             change.relation.view == *source && change.relation.companion.is_none()
                         });
@@ -275,10 +309,13 @@ impl Views {
                                 .feed(number, change.batch.columns(), &change.diffs, change.expiry);
                         }
                     }
-                    (Input::View(_), None) => {}
+                    (Input::View(_), _) => {}
                 }
             }
-            if graph.running.is_touched() {
+            if aborted {
+                graph.running.abort(stepping.worker);
+                view.aborted = Some(tick);
+            } else if graph.running.is_touched() {
                 touched.insert(*id);
             }
         }
@@ -291,7 +328,13 @@ impl Views {
         }
         for (id, view) in self.views.iter_mut().filter(|(id, _)| touched.contains(id)) {
             let Some(graph) = &mut view.graph else { continue };
-            stepping.until(|| graph.running.is_complete(tick))?;
+            stepping.until(|| graph.running.is_complete(tick) || graph.running.is_spent())?;
+            if graph.running.is_spent() {
+                graph.running.abort(stepping.worker);
+                view.aborted = Some(tick);
+                continue;
+            }
+            graph.running.note();
             outcome.errors(&view.installed, tick, graph.running.take_errors(), ledger);
             for (batch, diffs, expiry) in graph.running.take_changes() {
                 outcome.change(*id, batch, diffs, expiry);
@@ -333,6 +376,8 @@ impl Views {
             installed: Arc::clone(installed),
             leaves,
             graph: None,
+            aborted: None,
+            stopped: None,
         };
         match &installed.rendered.graph {
             None => {
@@ -344,7 +389,15 @@ impl Views {
             }
             Some(graph) => {
                 let name = installed.name.to_string();
-                let mut running = RunningGraph::build(stepping.worker, &name, graph, tick).expect(checked);
+                let limits = Limits {
+                    budget: &installed.budget,
+                    enforced: commit.enforced,
+                    figures: &installed.figures,
+                };
+                let mut running =
+                    RunningGraph::build(stepping.worker, &name, graph, tick, &limits, &self.busy)
+                        .expect(checked);
+                let aborted = commit.aborted.contains(&installed.id);
                 let mut of_views = installed.sources.iter().copied();
                 let mut sources = Vec::with_capacity(graph.inputs.len());
                 for (number, input) in graph.inputs.iter().enumerate() {
@@ -361,15 +414,23 @@ impl Views {
                             self.read(source, tick)
                         }
                     };
-                    for (batch, diffs) in content {
+                    for (batch, diffs) in content.into_iter().filter(|_| !aborted) {
                         running.feed(number, batch.columns(), &diffs, false);
                     }
                 }
-                running.close_tick(tick);
-                stepping.until(|| running.is_complete(tick))?;
-                outcome.errors(installed, tick, running.take_errors(), ledger);
-                for (batch, diffs, expiry) in running.take_changes() {
-                    outcome.change(installed.id, batch, diffs, expiry);
+                if !aborted {
+                    running.close_tick(tick);
+                    stepping.until(|| running.is_complete(tick) || running.is_spent())?;
+                }
+                if aborted || running.is_spent() {
+                    running.abort(stepping.worker);
+                    view.aborted = Some(tick);
+                } else {
+                    running.note();
+                    outcome.errors(installed, tick, running.take_errors(), ledger);
+                    for (batch, diffs, expiry) in running.take_changes() {
+                        outcome.change(installed.id, batch, diffs, expiry);
+                    }
                 }
                 let below = installed
                     .sources
@@ -409,8 +470,12 @@ impl Views {
             left_out: LeftOut::default(),
             changes: Vec::new(),
             closing: base.rule.emit_final.then(|| Closing::at(closed, tick)),
+            changed: 0,
+            folding: Duration::ZERO,
+            news: News::default(),
             base: Arc::clone(base),
         };
+        self.busy.follow(built.arranged.operators());
         self.bases.insert(id, built);
         id
     }
@@ -419,17 +484,20 @@ impl Views {
     /// updates, so nothing is released by that.
     pub fn remove(&mut self, view: u64) {
         self.views.remove(&view);
-        let leaves = self.views.values().flat_map(|view| &view.leaves);
-        let used: BTreeSet<u64> = leaves.map(|leaf| leaf.base).collect();
-        self.bases.retain(|id, _| used.contains(id));
+        self.drop_unused_bases();
     }
 
     /// This worker's share of a view at `tick`.
-    pub fn read(&mut self, view: u64, tick: Tick) -> PeekShare {
+    pub fn read(&mut self, view: u64, asked: Tick) -> PeekShare {
         let Some(mut found) = self.views.remove(&view) else {
             return Vec::new();
         };
+        // An aborted tick changed nothing.
+        let tick = found.aborted.map_or(asked, |aborted| asked.min(aborted - 1));
+        let released = found.graph.is_none() && found.leaves.is_empty();
+        let is_empty = released || found.stopped.is_some_and(|stopped| stopped <= asked);
         let share = match &mut found.graph {
+            _ if is_empty => Vec::new(),
             None => self.leaf_content(&found.leaves[0], tick).0,
             Some(graph) => {
                 let mut share = Vec::new();

@@ -7,7 +7,7 @@ use crate::error::{Position, SqlError, SqlErrorKind};
 use crate::statement::WrittenOption;
 
 /// The options there are, with what each wants.
-pub const OPTIONS: [(&str, &str); 3] = [
+pub const OPTIONS: [(&str, &str); 5] = [
     (
         "retention",
         "how long a window stays in the live view after its end, such as '48 hours' (default '24 hours')",
@@ -17,7 +17,18 @@ pub const OPTIONS: [(&str, &str); 3] = [
         "how far out of order rows may come, such as '30 seconds' (default '10 seconds')",
     ),
     ("description", "what the monitor is for, in your words"),
+    (
+        "max_rows",
+        "rows that one of its operators may keep, from 1 to 1,000,000,000 (default: limits.monitor_rows); beyond it the monitor is stopped",
+    ),
+    (
+        "max_tick_rows",
+        "records that its joins may make at one tick, from 1 to 1,000,000,000 (default: limits.monitor_tick_rows); beyond it the monitor is stopped",
+    ),
 ];
+
+/// The greatest number that an option takes.
+const MOST: u64 = 1_000_000_000;
 
 pub(crate) const LONGEST_DESCRIPTION: usize = 2_000;
 pub(crate) const SECOND: i64 = 1_000_000;
@@ -33,16 +44,20 @@ pub(crate) fn read(written: &[WrittenOption]) -> Result<MonitorOptions, SqlError
         if seen.contains(&name) {
             return Err(refused(format!("the option {name} is given twice")));
         }
-        let text = text_value(value).ok_or_else(|| {
-            refused(format!("the value of {name} is not text"))
-                .at(Position::start(value.span()))
-                .hint(format!("write {name} = '…'"))
-        })?;
+        let text = text_value(value)
+            .or_else(|| number_text(&name, value))
+            .ok_or_else(|| {
+                refused(format!("the value of {name} is not text"))
+                    .at(Position::start(value.span()))
+                    .hint(format!("write {name} = '…'"))
+            })?;
         match name.as_str() {
             "retention" => {
                 options.retention_us = Some(duration(&name, text, SECOND, 366 * DAY).map_err(refused)?)
             }
             "lateness" => options.lateness_us = Some(duration(&name, text, 0, 30 * DAY).map_err(refused)?),
+            "max_rows" => options.max_rows = Some(count(&name, text).map_err(refused)?),
+            "max_tick_rows" => options.max_tick_rows = Some(count(&name, text).map_err(refused)?),
             "description" => {
                 if text.len() > LONGEST_DESCRIPTION {
                     return Err(refused(format!(
@@ -59,6 +74,28 @@ pub(crate) fn read(written: &[WrittenOption]) -> Result<MonitorOptions, SqlError
         seen.push(name);
     }
     Ok(options)
+}
+
+/// The digits of a bare number, where the option is one.
+fn number_text<'a>(name: &str, value: &'a Expr) -> Option<&'a str> {
+    match value {
+        Expr::Value(value) if name.starts_with("max_") => match &value.value {
+            Value::Number(digits, _) => Some(digits),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Reads `5000000` and `5_000_000`.
+fn count(name: &str, text: &str) -> Result<u64, String> {
+    let number = text.trim().replace('_', "").parse::<u64>();
+    match number {
+        Ok(number) if (1..=MOST).contains(&number) => Ok(number),
+        _ => Err(format!(
+            "{name} = '{text}' is not a whole number from 1 to {MOST}"
+        )),
+    }
 }
 
 pub(crate) fn text_value(value: &Expr) -> Option<&str> {
@@ -163,6 +200,23 @@ mod tests {
             "１ hour",
         ] {
             assert!(duration("retention", text, 0, i64::MAX).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn counts_are_whole_numbers_in_range() {
+        assert_eq!(count("max_rows", " 5_000 "), Ok(5_000));
+        for text in [
+            "",
+            "0",
+            "-1",
+            "1.5",
+            "1e3",
+            "1000000001",
+            "many",
+            "99999999999999999999",
+        ] {
+            assert!(count("max_rows", text).is_err(), "{text:?}");
         }
     }
 

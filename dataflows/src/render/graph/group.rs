@@ -102,13 +102,18 @@ impl Choice {
 }
 
 /// Where a row stands in its partition, and the row.
-type Placed = (Row, Row);
-type PartitionTrace = TraceAgent<OrdValSpine<Row, Placed, Tick, i64>>;
+pub(super) type Placed = (Row, Row);
+pub(super) type PartitionTrace = TraceAgent<OrdValSpine<Row, Placed, Tick, i64>>;
 type PartitionCursor = differential_dataflow::trace::cursor::CursorList<BatchCursor<PartitionTrace>>;
 type PartitionBatch = <PartitionTrace as TraceReader>::Batch;
 
-/// Builds the operator.
-pub(crate) fn grouped<'s>(rows: Rows<'s>, choice: &Arc<Choice>, errors: &Errors) -> Rows<'s> {
+/// Builds the operator; `keeps` is shown what it keeps.
+pub(crate) fn grouped<'s>(
+    rows: Rows<'s>,
+    choice: &Arc<Choice>,
+    errors: &Errors,
+    keeps: impl FnOnce(&PartitionTrace),
+) -> Rows<'s> {
     let checked = "invariant: the types were checked when the plan was compiled";
     let codec = || Codec::new(&choice.input_schema).expect(checked);
     let fields = choice
@@ -131,6 +136,7 @@ pub(crate) fn grouped<'s>(rows: Rows<'s>, choice: &Arc<Choice>, errors: &Errors)
         records.extend(keys.into_iter().zip(places.into_iter().zip(rows)).zip(diffs));
     });
     let arranged = placed.arrange_by_key_named("partitions");
+    keeps(&arranged.trace);
     let mut trace = arranged.trace.clone();
     let mut seen = Antichain::from_elem(0);
     let mut upper = Antichain::from_elem(0);

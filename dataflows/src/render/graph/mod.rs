@@ -5,11 +5,14 @@
 //! side by side are the two byte strings one behind the other. What a graph keeps is derived from its inputs: leaves
 //! and other views, whose changes of a tick it is given when they are complete.
 
+pub(crate) mod budget;
 pub(crate) mod group;
 pub(crate) mod rows;
 pub(crate) mod running;
 
 mod operators;
+mod pairs;
+mod watch;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -41,6 +44,14 @@ pub(crate) struct Graph {
 }
 
 impl Graph {
+    /// The leaf that an input is, if it is one.
+    pub fn leaf_of(&self, input: usize) -> Option<usize> {
+        match self.inputs.get(input)? {
+            Input::Leaf(leaf) => Some(*leaf),
+            Input::View(_) => None,
+        }
+    }
+
     /// Whether all rows between operators can be encoded.
     pub fn check(&self) -> Result<(), PlanError> {
         self.root.check()
@@ -48,6 +59,52 @@ impl Graph {
 }
 
 impl Node {
+    /// The nodes of the plan that read an input, with the input's number.
+    pub fn readers(&self) -> Vec<(usize, usize)> {
+        match &self.operator {
+            Operator::Input(index) => vec![(self.number, *index)],
+            Operator::Map(below, _)
+            | Operator::Fold(below, _)
+            | Operator::Default(below, _)
+            | Operator::Group(below, _) => below.readers(),
+            Operator::Join(join) => [join.left.readers(), join.right.readers()].concat(),
+            Operator::Union(inputs) => inputs.iter().flat_map(Node::readers).collect(),
+        }
+    }
+
+    /// What the operator is, in a word.
+    pub fn word(&self) -> &'static str {
+        match &self.operator {
+            Operator::Input(_) => "input",
+            Operator::Map(..) => "map",
+            Operator::Fold(..) | Operator::Default(..) => "aggregate",
+            Operator::Join(_) => "join",
+            Operator::Union(_) => "union",
+            Operator::Group(..) => "partition",
+        }
+    }
+
+    /// Node numbers with their operators, the root first.
+    pub fn words(&self) -> Vec<(usize, &'static str)> {
+        let mut words = vec![(self.number, self.word())];
+        match &self.operator {
+            Operator::Input(_) => {}
+            Operator::Default(below, _) => {
+                // Stands for the same node.
+                words.extend(below.words().into_iter().skip(1));
+            }
+            Operator::Map(below, _) | Operator::Fold(below, _) | Operator::Group(below, _) => {
+                words.extend(below.words());
+            }
+            Operator::Join(join) => {
+                words.extend(join.left.words());
+                words.extend(join.right.words());
+            }
+            Operator::Union(inputs) => words.extend(inputs.iter().flat_map(Node::words)),
+        }
+        words
+    }
+
     fn check(&self) -> Result<(), PlanError> {
         rows::Codec::new(&self.schema)?;
         match &self.operator {
@@ -68,6 +125,8 @@ impl Node {
 
 /// An operator with the columns it gives.
 pub(crate) struct Node {
+    /// The number of the plan's node that it stands for: that of its line in the plan's text.
+    pub number: usize,
     pub operator: Operator,
     pub schema: SchemaRef,
 }
@@ -126,7 +185,7 @@ pub(crate) struct Compiler<'a> {
 
 impl Compiler<'_> {
     pub fn graph(mut self, plan: &Plan) -> Result<Graph, PlanError> {
-        let root = self.node(plan)?;
+        let root = self.node(plan, 0)?;
         Ok(Graph {
             inputs: self.inputs,
             input_schemas: self.input_schemas,
@@ -134,25 +193,28 @@ impl Compiler<'_> {
         })
     }
 
-    fn node(&mut self, plan: &Plan) -> Result<Node, PlanError> {
+    /// `number` is that of the plan's first node.
+    fn node(&mut self, plan: &Plan, number: usize) -> Result<Node, PlanError> {
         if Leaf::is_leaf(plan) {
-            return self.leaf_node(plan);
+            return self.leaf_node(plan, number);
         }
         match plan {
             Plan::Aggregate { keys, .. } if keys.is_empty() => {
                 let node = match Leaf::is_total(plan) {
-                    true => self.leaf_node(plan)?,
-                    false => self.fold(plan)?,
+                    true => self.leaf_node(plan, number)?,
+                    false => self.fold(plan, number)?,
                 };
                 let row = empty_row(plan)?;
                 Ok(Node {
+                    number,
                     schema: Arc::clone(&node.schema),
                     operator: Operator::Default(Box::new(node), row),
                 })
             }
-            Plan::Aggregate { .. } => self.fold(plan),
+            Plan::Aggregate { .. } => self.fold(plan, number),
             Plan::Filter { input, .. } | Plan::Project { input, .. } | Plan::Tumble { input, .. } => {
-                let node = self.node(input)?;
+                let node = self.node(input, number + 1)?;
+                let below_number = node.number;
                 // Consecutive ones are one operator.
                 let (below, mut pipeline) = match node.operator {
                     Operator::Map(below, pipeline) => match Arc::try_unwrap(pipeline) {
@@ -162,6 +224,7 @@ impl Compiler<'_> {
                     operator => {
                         let schema = Arc::clone(&node.schema);
                         let below = Box::new(Node {
+                            number: below_number,
                             operator,
                             schema: node.schema,
                         });
@@ -170,17 +233,21 @@ impl Compiler<'_> {
                 };
                 pipeline.push(plan, &names(plan.schema()?.as_ref()))?;
                 Ok(Node {
+                    number,
                     schema: nullable(pipeline.schema()),
                     operator: Operator::Map(below, Arc::new(pipeline)),
                 })
             }
-            Plan::Join { .. } => self.join(plan),
+            Plan::Join { .. } => self.join(plan, number),
             Plan::Union { inputs } => {
-                let nodes = inputs
-                    .iter()
-                    .map(|input| self.node(input))
-                    .collect::<Result<Vec<_>, _>>()?;
+                let mut nodes = Vec::with_capacity(inputs.len());
+                let mut next = number + 1;
+                for input in inputs {
+                    nodes.push(self.node(input, next)?);
+                    next += input.size();
+                }
                 Ok(Node {
+                    number,
                     schema: nullable(&plan.schema()?),
                     operator: Operator::Union(nodes),
                 })
@@ -192,9 +259,10 @@ impl Compiler<'_> {
                 skip,
                 fetch,
             } => {
-                let node = self.node(input)?;
+                let node = self.node(input, number + 1)?;
                 let choice = Choice::top(partition, order, *skip, *fetch, &node.schema)?;
                 Ok(Node {
+                    number,
                     schema: Arc::clone(&node.schema),
                     operator: Operator::Group(Box::new(node), Arc::new(choice)),
                 })
@@ -205,10 +273,11 @@ impl Compiler<'_> {
                 order,
                 functions,
             } => {
-                let node = self.node(input)?;
+                let node = self.node(input, number + 1)?;
                 let windowing = Windowing::compile(partition, order, functions, &node.schema)?;
                 let choice = Choice::windows(partition, order, windowing, &node.schema)?;
                 Ok(Node {
+                    number,
                     schema: nullable(choice.schema()),
                     operator: Operator::Group(Box::new(node), Arc::new(choice)),
                 })
@@ -219,20 +288,20 @@ impl Compiler<'_> {
                     Some(index) => index,
                     None => self.add_input(Input::View(name.clone()), nullable(&plan.schema()?)),
                 };
-                Ok(self.input(index))
+                Ok(self.input(index, number))
             }
-            Plan::Source { .. } => self.leaf_node(plan),
+            Plan::Source { .. } => self.leaf_node(plan, number),
         }
     }
 
-    fn leaf_node(&mut self, plan: &Plan) -> Result<Node, PlanError> {
-        let (number, schema) = (self.leaf)(plan)?;
-        let known = |input: &Input| matches!(input, Input::Leaf(leaf) if *leaf == number);
+    fn leaf_node(&mut self, plan: &Plan, number: usize) -> Result<Node, PlanError> {
+        let (leaf, schema) = (self.leaf)(plan)?;
+        let known = |input: &Input| matches!(input, Input::Leaf(known) if *known == leaf);
         let index = match self.inputs.iter().position(known) {
             Some(index) => index,
-            None => self.add_input(Input::Leaf(number), schema),
+            None => self.add_input(Input::Leaf(leaf), schema),
         };
-        Ok(self.input(index))
+        Ok(self.input(index, number))
     }
 
     fn add_input(&mut self, input: Input, schema: SchemaRef) -> usize {
@@ -241,14 +310,15 @@ impl Compiler<'_> {
         self.inputs.len() - 1
     }
 
-    fn input(&self, index: usize) -> Node {
+    fn input(&self, index: usize, number: usize) -> Node {
         Node {
+            number,
             operator: Operator::Input(index),
             schema: Arc::clone(&self.input_schemas[index]),
         }
     }
 
-    fn fold(&mut self, plan: &Plan) -> Result<Node, PlanError> {
+    fn fold(&mut self, plan: &Plan, number: usize) -> Result<Node, PlanError> {
         let Plan::Aggregate {
             input,
             keys,
@@ -257,7 +327,7 @@ impl Compiler<'_> {
         else {
             unreachable!("invariant: called for aggregates");
         };
-        let node = self.node(input)?;
+        let node = self.node(input, number + 1)?;
         let written: Vec<&Expr> = keys.iter().map(|key| &key.expr).collect();
         let (mut expressions, key_types) = compiled(written, &node.schema)?;
         let mut cells = Cells::default();
@@ -279,12 +349,13 @@ impl Compiler<'_> {
             schema: Arc::clone(&schema),
         };
         Ok(Node {
+            number,
             operator: Operator::Fold(Box::new(node), Arc::new(fold)),
             schema,
         })
     }
 
-    fn join(&mut self, plan: &Plan) -> Result<Node, PlanError> {
+    fn join(&mut self, plan: &Plan, number: usize) -> Result<Node, PlanError> {
         let Plan::Join {
             kind,
             left,
@@ -296,7 +367,8 @@ impl Compiler<'_> {
         else {
             unreachable!("invariant: called for joins");
         };
-        let (left, right) = (self.node(left)?, self.node(right)?);
+        let right_number = number + 1 + left.size();
+        let (left, right) = (self.node(left, number + 1)?, self.node(right, right_number)?);
         let (left_keys, key_types) = compiled(on.iter().map(|key| &key.left).collect(), &left.schema)?;
         let (right_keys, right_types) = compiled(on.iter().map(|key| &key.right).collect(), &right.schema)?;
         if key_types != right_types {
@@ -354,6 +426,7 @@ impl Compiler<'_> {
             residual,
         };
         Ok(Node {
+            number,
             operator: Operator::Join(Box::new(join)),
             schema,
         })

@@ -1,5 +1,6 @@
 //! The operators of a graph, built into a dataflow.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray};
@@ -18,8 +19,11 @@ use timely::dataflow::operators::ToStream;
 use timely::dataflow::operators::generic::operator::Operator as _;
 use timely::progress::frontier::Antichain;
 
+use super::budget::Meter;
 use super::group::grouped;
+use super::pairs::{KeyedTrace, product};
 use super::rows::{Codec, Errors, Row, Rows, map_batches};
+use super::watch::Watch;
 use super::{Fold, Join, Node, Operator};
 use crate::plan::JoinKind;
 use crate::render::arrange::{Change, Diff, report_groups};
@@ -33,6 +37,8 @@ const CHECKED: &str = "invariant: the types were checked when the plan was compi
 /// What all operators of one graph need while they are built.
 pub(super) struct Building<'s, 'a> {
     pub scope: Scope<'s, Tick>,
+    pub meter: &'a Meter,
+    pub watch: &'a RefCell<Watch>,
     pub inputs: &'a [Rows<'s>],
     pub errors: &'a Errors,
     /// When the graph starts.
@@ -43,6 +49,15 @@ pub(super) struct Building<'s, 'a> {
 
 impl<'s> Building<'s, '_> {
     pub fn node(&mut self, node: &Node) -> Rows<'s> {
+        let first = self.scope.worker().peek_identifier();
+        let rows = self.operator(node);
+        let counted = self.watch.borrow_mut().count(node.number, rows);
+        let operators = first..self.scope.worker().peek_identifier();
+        self.watch.borrow_mut().owns(node.number, operators);
+        counted
+    }
+
+    fn operator(&mut self, node: &Node) -> Rows<'s> {
         match &node.operator {
             Operator::Input(index) => self.inputs[*index].clone(),
             Operator::Map(below, pipeline) => {
@@ -51,47 +66,57 @@ impl<'s> Building<'s, '_> {
             }
             Operator::Fold(below, fold) => {
                 let rows = self.node(below);
-                self.fold(rows, &below.schema, fold)
+                self.fold(rows, node.number, below, fold)
             }
             Operator::Default(below, row) => {
-                let rows = self.node(below);
+                // Both are one node of the plan.
+                let rows = self.operator(below);
                 self.default_row(rows, &below.schema, row.columns())
             }
-            Operator::Join(join) => self.join(join),
+            Operator::Join(join) => self.join(join, node.number),
             Operator::Union(inputs) => {
                 let inputs: Vec<Rows<'s>> = inputs.iter().map(|input| self.node(input)).collect();
                 differential_dataflow::collection::concatenate(self.scope, inputs)
             }
             Operator::Group(below, choice) => {
                 let rows = self.node(below);
-                grouped(rows, choice, self.errors)
+                grouped(rows, choice, self.errors, |trace| {
+                    self.watch.borrow_mut().keeps(node.number, below.number, trace);
+                })
             }
         }
     }
 
     fn map(&self, rows: Rows<'s>, from: &SchemaRef, pipeline: &Arc<Pipeline>, name: &str) -> Rows<'s> {
         let (pipeline, errors) = (Arc::clone(pipeline), Errors::clone(self.errors));
+        let meter = self.meter.clone();
         let encoder = Codec::new(pipeline.schema()).expect(CHECKED);
         map_batches(
             rows,
             name,
             Codec::new(from).expect(CHECKED),
             move |flow, records| {
+                if meter.is_spent() {
+                    return;
+                }
+                let came = flow.batch.num_rows();
                 let flow = pipeline.run(flow, &mut errors.borrow_mut());
+                // A row that is in many windows.
+                meter.count(flow.batch.num_rows().saturating_sub(came) as u64, 0);
                 let rows = encoder.encode(flow.batch.columns(), flow.batch.num_rows());
                 records.extend(rows.into_iter().zip(flow.carried.values().iter().copied()));
             },
         )
     }
 
-    fn fold(&self, rows: Rows<'s>, from: &SchemaRef, fold: &Arc<Fold>) -> Rows<'s> {
+    fn fold(&self, rows: Rows<'s>, number: usize, below: &Node, fold: &Arc<Fold>) -> Rows<'s> {
         let (folding, errors) = (Arc::clone(fold), Errors::clone(self.errors));
         let keys = converter(&fold.key_types).expect(CHECKED);
         let mut combiner = Combiner::new(fold.cells.kinds.clone());
         let folded: VecCollection<'s, Tick, Row, Diff> = map_batches(
             rows,
             "fold",
-            Codec::new(from).expect(CHECKED),
+            Codec::new(&below.schema).expect(CHECKED),
             move |flow, records| {
                 let mut errors = errors.borrow_mut();
                 let (mut arrays, flow) = evaluate(&folding.expressions, flow, &mut errors);
@@ -131,6 +156,9 @@ impl<'s> Building<'s, '_> {
             },
         );
         let arranged = folded.arrange_by_self_named("groups");
+        self.watch
+            .borrow_mut()
+            .keeps(number, below.number, &arranged.trace);
         self.folded(arranged, fold)
     }
 
@@ -189,11 +217,31 @@ impl<'s> Building<'s, '_> {
         rows.concat(present).concat(absent)
     }
 
-    fn join(&mut self, join: &Join) -> Rows<'s> {
+    fn join(&mut self, join: &Join, number: usize) -> Rows<'s> {
         let left = self.node(&join.left);
         let right = self.node(&join.right);
         let left = self.keyed(left, join, &join.left.schema, &join.left_keys);
         let right = self.keyed(right, join, &join.right.schema, &join.right_keys);
+        let (meter, watch) = (self.meter, self.watch);
+        let like = (join.left.number, join.right.number);
+        let pairs = |left: Keyed<'s>, right: Keyed<'s>| {
+            let right = may_match(right).arrange_by_key_named("right");
+            let left = may_match(left).arrange_by_key_named("left");
+            let mut watch = watch.borrow_mut();
+            watch.keeps(number, like.0, &left.trace);
+            watch.keeps(number, like.1, &right.trace);
+            product(left, right, meter)
+        };
+        let matched = |left: Keyed<'s>, right: Keyed<'s>, like: usize| {
+            let left = may_match(left).arrange_by_key_named("left");
+            watch.borrow_mut().keeps(number, like, &left.trace);
+            matched(left, right)
+        };
+        let present = |left: Rows<'s>, matching: Rows<'s>, like: usize| {
+            let left = left.arrange_by_self_named("left");
+            watch.borrow_mut().keeps(number, like, &left.trace);
+            present(left, matching)
+        };
         // Without those on whose key an expression failed: they are left out of everything.
         let left_rows = left.clone().map(|(_, row)| row);
         let right_rows = right.clone().map(|(_, row)| row);
@@ -203,14 +251,14 @@ impl<'s> Building<'s, '_> {
                 let pairs = pairs(left, right);
                 self.map(pairs, &join.both, residual, "residual")
             }
-            (JoinKind::Semi, None) => matched(left, right),
-            (JoinKind::Anti, None) => left_rows.concat(matched(left, right).negate()),
+            (JoinKind::Semi, None) => matched(left, right, like.0),
+            (JoinKind::Anti, None) => left_rows.concat(matched(left, right, like.0).negate()),
             (JoinKind::NullAwareAnti, _) => null_aware(left, right),
             (JoinKind::Semi | JoinKind::Anti, Some(residual)) => {
                 let pairs = pairs(left, right);
                 let fulfilled = self.map(pairs, &join.both, residual, "residual");
                 let matching = self.map(fulfilled, &join.both, &join.to_left, "left side");
-                let present = present(left_rows.clone(), matching);
+                let present = present(left_rows.clone(), matching, like.0);
                 match join.kind {
                     JoinKind::Semi => present,
                     _ => left_rows.concat(present.negate()),
@@ -220,8 +268,8 @@ impl<'s> Building<'s, '_> {
                 let (pairs, left_matched, right_matched) = match residual {
                     None => (
                         pairs(left.clone(), right.clone()),
-                        matched(left.clone(), right.clone()),
-                        matched(right, left),
+                        matched(left.clone(), right.clone(), like.0),
+                        matched(right, left, like.1),
                     ),
                     Some(residual) => {
                         let candidates = pairs(left, right);
@@ -230,8 +278,8 @@ impl<'s> Building<'s, '_> {
                         let of_right = self.map(fulfilled.clone(), &join.both, &join.to_right, "right side");
                         (
                             fulfilled,
-                            present(left_rows.clone(), of_left),
-                            present(right_rows.clone(), of_right),
+                            present(left_rows.clone(), of_left, like.0),
+                            present(right_rows.clone(), of_right, like.1),
                         )
                     }
                 };
@@ -294,32 +342,19 @@ fn may_match(rows: Keyed<'_>) -> Keyed<'_> {
     rows.filter(|(key, _)| key[0] == 1)
 }
 
-/// The bytes of each left row with those of each matching right row behind.
-fn pairs<'s>(left: Keyed<'s>, right: Keyed<'s>) -> Rows<'s> {
-    let right = may_match(right).arrange_by_key_named("right");
-    may_match(left)
-        .arrange_by_key_named("left")
-        .join_core(right, |_key, left, right| {
-            Some(Row::from([&**left, &**right].concat()))
-        })
-}
-
 /// The left rows whose key is on the right.
-fn matched<'s>(left: Keyed<'s>, right: Keyed<'s>) -> Rows<'s> {
+fn matched<'s>(left: Arranged<'s, KeyedTrace>, right: Keyed<'s>) -> Rows<'s> {
     let keys = may_match(right)
         .map(|(key, _)| key)
         .distinct_core::<i64>()
         .arrange_by_self_named("keys");
-    may_match(left)
-        .arrange_by_key_named("left")
-        .join_core(keys, |_key, left, ()| Some(left.clone()))
+    left.join_core(keys, |_key, left, ()| Some(left.clone()))
 }
 
 /// The left rows that are among `matching`, as often as they are on the left.
-fn present<'s>(left: Rows<'s>, matching: Rows<'s>) -> Rows<'s> {
+fn present<'s>(left: Arranged<'s, TraceAgent<OrdKeySpine<Row, Tick, i64>>>, matching: Rows<'s>) -> Rows<'s> {
     let matching = matching.distinct_core::<i64>().arrange_by_self_named("matching");
-    left.arrange_by_self_named("left")
-        .join_core(matching, |row, (), ()| Some(row.clone()))
+    left.join_core(matching, |row, (), ()| Some(row.clone()))
 }
 
 /// `NOT IN`: rows without an equal on the right, unless there is a NULL on the right; those with a NULL only if
@@ -336,7 +371,7 @@ fn null_aware<'s>(left: Keyed<'s>, right: Keyed<'s>) -> Rows<'s> {
     let unequal = with_key
         .clone()
         .map(|(_, row)| row)
-        .concat(matched(with_key, right).negate());
+        .concat(matched(with_key.arrange_by_key_named("left"), right).negate());
     let unequal = unequal.map(|row| (Row::default(), row));
     let kept = unequal
         .clone()

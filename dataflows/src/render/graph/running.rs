@@ -4,7 +4,9 @@
 //! all else after it, at the odd one; so the two are told apart in the result too, and stores can ignore the former.
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use differential_dataflow::input::{Input as _, InputSession};
@@ -20,9 +22,13 @@ use timely::progress::frontier::{Antichain, AntichainRef};
 use timely::worker::Worker;
 
 use super::Graph;
+use super::budget::{Budget, Meter};
 use super::operators::Building;
 use super::rows::{Codec, Errors, Row, Rows};
+use super::watch::Watch;
 use crate::plan::PlanError;
+use crate::render::busy::Busy;
+use crate::render::figures::{Figures, News};
 use crate::render::left_out::RowErrors;
 use crate::time::Tick;
 
@@ -41,8 +47,25 @@ fn rest_of(tick: Tick) -> Moment {
 
 type RowTrace = TraceAgent<OrdKeySpine<Row, Tick, i64>>;
 
+/// What a graph is held to and counted in.
+pub(crate) struct Limits<'a> {
+    pub budget: &'a Arc<Budget>,
+    /// False while the log is replayed: what was done then was within the limits.
+    pub enforced: bool,
+    pub figures: &'a Arc<Figures>,
+}
+
 /// One view's graph on one worker. Between ticks nothing is in flight.
 pub(crate) struct RunningGraph {
+    /// Timely's index of the dataflow.
+    dataflow: usize,
+    operators: Range<usize>,
+    worker: usize,
+    meter: Meter,
+    watch: Watch,
+    busy: Busy,
+    figures: Arc<Figures>,
+    news: News,
     inputs: Vec<InputSession<Tick, Row, i64>>,
     encoders: Vec<Codec>,
     result: RowTrace,
@@ -60,7 +83,13 @@ impl RunningGraph {
         name: &str,
         graph: &Graph,
         start: Tick,
+        limits: &Limits<'_>,
+        busy: &Busy,
     ) -> Result<RunningGraph, PlanError> {
+        let (dataflow, first) = (worker.next_dataflow_index(), worker.peek_identifier());
+        let meter = Meter::new(limits.budget);
+        meter.enforce(limits.enforced);
+        let watch = RefCell::new(Watch::default());
         let encoders = graph
             .input_schemas
             .iter()
@@ -79,12 +108,18 @@ impl RunningGraph {
                 .unzip();
             let mut building = Building {
                 scope,
+                meter: &meter,
+                watch: &watch,
                 inputs: &rows,
                 errors: &errors,
                 start: rest_of(start),
                 first_worker,
             };
             let result = building.node(&graph.root).arrange_by_self_named("result");
+            let root = graph.root.number;
+            watch.borrow_mut().keeps(root, root, &result.trace);
+            let operators = first..scope.worker().peek_identifier();
+            watch.borrow_mut().owns(root, operators);
             report(&result.stream, &changes, &probe);
             (inputs, result.trace)
         });
@@ -92,7 +127,17 @@ impl RunningGraph {
             input.advance_to(expiry_of(start));
             input.flush();
         }
+        let operators = first..worker.peek_identifier();
+        busy.follow(operators.clone());
         Ok(RunningGraph {
+            dataflow,
+            operators,
+            worker: worker.index(),
+            meter,
+            watch: watch.into_inner(),
+            busy: busy.clone(),
+            figures: Arc::clone(limits.figures),
+            news: News::default(),
             inputs,
             encoders,
             result,
@@ -104,12 +149,18 @@ impl RunningGraph {
         })
     }
 
-    /// Changes are at `tick` from here on.
-    pub fn open_tick(&mut self, tick: Tick) {
+    /// Changes are at `tick` from here on; `enforced` says whether limits hold.
+    pub fn open_tick(&mut self, tick: Tick, enforced: bool) {
+        self.meter.open_tick(enforced);
         for input in &mut self.inputs {
             input.advance_to(expiry_of(tick));
         }
         self.touched = false;
+    }
+
+    /// The tick did something here: there will be something to tell.
+    pub fn note(&mut self) {
+        self.news.note();
     }
 
     /// Whether something was fed at the tick at hand.
@@ -138,6 +189,30 @@ impl RunningGraph {
 
     pub fn is_complete(&self, tick: Tick) -> bool {
         !self.probe.less_equal(&rest_of(tick))
+    }
+
+    /// Whether more was made at this tick than may be: then the graph is of no use any more, on no worker.
+    pub fn is_spent(&self) -> bool {
+        self.meter.is_spent()
+    }
+
+    /// Drops the dataflow at once, with all that is in flight; what it showed before can still be read.
+    pub fn abort(&mut self, worker: &mut Worker) {
+        worker.drop_dataflow(self.dataflow);
+        self.inputs.clear();
+        self.watch = Watch::default();
+        self.changes.borrow_mut().clear();
+        let _ = self.take_errors();
+        self.figures.clear();
+    }
+
+    /// Tells what the operators have done, if that is new and was not told just now.
+    pub fn tell(&mut self) {
+        if !self.news.is_due() {
+            return;
+        }
+        self.figures
+            .set(self.worker, self.watch.figures(&self.busy).into_iter());
     }
 
     /// What this worker's share of the result changed since the last call; the flag says that panes ended.
@@ -193,6 +268,12 @@ impl RunningGraph {
         let frontier = [expiry_of(since)];
         self.result.set_logical_compaction(AntichainRef::new(&frontier));
         self.result.set_physical_compaction(AntichainRef::new(&frontier));
+    }
+}
+
+impl Drop for RunningGraph {
+    fn drop(&mut self) {
+        self.busy.forget(self.operators.clone());
     }
 }
 
