@@ -31,7 +31,7 @@ impl history::Hold for EngineHold {
     }
 }
 
-fn source_error(error: impl std::fmt::Display) -> history::SourceError {
+pub(super) fn source_error(error: impl std::fmt::Display) -> history::SourceError {
     history::SourceError(error.to_string())
 }
 
@@ -152,7 +152,7 @@ impl history::StoredTables for DeltaTables {
     }
 }
 
-fn is_temporary(name: &ViewName) -> bool {
+pub(super) fn is_temporary(name: &ViewName) -> bool {
     name.name.starts_with(TEMPORARY)
 }
 
@@ -211,7 +211,12 @@ fn live_view(view: &ViewDescription, replaying: bool) -> live::View {
         schema: Arc::clone(&view.schema),
         key: view.key.clone(),
         start: view.start,
-        state: if replaying { "recovering" } else { "live" },
+        state: match &view.stopped {
+            Some(_) => "stopped",
+            None if replaying => "recovering",
+            None => "live",
+        },
+        reason: view.stopped.clone(),
         rows: view.rows,
         late_rows: view.late_rows,
         errors: view.errors,
@@ -370,7 +375,26 @@ impl EngineApi {
     }
 }
 
-fn explanation(explained: pyflare_sql::Explained) -> rest::Explanation {
+/// A monitor in words; only the project's own monitors and built-in views are named.
+fn explanation(engine: &Engine, explained: pyflare_sql::Explained) -> rest::Explanation {
+    let project = explained.definition.project.as_deref();
+    let seen = |name: &&ViewName| {
+        let own = name.project.is_none() || name.project.as_deref() == project;
+        own && !is_temporary(name)
+    };
+    let mut shared = engine.shared_nodes(&explained.definition);
+    let nodes = explained.nodes.iter().map(|node| rest::PlanNode {
+        node: node.node,
+        inputs: node.inputs.clone(),
+        title: node.title.clone(),
+        detail: node.detail.clone(),
+        shared_with: {
+            let readers = shared.remove(&node.node).unwrap_or_default();
+            let readers = readers.iter().filter(seen);
+            readers.map(|name| name.name.clone()).collect()
+        },
+    });
+    let nodes = nodes.collect();
     let key = explained
         .key
         .iter()
@@ -386,6 +410,8 @@ fn explanation(explained: pyflare_sql::Explained) -> rest::Explanation {
         key,
         plan: explained.plan,
         logical: explained.logical,
+        nodes,
+        analyze: None,
         operators: explained.operators,
         state: explained.state_bound,
         fingerprint: explained.fingerprint,
@@ -404,9 +430,11 @@ impl rest::Engine for EngineApi {
             Statement::DropMonitor { name, if_exists } => rest::Statement::Drop { name, if_exists },
             Statement::ShowMonitors => rest::Statement::Show,
             Statement::ExplainMonitor(explained) => {
-                rest::Statement::Explain(Box::new(explanation(*explained)))
+                rest::Statement::Explain(Box::new(explanation(&self.engine, *explained)))
             }
-            Statement::ExplainNamedMonitor { name } => rest::Statement::ExplainNamed { name },
+            Statement::ExplainNamedMonitor { name, analyze } => {
+                rest::Statement::ExplainNamed { name, analyze }
+            }
             Statement::CreateStream {
                 definition,
                 if_not_exists,
@@ -459,7 +487,7 @@ impl rest::Engine for EngineApi {
             .map_err(|error| engine_failure(&error))
     }
 
-    fn explain(&self, name: &live::ViewName) -> Result<rest::Explanation, live::Failure> {
+    fn explain(&self, name: &live::ViewName, analyze: bool) -> Result<rest::Explanation, live::Failure> {
         let name = engine_name(name);
         let view = self.engine.view_named(&name);
         let view = view.ok_or_else(|| {
@@ -468,9 +496,31 @@ impl rest::Engine for EngineApi {
             })
         })?;
         let scope = plan_scope(&self.engine, view.name.project.as_deref());
-        pyflare_sql::explain(&view.definition, &scope)
-            .map(explanation)
-            .map_err(|error| sql_failure(&error))
+        let explained =
+            pyflare_sql::explain(&view.definition, &scope).map_err(|error| sql_failure(&error))?;
+        let mut explanation = explanation(&self.engine, explained);
+        if analyze {
+            let figures = self.engine.operators_by_node(&name).unwrap_or_default();
+            let figures: Vec<rest::NodeFigures> = figures
+                .into_iter()
+                .map(|(node, figure)| rest::NodeFigures {
+                    node,
+                    rows_out: figure.rows_out,
+                    state_rows: figure.state_rows,
+                    state_bytes: figure.state_bytes,
+                    busy_us: figure.busy_us,
+                })
+                .collect();
+            explanation.lines.extend(figures.iter().map(|figures| {
+                let text = format!(
+                    "node {}: {} rows out, {} rows kept in about {} bytes, {} µs busy",
+                    figures.node, figures.rows_out, figures.state_rows, figures.state_bytes, figures.busy_us
+                );
+                ("analyze".to_string(), text)
+            }));
+            explanation.analyze = Some(figures);
+        }
+        Ok(explanation)
     }
 
     fn status(&self) -> rest::Status {

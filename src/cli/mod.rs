@@ -5,6 +5,7 @@ mod bench;
 mod client;
 mod config;
 mod demo;
+mod internals;
 mod metrics;
 mod serve;
 mod streams;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use pyflare_connectors::{Log, LogError, Signal, Store, TickLogError};
 use pyflare_dataflows::plan::builtin;
-use pyflare_dataflows::{Engine, EngineOptions, ViewName};
+use pyflare_dataflows::{Engine, EngineOptions, MonitorLimits, ViewName};
 use pyflare_delta::DeltaStore;
 use pyflare_history::{QueryOptions, QueryService};
 use pyflare_live::{Access, Authorize, Failure, FailureKind, Live, LiveLimits, Scope};
@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use super::adapters::{DeltaTables, EngineApi, EngineSource, EngineViews};
 use super::config::Configuration;
+use super::internals::EngineInternals;
 use super::metrics::ServerMetrics;
 use super::streams::EngineStreams;
 
@@ -148,7 +149,7 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
         ..LiveLimits::default()
     };
     let live = Live::new(views.clone(), limits);
-    let queries = QueryService::new(
+    let queries = QueryService::with_internal(
         QueryOptions {
             default_timeout: configuration.query_timeout,
             memory: configuration.query_memory,
@@ -162,6 +163,9 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
             engine: engine.clone(),
             store,
         }),
+        Some(Arc::new(EngineInternals {
+            engine: engine.clone(),
+        })),
     )?;
     let metrics = ServerMetrics {
         engine: engine.clone(),
@@ -293,6 +297,10 @@ async fn start_engine(
     );
     options.workers = configuration.workers;
     options.flush_every = configuration.flush_every;
+    options.limits = MonitorLimits {
+        rows: configuration.monitor_rows,
+        tick_rows: configuration.monitor_tick_rows,
+    };
     let retention_us = i64::try_from(configuration.stream_retention.as_micros())?;
     options.stream_retention_us = (retention_us > 0).then_some(retention_us);
     // Recovery replays on this thread and waits for workers: not on one that serves.

@@ -135,6 +135,93 @@ def over_others(server: Server) -> None:
         assert dropped.status in (200, 204), f"DELETE {name}: {dropped.status} {dropped.body[:300]!r}"
 
 
+def tells_about_itself(server: Server) -> None:
+    """pyflare_internal, EXPLAIN and EXPLAIN ANALYZE say what runs; a monitor beyond its limit is stopped, with a reason."""
+    spans = "(SELECT * FROM spans WHERE service_name = 'introspected')"
+    create = {
+        "kept": f"CREATE MONITOR kept AS SELECT kind, count(*) AS n, max(duration_ns) AS m FROM {spans} GROUP BY kind",
+        "kept_too": f"CREATE MONITOR kept_too AS SELECT kind, count(*) + 1 AS n FROM {spans} GROUP BY kind",
+        "paired": f"CREATE MONITOR paired AS SELECT a.kind, a.n, b.m FROM (SELECT kind, count(*) AS n FROM {spans} "
+        f"GROUP BY kind) AS a JOIN (SELECT kind, max(duration_ns) AS m FROM {spans} GROUP BY kind) AS b ON a.kind = b.kind",
+        "product": f"CREATE MONITOR product WITH (max_tick_rows = '2') AS SELECT a.span_id, b.span_id AS other "
+        f"FROM {spans} AS a JOIN {spans} AS b ON a.service_name = b.service_name",
+    }
+    for sql in create.values():
+        post_json(f"{server.api_url}/api/v1/monitors", {"sql": sql})
+    message = ExportTraceServiceRequest.FromString(FIXTURE.read_bytes())
+    sent_spans = message.resource_spans[0].scope_spans[0].spans
+    for attribute in message.resource_spans[0].resource.attributes:
+        if attribute.key == "service.name":
+            attribute.value.string_value = "introspected"
+    kinds = len({span.kind for span in sent_spans})
+    assert server.endpoints is not None
+    sent = request(f"{server.endpoints.otlp_http_url}/v1/traces", message.SerializeToString())
+    assert_equal(sent.status, 200, "status")
+
+    def claim() -> None:
+        rows = server.sql("SELECT name, state, reason, rows, state_rows FROM pyflare_internal.monitors")
+        found = {row[0]: row[1:] for row in rows}
+        assert found["product"][0] == "stopped", f"{found['product']}"
+        assert "PF-3013" in found["product"][1] and "max_tick_rows = 2 " in found["product"][1], f"{found['product']}"
+        assert_equal(int(found["product"][2]), 0, "rows of the stopped monitor")
+        for name in ("kept", "kept_too", "paired"):
+            assert_equal((found[name][:2], int(found[name][2])), (["running", None], kinds), name)
+            assert int(found[name][3]) >= kinds, f"{name} keeps {found[name][3]} rows"
+
+    eventually(claim)
+    assert {row[0] for row in server.sql("SELECT kind FROM pyflare_internal.monitors")} == {"builtin", "monitor"}
+    bases = server.sql("SELECT DISTINCT views FROM pyflare_internal.arrangements WHERE kind = 'base'")
+    assert any({"kept", "kept_too", "paired"} <= set(row[0].replace("default/", "").split(",")) for row in bases), bases
+
+    def joined() -> None:
+        """Figures are told a moment after the tick."""
+        joins = server.sql(
+            "SELECT sum(rows_out) FROM pyflare_internal.operators WHERE monitor = 'paired' AND operator = 'join'"
+        )
+        assert_equal(int(joins[0][0]), kinds, "rows that the join gave")
+
+    eventually(joined)
+    streams = server.sql("SELECT admitted_rows FROM pyflare_internal.streams WHERE stream = 'spans' AND mark IS NOT NULL")
+    assert int(streams[0][0]) >= len(sent_spans), streams
+    errors = server.sql("SELECT monitor, errors FROM pyflare_internal.errors WHERE error LIKE 'PF-3013%'")
+    assert_equal([[row[0], int(row[1])] for row in errors], [["product", 1]], "errors of the stopped monitor")
+    assert server.sql("SELECT count(*) FROM pyflare_internal.late_rows")
+    # Another project sees the built-in views only.
+    stranger = {"x-pyflare-project": "stranger"}
+    rows = server.sql("SELECT DISTINCT project FROM pyflare_internal.monitors", headers=stranger)
+    assert_equal(rows, [[None]], "projects of the monitors that a stranger sees")
+    assert_equal(server.sql("SELECT * FROM pyflare_internal.errors", headers=stranger), [], "errors a stranger sees")
+    views = server.sql("SELECT views FROM pyflare_internal.arrangements", headers=stranger)
+    assert not any("kept" in row[0] for row in views), views
+    wrong = request(
+        f"{server.api_url}/api/v1/sql",
+        b'{"query": "SELECT nothing FROM pyflare_internal.monitors"}',
+        content_type="application/json",
+    )
+    assert wrong.status == 400 and b"nothing" in wrong.body, f"{wrong.status} {wrong.body[:300]!r}"
+
+    explained = post_json(f"{server.api_url}/api/v1/monitors/explain", {"sql": create["kept"].replace("kept", "kept_3")})
+    assert_equal(len(explained["nodes"]), len(explained["plan"].splitlines()), "nodes and lines of the plan")
+    assert_equal([node["node"] for node in explained["nodes"]], list(range(len(explained["nodes"]))), "numbers")
+    for node, line in zip(explained["nodes"], explained["plan"].splitlines(), strict=True):
+        assert line.strip().startswith(node["title"]) and line.strip().endswith(node["detail"]), (node, line)
+    readers = {name for node in explained["nodes"] for name in node["shared_with"]}
+    assert_equal(readers, {"kept", "kept_too", "paired"}, "who shares")
+    analyzed = server.get("/api/v1/monitors/paired/explain?analyze=true")
+    by_node = {figures["node"]: figures for figures in analyzed["analyze"]}
+    for node in analyzed["nodes"]:
+        if node["title"] == "Join":
+            assert_equal(by_node[node["node"]]["rows_out"], kinds, "rows that the join gave")
+            assert by_node[node["node"]]["state_rows"] >= 2 * kinds, by_node
+            assert by_node[node["node"]]["state_bytes"] > 0, by_node
+    assert any(figures["busy_us"] > 0 for figures in by_node.values()), by_node
+    told = server.sql("EXPLAIN ANALYZE MONITOR paired")
+    assert sum(row[0] == "analyze" for row in told) == len(by_node), told
+    for name in create:
+        dropped = request(f"{server.api_url}/api/v1/monitors/{name}", method="DELETE")
+        assert dropped.status in (200, 204), f"DELETE {name}: {dropped.status} {dropped.body[:300]!r}"
+
+
 def no_panic(server: Server) -> None:
     text = server.log.read_text(errors="replace") if server.log.exists() else ""
     panics = [line for line in text.splitlines() if "panicked" in line]

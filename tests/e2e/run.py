@@ -116,6 +116,7 @@ def run(options: argparse.Namespace, scratch: Path) -> Runner:
         runner.check("the same body twice counts once", lambda: monitors.same_body_counts_once(server))
         runner.check("a monitor lives and dies", lambda: monitors.lives_and_dies(server, everything))
         runner.check("monitors over streams and monitors", lambda: monitors.over_others(server))
+        runner.check("monitors tell about themselves", lambda: monitors.tells_about_itself(server))
         runner.check("metrics are Prometheus'", lambda: refusals.metrics_are_prometheus(server))
         for name, claim in documents.claims(server):
             runner.check(f"documented: {name}", claim)

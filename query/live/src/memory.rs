@@ -265,6 +265,7 @@ impl State {
             key,
             start: self.upper,
             state: "live",
+            reason: None,
             rows: 0,
             late_rows: 0,
             errors: 0,

@@ -31,8 +31,10 @@ pub struct View {
     pub key: Vec<usize>,
     /// The tick after which every admitted row within retention is in the view.
     pub start: u64,
-    /// `live`, or `recovering` while the log is being replayed.
+    /// `live`, `recovering` while the log is being replayed, or `stopped` when it exceeded a limit.
     pub state: &'static str,
+    /// Why it is stopped, with the way out.
+    pub reason: Option<String>,
     pub rows: u64,
     pub late_rows: u64,
     /// Rows left out because an expression failed on them.

@@ -35,6 +35,7 @@ pub use problem::Problem;
 pub use recovering::recovering_router;
 pub use router::{openapi, router};
 pub use state::{
-    Api, ApiLimits, Created, Engine, Explanation, Readiness, ReceiverAddresses, Statement, Status,
+    Api, ApiLimits, Created, Engine, Explanation, NodeFigures, PlanNode, Readiness, ReceiverAddresses,
+    Statement, Status,
 };
 pub use streams::{Appended, RejectedRow, RowFormat, Stream, StreamColumn, Streams};

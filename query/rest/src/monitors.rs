@@ -9,12 +9,12 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use pyflare_live::{ColumnInfo, Scope, column_infos};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::extract::{Body, Caller, Name, Parameters};
 use crate::paging::{List, Page};
 use crate::problem::Problem;
-use crate::state::{Api, Created, Explanation, Statement};
+use crate::state::{Api, Created, Explanation, NodeFigures, PlanNode, Statement};
 use crate::views::{MonitorItem, ViewColumn, items, quoted};
 
 /// All monitors, the built-in ones among them.
@@ -168,6 +168,11 @@ pub(crate) struct ExplanationAnswer {
     columns: Vec<ColumnInfo>,
     /// The plan, one node a line.
     plan: String,
+    /// The plan's nodes, in the order of its lines.
+    nodes: Vec<PlanNode>,
+    /// With `analyze`: what the operators have done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    analyze: Option<Vec<NodeFigures>>,
     /// The SQL planner's logical plan.
     logical: String,
     /// What runs, from the stream to the view.
@@ -204,7 +209,7 @@ pub(crate) async fn explain(
     };
     let explanation = match explained? {
         Statement::Explain(explanation) => *explanation,
-        Statement::ExplainNamed { name } => explain_named(&api, &scope, &name).await?,
+        Statement::ExplainNamed { name, analyze } => explain_named(&api, &scope, &name, analyze).await?,
         _ => {
             return Err(Problem::bad_request(
                 "PF-5022",
@@ -212,14 +217,48 @@ pub(crate) async fn explain(
             ));
         }
     };
-    Ok(Json(ExplanationAnswer {
-        columns: column_infos(&explanation.schema, &explanation.key),
-        plan: explanation.plan,
-        logical: explanation.logical,
-        operators: explanation.operators,
-        state: explanation.state,
-        fingerprint: explanation.fingerprint,
-    }))
+    Ok(Json(ExplanationAnswer::of(explanation)))
+}
+
+impl ExplanationAnswer {
+    fn of(explanation: Explanation) -> ExplanationAnswer {
+        ExplanationAnswer {
+            columns: column_infos(&explanation.schema, &explanation.key),
+            plan: explanation.plan,
+            nodes: explanation.nodes,
+            analyze: explanation.analyze,
+            logical: explanation.logical,
+            operators: explanation.operators,
+            state: explanation.state,
+            fingerprint: explanation.fingerprint,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ExplainParameters {
+    /// Also what the monitor's operators have done since it was installed.
+    #[serde(default)]
+    analyze: bool,
+}
+
+/// Explains a monitor that is there.
+#[utoipa::path(get, path = "/api/v1/monitors/{name}/explain", tag = "monitors",
+    params(("name" = String, Path, description = "The monitor's name"), ExplainParameters),
+    responses(
+        (status = 200, body = ExplanationAnswer),
+        (status = "default", body = Problem, content_type = "application/problem+json"),
+    ))]
+pub(crate) async fn explain_one(
+    State(api): State<Api>,
+    Caller(scope): Caller,
+    Name(name): Name,
+    Parameters(asked): Parameters<ExplainParameters>,
+) -> Result<Json<ExplanationAnswer>, Problem> {
+    let explanation = explain_named(&api, &scope, &name, asked.analyze).await?;
+    Ok(Json(ExplanationAnswer::of(explanation)))
 }
 
 /// Reads a statement on a thread that may take its time.
@@ -229,10 +268,15 @@ pub(crate) async fn read_statement(api: &Api, scope: &Scope, sql: &str) -> Resul
     Ok(read.map_err(|error| Problem::internal(&error))??)
 }
 
-pub(crate) async fn explain_named(api: &Api, scope: &Scope, name: &str) -> Result<Explanation, Problem> {
+pub(crate) async fn explain_named(
+    api: &Api,
+    scope: &Scope,
+    name: &str,
+    analyze: bool,
+) -> Result<Explanation, Problem> {
     let view = api.view(scope, name)?;
     let engine = Arc::clone(&api.engine);
-    let explained = tokio::task::spawn_blocking(move || engine.explain(&view.name)).await;
+    let explained = tokio::task::spawn_blocking(move || engine.explain(&view.name, analyze)).await;
     Ok(explained.map_err(|error| Problem::internal(&error))??)
 }
 

@@ -43,6 +43,7 @@ fn routes() -> (OpenApiRouter<Api>, OpenApiRouter<Api>) {
         .routes(routes!(monitors::list, monitors::create))
         .routes(routes!(monitors::read, monitors::remove))
         .routes(routes!(monitors::explain))
+        .routes(routes!(monitors::explain_one))
         .routes(routes!(streams::list))
         .routes(routes!(streams::read, streams::append, streams::remove))
         .routes(routes!(sql::run))

@@ -163,8 +163,9 @@ async fn statement(
         Statement::ShowStreams => streams_table(api, scope, started),
         Statement::Describe { name } => describe(api, scope, &name, started),
         Statement::Explain(explanation) => lines_table(api, &explanation.lines, started),
-        Statement::ExplainNamed { name } => {
-            lines_table(api, &explain_named(api, scope, &name).await?.lines, started)
+        Statement::ExplainNamed { name, analyze } => {
+            let explanation = explain_named(api, scope, &name, analyze).await?;
+            lines_table(api, &explanation.lines, started)
         }
     };
     result.map(Some)
@@ -295,6 +296,7 @@ fn monitors_table(api: &Api, items: &[MonitorItem], started: Instant) -> Result<
         ("project", text(|item| item.project.as_deref())),
         ("builtin", Arc::new(builtin) as ArrayRef),
         ("state", text(|item| Some(item.state))),
+        ("reason", text(|item| item.reason.as_deref())),
         ("start", text(|item| Some(&item.start))),
         ("rows", count(|item| item.rows)),
         ("late_rows", count(|item| item.late_rows)),

@@ -30,9 +30,10 @@ pub enum Statement {
     Show,
     /// `EXPLAIN MONITOR` of a statement.
     Explain(Box<Explanation>),
-    /// `EXPLAIN MONITOR name`.
+    /// `EXPLAIN [ANALYZE] MONITOR name`.
     ExplainNamed {
         name: String,
+        analyze: bool,
     },
     CreateStream {
         name: String,
@@ -67,8 +68,40 @@ pub struct Explanation {
     pub state: String,
     /// Equal for monitors that compute the same.
     pub fingerprint: String,
+    /// The plan's nodes, in the order of its lines.
+    pub nodes: Vec<PlanNode>,
+    /// What the operators of the running monitor have done, if that was asked.
+    pub analyze: Option<Vec<NodeFigures>>,
     /// All of it as `(topic, text)` lines, the way a table shows it.
     pub lines: Vec<(String, String)>,
+}
+
+/// A node of a monitor's plan.
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
+pub struct PlanNode {
+    /// The number of its line in `plan`, from 0.
+    pub node: usize,
+    /// The nodes that it reads.
+    pub inputs: Vec<usize>,
+    #[schema(example = "Aggregate")]
+    pub title: String,
+    pub detail: String,
+    /// Other monitors that read the same arrangement of this node.
+    pub shared_with: Vec<String>,
+}
+
+/// What the operator of a node has done, on all workers together. Nodes that run as part of the operator above them
+/// are not listed.
+#[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
+pub struct NodeFigures {
+    pub node: usize,
+    /// Rows that it has given, those taken back as well.
+    pub rows_out: u64,
+    /// Rows that it keeps now, and roughly their bytes.
+    pub state_rows: u64,
+    pub state_bytes: u64,
+    /// Microseconds of processor time.
+    pub busy_us: u64,
 }
 
 /// What a CREATE MONITOR did.
@@ -141,8 +174,8 @@ pub trait Engine: Send + Sync + 'static {
     /// Drops a monitor: `PF-3002` unknown, `PF-3003` built in.
     async fn drop_monitor(&self, name: &ViewName) -> Result<(), Failure>;
 
-    /// Explains an installed monitor. Plans: never called on an async thread.
-    fn explain(&self, name: &ViewName) -> Result<Explanation, Failure>;
+    /// Explains an installed monitor, with `analyze` also what it has done. Plans: never called on an async thread.
+    fn explain(&self, name: &ViewName, analyze: bool) -> Result<Explanation, Failure>;
 
     fn status(&self) -> Status;
 

@@ -33,9 +33,11 @@ pub(crate) struct MonitorItem {
     pub columns: Vec<ColumnInfo>,
     /// Every row admitted after this time and within retention is in the view; RFC 3339.
     pub start: String,
-    /// `live`, or `recovering` while the log is replayed.
+    /// `live`, `recovering` while the log is replayed, or `stopped` when it exceeded a limit.
     #[schema(example = "live")]
     pub state: &'static str,
+    /// Why it is stopped, with the way out.
+    pub reason: Option<String>,
     /// Rows in the view, roughly.
     pub rows: u64,
     /// Rows that came too late to be counted.
@@ -70,6 +72,7 @@ impl MonitorItem {
             columns: column_infos(&view.schema, &view.key),
             start: pyflare_history::encode::time_of_tick(view.start),
             state: view.state,
+            reason: view.reason.clone(),
             rows: view.rows,
             late_rows: view.late_rows,
             errors: view.errors,

@@ -18,6 +18,8 @@ pub struct Explained {
     pub logical: String,
     /// Our plan, one node a line.
     pub plan: String,
+    /// The plan's nodes, in the order of its lines.
+    pub nodes: Vec<ExplainedNode>,
     /// What runs, from the stream to the view.
     pub operators: Vec<String>,
     /// How much is kept.
@@ -37,6 +39,7 @@ impl Explained {
         Ok(Explained {
             logical,
             plan: plan_text(&definition.plan),
+            nodes: nodes(&definition.plan),
             operators: operators(&definition),
             state_bound: state_bound(&definition),
             key: key_columns(&definition.plan),
@@ -70,6 +73,42 @@ impl Explained {
     }
 }
 
+/// A node of the plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExplainedNode {
+    /// The number of its line in the plan's text, from 0.
+    pub node: usize,
+    /// The nodes that it reads.
+    pub inputs: Vec<usize>,
+    /// What it is: `Source`, `Aggregate`, `Left join`, ….
+    pub title: String,
+    /// Of what, by what.
+    pub detail: String,
+}
+
+fn nodes(plan: &Plan) -> Vec<ExplainedNode> {
+    let mut nodes = Vec::with_capacity(plan.size());
+    add_nodes(plan, &mut nodes);
+    nodes
+}
+
+fn add_nodes(plan: &Plan, nodes: &mut Vec<ExplainedNode>) {
+    let number = nodes.len();
+    let text = line_text(plan);
+    let (title, detail) = text.split_once(": ").unwrap_or((&text, ""));
+    nodes.push(ExplainedNode {
+        node: number,
+        inputs: Vec::new(),
+        title: title.to_string(),
+        detail: detail.to_string(),
+    });
+    for input in plan.inputs() {
+        let input_number = nodes.len();
+        nodes[number].inputs.push(input_number);
+        add_nodes(input, nodes);
+    }
+}
+
 fn plan_text(plan: &Plan) -> String {
     let mut text = String::new();
     write_node(plan, 0, &mut text);
@@ -77,13 +116,16 @@ fn plan_text(plan: &Plan) -> String {
 }
 
 fn write_node(plan: &Plan, depth: usize, text: &mut String) {
-    let line = node_text(plan);
-    let line = line.trim_end_matches(['\u{20}', ';']);
+    let line = line_text(plan);
     // Writing to a String cannot fail.
     let _ = writeln!(text, "{:indent$}{line}", "", indent = depth * 2);
     for input in plan.inputs() {
         write_node(input, depth + 1, text);
     }
+}
+
+fn line_text(plan: &Plan) -> String {
+    node_text(plan).trim_end_matches(['\u{20}', ';']).to_string()
 }
 
 /// One node in a line.

@@ -40,7 +40,7 @@ use pyflare_dataflows::{Expr, MonitorDefinition, Plan};
 use pyflare_operators::streams::StreamDefinition;
 
 pub use error::{Position, SqlError, SqlErrorKind};
-pub use explain::Explained;
+pub use explain::{Explained, ExplainedNode};
 pub use options::OPTIONS;
 pub use statement::{DEEPEST_NESTING, LONGEST_LITERAL, LONGEST_NAME, LONGEST_STATEMENT, MOST_TOKENS};
 
@@ -77,9 +77,11 @@ pub enum Statement {
     ShowMonitors,
     /// `EXPLAIN MONITOR CREATE MONITOR …` or `EXPLAIN MONITOR SELECT …`.
     ExplainMonitor(Box<Explained>),
-    /// `EXPLAIN MONITOR name`: look the monitor up and call [`explain`](explain()).
+    /// `EXPLAIN [ANALYZE] MONITOR name`: look the monitor up and call [`explain`](explain()); with `analyze` add what
+    /// its operators have done.
     ExplainNamedMonitor {
         name: String,
+        analyze: bool,
     },
     CreateStream {
         definition: Box<StreamDefinition>,
@@ -128,7 +130,7 @@ pub fn parse(sql: &str, scope: &PlanScope) -> Result<Statement, SqlError> {
                 definition, logical,
             )?)))
         }
-        Parsed::ExplainNamed { name } => Ok(Statement::ExplainNamedMonitor { name }),
+        Parsed::ExplainNamed { name, analyze } => Ok(Statement::ExplainNamedMonitor { name, analyze }),
         Parsed::CreateStream {
             mut definition,
             if_not_exists,

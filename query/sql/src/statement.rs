@@ -32,7 +32,7 @@ pub(crate) enum Parsed {
     Drop { name: String, if_exists: bool },
     Show,
     Explain(Box<Create>),
-    ExplainNamed { name: String },
+    ExplainNamed { name: String, analyze: bool },
     CreateStream {
         definition: Box<StreamDefinition>,
         if_not_exists: bool,
@@ -124,7 +124,13 @@ fn leads_to_monitor(sql: &str) -> bool {
             matches!(word.as_deref(), Some("monitor" | "stream"))
         }
         Some("drop") => matches!(words.next().as_deref(), Some("monitor" | "stream")),
-        Some("explain") => words.next().as_deref() == Some("monitor"),
+        Some("explain") => {
+            let mut word = words.next();
+            if word.as_deref() == Some("analyze") {
+                word = words.next();
+            }
+            word.as_deref() == Some("monitor")
+        }
         Some("show") => matches!(words.next().as_deref(), Some("monitors" | "streams")),
         Some("describe" | "desc") => true,
         _ => false,
@@ -282,7 +288,24 @@ fn statement(parser: &mut Parser<'_>) -> Result<Parsed, SqlError> {
         return Ok(Parsed::Drop { name, if_exists });
     }
     if eat(parser, "explain") {
+        let analyze = eat(parser, "analyze");
         expect(parser, "monitor")?;
+        if analyze {
+            let position = Position::start(parser.peek_token().span);
+            let statements = ["create", "select", "with"];
+            if statements.iter().any(|word| is_word(&parser.peek_token().token, word)) {
+                return Err(SqlError::new(
+                    SqlErrorKind::Syntax,
+                    "EXPLAIN ANALYZE MONITOR tells what a running monitor has done, so it takes a name",
+                )
+                .at(position)
+                .hint("create the monitor first, or write EXPLAIN MONITOR …"));
+            }
+            return Ok(Parsed::ExplainNamed {
+                name: monitor_name(parser)?,
+                analyze,
+            });
+        }
         if is_word(&parser.peek_token().token, "create") {
             return Ok(Parsed::Explain(Box::new(create(parser)?)));
         }
@@ -297,6 +320,7 @@ fn statement(parser: &mut Parser<'_>) -> Result<Parsed, SqlError> {
         }
         return Ok(Parsed::ExplainNamed {
             name: monitor_name(parser)?,
+            analyze,
         });
     }
     Ok(Parsed::Create(create(parser)?))

@@ -77,6 +77,26 @@ async fn monitors_are_created_read_explained_and_dropped() {
         )
         .await;
     assert_eq!(explained.json()["operators"], json!(["read", "count"]));
+    let node = json!({"node": 0, "inputs": [], "title": "Aggregate", "detail": "", "shared_with": []});
+    assert_eq!(
+        (&explained.json()["nodes"], explained.json().get("analyze")),
+        (&json!([node]), None)
+    );
+    let named = server.get("/api/v1/monitors/mine/explain").await.json();
+    assert_eq!(
+        (&named["plan"], named.get("analyze")),
+        (&json!("Aggregate"), None)
+    );
+    let analyzed = server
+        .get("/api/v1/monitors/mine/explain?analyze=true")
+        .await
+        .json();
+    let figures = json!({"node": 0, "rows_out": 7, "state_rows": 0, "state_bytes": 0, "busy_us": 0});
+    assert_eq!(analyzed["analyze"], json!([figures]));
+    let unknown = server.get("/api/v1/monitors/nobody/explain").await;
+    assert_eq!(unknown.problem(), (404, "PF-5013".into()));
+    let wrong = server.get("/api/v1/monitors/mine/explain?analyse=true").await;
+    assert_eq!(wrong.problem(), (400, "PF-5008".into()));
     let wrong = server
         .post("/api/v1/monitors/explain", json!({"sql": "DROP MONITOR mine"}))
         .await;

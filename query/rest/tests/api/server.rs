@@ -21,8 +21,8 @@ use pyflare_history::{
 use pyflare_live::memory::{Cell, MemoryEngine};
 use pyflare_live::{Access, Failure, FailureKind, Live, LiveLimits, Position, Scope, ViewName, Views};
 use pyflare_rest::{
-    Api, ApiLimits, Created, Engine, Explanation, Family, MetricKind, MetricsSource, Readiness, Statement,
-    Status, router,
+    Api, ApiLimits, Created, Engine, Explanation, Family, MetricKind, MetricsSource, NodeFigures, PlanNode,
+    Readiness, Statement, Status, router,
 };
 use serde_json::Value;
 use tower::ServiceExt;
@@ -140,6 +140,11 @@ impl FakeEngine {
             operators: vec!["read".into(), "count".into()],
             state: "one row".into(),
             fingerprint: "00ff".into(),
+            nodes: vec![PlanNode {
+                title: "Aggregate".into(),
+                ..PlanNode::default()
+            }],
+            analyze: None,
             lines: vec![
                 ("plan".into(), "Aggregate".into()),
                 ("state".into(), "one row".into()),
@@ -190,6 +195,7 @@ impl Engine for FakeEngine {
             }
             ["explain", "monitor", _] => Statement::ExplainNamed {
                 name: words[2].clone(),
+                analyze: false,
             },
             ["explain", "monitor", ..] => return Err(wrong(20)),
             _ => Statement::Query,
@@ -233,8 +239,15 @@ impl Engine for FakeEngine {
         self.0.drop_view(name)
     }
 
-    fn explain(&self, name: &ViewName) -> Result<Explanation, Failure> {
-        Ok(Self::explained(&name.name))
+    fn explain(&self, name: &ViewName, analyze: bool) -> Result<Explanation, Failure> {
+        let figures = NodeFigures {
+            rows_out: 7,
+            ..NodeFigures::default()
+        };
+        Ok(Explanation {
+            analyze: analyze.then(|| vec![figures]),
+            ..Self::explained(&name.name)
+        })
     }
 
     fn status(&self) -> Status {

@@ -149,7 +149,18 @@ fn statements_are_told_apart() {
     assert!(
         matches!(parsed("drop monitor if exists A"), Statement::DropMonitor { if_exists: true, name } if name == "a")
     );
-    assert!(matches!(parsed("EXPLAIN MONITOR a"), Statement::ExplainNamedMonitor { name } if name == "a"));
+    assert!(
+        matches!(parsed("EXPLAIN MONITOR a"), Statement::ExplainNamedMonitor { name, analyze: false } if name == "a")
+    );
+    assert!(
+        matches!(parsed("explain analyze monitor a"), Statement::ExplainNamedMonitor { name, analyze: true } if name == "a")
+    );
+    assert!(matches!(parsed("EXPLAIN ANALYZE SELECT 1"), Statement::Query(_)));
+    let refused = pyflare_sql::parse(
+        "EXPLAIN ANALYZE MONITOR SELECT name FROM spans",
+        &PlanScope::default(),
+    );
+    assert_eq!(refused.unwrap_err().code(), "PF-4001");
     assert!(matches!(
         parsed("EXPLAIN MONITOR SELECT name FROM spans"),
         Statement::ExplainMonitor(_)
