@@ -8,6 +8,7 @@ mod bed;
 mod decode;
 mod freshness;
 mod idle;
+mod keyed;
 mod pipeline;
 mod server;
 
@@ -25,7 +26,7 @@ pub struct BenchArgs {
     /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
-    /// Only these parts: decode, views, everything, freshness, idle, memory
+    /// Only these parts: decode, views, keyed, everything, freshness, idle, memory
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// About how long each part measures
@@ -71,7 +72,9 @@ fn figure(
 }
 
 /// The parts, in order; memory takes minutes and runs only when asked for.
-const PARTS: [&str; 6] = ["decode", "views", "everything", "freshness", "idle", "memory"];
+const PARTS: [&str; 7] = [
+    "decode", "views", "keyed", "everything", "freshness", "idle", "memory",
+];
 
 /// Measures and prints.
 pub fn run(args: BenchArgs) -> anyhow::Result<()> {
@@ -101,6 +104,7 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
         let measured = match part {
             "decode" => decode::measure(args.seconds),
             "views" => runtime.block_on(pipeline::views(args.seconds))?,
+            "keyed" => runtime.block_on(keyed::keyed(args.seconds))?,
             "everything" => runtime.block_on(pipeline::everything(args.seconds, args.workers))?,
             "freshness" => runtime.block_on(freshness::freshness(args.seconds))?,
             "idle" => runtime.block_on(idle::idle())?,

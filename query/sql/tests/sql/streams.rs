@@ -42,6 +42,8 @@ fn a_declaration_says_columns_time_and_options() {
     assert_eq!(stream.retention_us, Some(7 * 86_400_000_000));
     assert_eq!(stream.sql, sql.trim());
 
+    let named = declared("CREATE STREAM s (key INT, index TEXT, \"primary\" TEXT, value DOUBLE)");
+    assert_eq!(named.columns.len(), 4, "words of other dialects are names here");
     assert_eq!(declared("CREATE STREAM s (x INT)").time, None);
     let named = declared("CREATE STREAM s (event_time TIMESTAMP, x INT)");
     assert_eq!(named.time.as_deref(), Some("event_time"));
@@ -125,6 +127,10 @@ fn what_is_no_stream_is_refused_with_a_way_out() {
         ("CREATE STREAM s (x INT[])", "PF-4005"),
         ("CREATE STREAM s (x INT DEFAULT 1)", "PF-4006"),
         ("CREATE STREAM s (x INT, PRIMARY KEY (x))", "PF-4006"),
+        ("CREATE STREAM s (x INT, UNIQUE (x))", "PF-4006"),
+        ("CREATE STREAM s (x INT, CONSTRAINT c CHECK (x > 1))", "PF-4006"),
+        ("CREATE STREAM s (x INT,)", "PF-4001"),
+        ("CREATE STREAM s (x INT y)", "PF-4001"),
         ("CREATE STREAM s (x INT) WITH (event_time = 'y')", "PF-4004"),
         ("CREATE STREAM s (x INT) WITH (event_time = 'x')", "PF-4004"),
         ("CREATE STREAM s (event_time TEXT)", "PF-4004"),
