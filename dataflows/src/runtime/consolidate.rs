@@ -1,12 +1,11 @@
 //! Net changes: equal rows meet and their differences add up.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::{interleave, take};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use arrow::row::{OwnedRow, RowConverter, SortField};
+use arrow::row::{RowConverter, Rows, SortField};
 
 use crate::time::{Tick, tick_us};
 
@@ -35,22 +34,48 @@ pub(crate) fn consolidate(parts: &[Changes]) -> Option<Changes> {
         .map(|field| SortField::new(field.data_type().clone()))
         .collect();
     let converter = RowConverter::new(fields).expect("invariant: a view's columns were keys or aggregates");
-    let mut net: HashMap<OwnedRow, (i64, usize, usize)> = HashMap::new();
-    for (part, changes) in parts.iter().enumerate() {
-        let rows = converter
-            .convert_columns(changes.batch.columns())
-            .expect("invariant: one schema per view");
-        for (index, (row, diff)) in rows.iter().zip(&changes.diffs).enumerate() {
-            net.entry(row.owned()).or_insert((0, part, index)).0 += diff;
+    let converted: Vec<Rows> = parts
+        .iter()
+        .map(|changes| {
+            converter
+                .convert_columns(changes.batch.columns())
+                .expect("invariant: one schema per view")
+        })
+        .collect();
+    let mut places: Vec<(usize, usize)> = Vec::with_capacity(converted.iter().map(Rows::num_rows).sum());
+    for (part, rows) in converted.iter().enumerate() {
+        places.extend((0..rows.num_rows()).map(|index| (part, index)));
+    }
+    let row = |(part, index): (usize, usize)| converted[part].row(index);
+    // Equal rows become neighbours; the first of them, by its place, stands for all.
+    places.sort_unstable_by(|left, right| row(*left).cmp(&row(*right)).then(left.cmp(right)));
+    let mut diffs: Vec<i64> = Vec::with_capacity(places.len());
+    let mut kept = 0;
+    for next in 0..places.len() {
+        let (part, index) = places[next];
+        let diff = parts[part].diffs[index];
+        match diffs.last_mut() {
+            Some(last) if row(places[kept - 1]) == row(places[next]) => *last += diff,
+            _ => {
+                // What came before and adds up to nothing gives its place away.
+                if diffs.last() == Some(&0) {
+                    diffs.pop();
+                    kept -= 1;
+                }
+                diffs.push(diff);
+                places[kept] = (part, index);
+                kept += 1;
+            }
         }
     }
-    let mut kept: Vec<(OwnedRow, (i64, usize, usize))> =
-        net.into_iter().filter(|(_, (diff, ..))| *diff != 0).collect();
-    if kept.is_empty() {
+    if diffs.last() == Some(&0) {
+        diffs.pop();
+        kept -= 1;
+    }
+    if kept == 0 {
         return None;
     }
-    kept.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
-    let places: Vec<(usize, usize)> = kept.iter().map(|(_, (_, part, index))| (*part, *index)).collect();
+    places.truncate(kept);
     let columns: Vec<ArrayRef> = (0..schema.fields().len())
         .map(|column| {
             let arrays: Vec<&dyn Array> = parts
@@ -61,10 +86,7 @@ pub(crate) fn consolidate(parts: &[Changes]) -> Option<Changes> {
         })
         .collect();
     let batch = RecordBatch::try_new(schema, columns).expect("invariant: one schema per view");
-    Some(Changes {
-        batch,
-        diffs: kept.iter().map(|(_, (diff, ..))| *diff).collect(),
-    })
+    Some(Changes { batch, diffs })
 }
 
 /// The schema of `<view>_changes`: the view's columns, the tick and the difference.
@@ -131,5 +153,27 @@ mod tests {
         );
         assert_eq!(net.diffs, vec![2, 1]);
         assert!(consolidate(&[changes(&[1], &[1]), changes(&[1], &[-1])]).is_none());
+    }
+    proptest::proptest! {
+        #[test]
+        fn the_net_is_that_of_a_map(parts in proptest::collection::vec(proptest::collection::vec((0_i64..6, -2_i64..3), 0..12), 1..5)) {
+            let mut wanted = std::collections::BTreeMap::new();
+            for (value, diff) in parts.iter().flatten() {
+                *wanted.entry(*value).or_insert(0) += diff;
+            }
+            wanted.retain(|_, diff| *diff != 0);
+            let parts: Vec<Changes> = parts
+                .iter()
+                .map(|part| {
+                    let (values, diffs): (Vec<i64>, Vec<i64>) = part.iter().copied().unzip();
+                    changes(&values, &diffs)
+                })
+                .collect();
+            let net = consolidate(&parts).map_or_else(Vec::new, |net| {
+                let values = net.batch.column(0).as_any().downcast_ref::<Int64Array>().unwrap().clone();
+                values.values().iter().copied().zip(net.diffs).collect()
+            });
+            proptest::prop_assert_eq!(net, wanted.into_iter().collect::<Vec<_>>());
+        }
     }
 }
