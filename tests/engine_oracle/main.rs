@@ -11,6 +11,7 @@ mod expected;
 mod frames;
 mod grammar;
 mod graph;
+mod nexmark;
 mod random;
 mod streams;
 

@@ -237,8 +237,13 @@ pub fn resident_bytes() -> anyhow::Result<u64> {
 pub fn arrow_stream(columns: &[(&str, ArrayRef)]) -> Vec<u8> {
     let batch = RecordBatch::try_from_iter(columns.iter().cloned())
         .expect("invariant: the columns of a benchmark have one length");
+    arrow_bytes(&batch)
+}
+
+/// A batch as an Arrow IPC stream.
+pub fn arrow_bytes(batch: &RecordBatch) -> Vec<u8> {
     let mut writer =
         StreamWriter::try_new(Vec::new(), &batch.schema()).expect("invariant: writing into memory");
-    writer.write(&batch).expect("invariant: writing into memory");
+    writer.write(batch).expect("invariant: writing into memory");
     writer.into_inner().expect("invariant: writing into memory")
 }

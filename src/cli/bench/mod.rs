@@ -9,6 +9,7 @@ mod decode;
 mod freshness;
 mod idle;
 mod keyed;
+mod nexmark;
 mod pipeline;
 mod server;
 
@@ -26,7 +27,8 @@ pub struct BenchArgs {
     /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
-    /// Only these parts: decode, views, keyed, everything, freshness, idle, memory
+    /// Only these parts: decode, views, keyed, everything, freshness, idle; nexmark and memory, which take minutes,
+    /// run only when named
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// About how long each part measures
@@ -71,10 +73,12 @@ fn figure(
     }
 }
 
-/// The parts, in order; memory takes minutes and runs only when asked for.
-const PARTS: [&str; 7] = [
-    "decode", "views", "keyed", "everything", "freshness", "idle", "memory",
+/// The parts, in order.
+const PARTS: [&str; 8] = [
+    "decode", "views", "keyed", "everything", "freshness", "idle", "nexmark", "memory",
 ];
+/// Parts that take minutes and run only when asked for.
+const LONG: [&str; 2] = ["nexmark", "memory"];
 
 /// Measures and prints.
 pub fn run(args: BenchArgs) -> anyhow::Result<()> {
@@ -94,7 +98,7 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
     let mut figures = Vec::new();
     for part in PARTS {
         let wanted = match args.only.is_empty() {
-            true => part != "memory",
+            true => !LONG.contains(&part),
             false => args.only.iter().any(|only| only == part),
         };
         if !wanted {
@@ -107,6 +111,7 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
             "keyed" => runtime.block_on(keyed::keyed(args.seconds))?,
             "everything" => runtime.block_on(pipeline::everything(args.seconds, args.workers))?,
             "freshness" => runtime.block_on(freshness::freshness(args.seconds))?,
+            "nexmark" => runtime.block_on(nexmark::nexmark(args.seconds))?,
             "idle" => runtime.block_on(idle::idle())?,
             _ => runtime.block_on(pipeline::memory(args.millions))?,
         };
