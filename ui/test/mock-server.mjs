@@ -41,7 +41,7 @@ function positionOf(sql, index) {
 }
 
 export async function startMock(options = {}) {
-  const { port = 0, scenario = 'demo', rows = 100_000, tickMillis = 250, spans = 50_000, many = 0 } = options;
+  const { port = 0, scenario = 'demo', rows = 100_000, tickMillis = 250, spans = 50_000, many = 0, minutes = 6 * 60, recent = 300 } = options;
   const empty = scenario === 'empty';
   const started = Date.now();
   const live = new MockLive();
@@ -76,7 +76,7 @@ export async function startMock(options = {}) {
 
   let users;
   if (!empty) {
-    for (let start = Math.floor(started / minute) * minute - 6 * 60 * minute; start < started - minute; start += minute) {
+    for (let start = Math.floor(started / minute) * minute - minutes * minute; start < started - minute; start += minute) {
       for (const index of groups.keys()) if (traffic.add(start, index, 1)) refresh(start, index);
     }
     const opened = Math.floor(started / minute) * minute;
@@ -100,7 +100,7 @@ export async function startMock(options = {}) {
     addMonitor('many_rows', "CREATE MONITOR many_rows AS SELECT a.user_id, b.name FROM spans AS a JOIN live.tokens_by_user AS t ON a.user_id = t.user_id JOIN spans AS b ON a.kind = b.kind", columns(['user_id', text], ['name', text]), { state: 'stopped', reason: 'PF-3013: the view has more than 5000000 rows; raise max_rows, or join on columns with more values' });
     addMonitor('guardrail_hits', "CREATE MONITOR guardrail_hits AS SELECT name, count(*) AS hits FROM spans WHERE span_class = 'guardrail' GROUP BY name", columns(['name', text, true], ['hits', 'Int64']));
 
-    for (let index = 0; index < 300; index++) traces.push(agentTrace(index + 1, started - index * 11_000 - Math.floor(random() * 4000)));
+    for (let index = 0; index < recent; index++) traces.push(agentTrace(index + 1, started - index * 11_000 - Math.floor(random() * 4000)));
     traces.splice(3, 0, hostileTrace(started - 30_000));
     if (spans > 0) traces.splice(5, 0, hugeTrace(spans, started - 61_000));
   }

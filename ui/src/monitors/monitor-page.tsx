@@ -23,7 +23,7 @@ export default function MonitorPage({ name }: { readonly name: string }): ReactN
   const route = useRoute();
   const { value } = useRequest(`monitor ${name}`, async (signal) => {
     const all = await listMonitors(signal);
-    return { all, own: all.find((monitor) => monitor.name === name) ?? null };
+    return { all: ownFirst(all), own: ownFirst(all).find((monitor) => monitor.name === name) ?? null };
   }, { every: 10_000 });
   const own = value?.own ?? null;
   const start = startMillis(own?.start);
@@ -69,10 +69,15 @@ export default function MonitorPage({ name }: { readonly name: string }): ReactN
         </details>
       )}
       {value === null || own === null ? null : <Neighbours name={name} monitors={value.all} />}
-      {shown === 'result' ? <LiveTable view={name} label={`Rows of ${name}`} /> : null}
+      {shown === 'result' && !(own !== null && isStopped(own)) ? <LiveTable view={name} label={`Rows of ${name}`} /> : null}
       {shown === 'result' ? null : value === null ? <Loading what="Reading the monitor…" /> : <AnalyzedPlan name={name} sql={own?.sql} />}
     </div>
   );
+}
+
+/** A project's own monitor goes before a built-in one of the same name. */
+function ownFirst(monitors: readonly Monitor[]): readonly Monitor[] {
+  return monitors.toSorted((left, right) => Number(left.builtin === true) - Number(right.builtin === true));
 }
 
 /** What the monitor reads, and the monitors that read it. */

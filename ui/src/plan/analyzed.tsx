@@ -47,11 +47,12 @@ export function AnalyzedPlan({ name, sql }: { readonly name: string; readonly sq
     <>
       {problem === null ? null : <ProblemBox problem={problem} onRetry={reload} />}
       <PlanCard
+        name={name}
         plan={value.plan}
         figures={now === null ? undefined : figures(now, before)}
         note={now === null
-          ? <span className="muted">figures of its operators are not available for this monitor</span>
-          : <><span className="muted">figures since it was installed, over all workers; the warmer a node, the more of the time it takes</span><span className="spring" /><span className="as-of">at {clock(now.at)}</span></>}
+          ? <span className="muted">the figures of its operators are not available</span>
+          : <><span className="muted">figures since it was installed, over all workers; the warmer a node, the larger its part of the time</span><span className="spring" /><span className="as-of">at {clock(now.at)}</span></>}
       />
     </>
   );

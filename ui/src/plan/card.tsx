@@ -1,5 +1,5 @@
 /** How a monitor is kept: the bound of its state, its key and columns, with whom it shares, the graph and its text. */
-import type { ReactNode } from 'react';
+import { useMemo, type ReactNode } from 'react';
 import type { Explanation } from '../api/types.ts';
 import { line, nothing } from '../format.ts';
 import { CopyButton } from '../parts/copy-button.tsx';
@@ -12,12 +12,14 @@ export interface PlanCardProps {
   readonly figures?: ReadonlyMap<number, Figures> | undefined;
   /** Beside the heading. */
   readonly note?: ReactNode;
+  /** The monitor's own name, where it runs; what it reads is told elsewhere on its page. */
+  readonly name?: string;
 }
 
-export function PlanCard({ plan, figures, note }: PlanCardProps): ReactNode {
-  const nodes = planNodes(plan);
+export function PlanCard({ plan, figures, note, name: own }: PlanCardProps): ReactNode {
+  const nodes = useMemo(() => planNodes(plan), [plan]);
   const key = plan.columns?.filter((column) => column.key === true) ?? [];
-  const shared = [...new Set(nodes.flatMap((node) => node.sharedWith))];
+  const shared = [...new Set(nodes.flatMap((node) => node.sharedWith))].filter((name) => name !== own);
   const reads = readsOf(nodes);
   return (
     <section className="card plan" aria-label="Plan">
@@ -25,7 +27,7 @@ export function PlanCard({ plan, figures, note }: PlanCardProps): ReactNode {
       <dl className="facts">
         {plan.state === undefined ? null : <div><dt>Keeps</dt><dd>{plan.state}</dd></div>}
         {plan.columns === undefined ? null : <div><dt>Key</dt><dd>{key.length === 0 ? 'the whole row' : <Names names={key.map(({ name }) => name)} />}</dd></div>}
-        {reads.length === 0 ? null : <div><dt>Reads</dt><dd>{reads.map(({ kind, name }, index) => <span key={name}>{index === 0 ? '' : ', '}{kind === 'view' ? <a href={href(['monitors', name])}>{line(name)}</a> : <code>{line(name)}</code>}</span>)}</dd></div>}
+        {reads.length === 0 || own !== undefined ? null : <div><dt>Reads</dt><dd>{reads.map(({ kind, name }, index) => <span key={name}>{index === 0 ? '' : ', '}{kind === 'view' ? <a href={href(['monitors', name])}>{line(name)}</a> : <code>{line(name)}</code>}</span>)}</dd></div>}
         {plan.nodes === undefined ? null : <div><dt>Shares with</dt><dd>{shared.length === 0 ? <span className="muted">nobody</span> : shared.map((name, index) => <span key={name}>{index === 0 ? '' : ', '}<a href={href(['monitors', name])}>{line(name)}</a></span>)}</dd></div>}
       </dl>
       {nodes.length === 0 ? null : <PlanGraph nodes={nodes} figures={figures} label="Graph of the plan" />}

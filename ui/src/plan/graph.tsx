@@ -2,14 +2,16 @@
  * A plan drawn: what is read on one side, the result on the other. The nodes are a list in the order of the plan's text
  * for who does not see the drawing, and buttons that show their details; lines are drawn behind them.
  */
-import { useRef, useState, type CSSProperties, type PointerEvent, type ReactNode } from 'react';
+import { useMemo, useRef, useState, type CSSProperties, type PointerEvent, type ReactNode } from 'react';
 import { useWidth } from '../charts/time-chart.tsx';
 import { bytes, compact, duration, integer, line, percent, plural } from '../format.ts';
 import { href } from '../route.ts';
-import { extent, layout, type Direction, type Size } from './layout.ts';
+import { extent, layout, type Direction, type Layout } from './layout.ts';
 import type { Figures, PlanNode } from './nodes.ts';
 
 const nodeWidth = 196;
+/** Around the drawing. */
+const margin = 18;
 const zooms = [0.5, 0.65, 0.8, 1, 1.25];
 
 export interface PlanGraphProps {
@@ -26,13 +28,7 @@ export function PlanGraph({ nodes, figures, label }: PlanGraphProps): ReactNode 
   const grip = useRef<{ x: number; y: number; left: number; top: number } | null>(null);
 
   const nodeHeight = figures === undefined ? 54 : 88;
-  const { long, wide } = extent(nodes);
-  // A plan that is a strip reads like a line, where it fits.
-  const direction: Direction = long * (nodeWidth + 40) <= width && long >= wide ? 'right' : 'down';
-  const size: Size = direction === 'down'
-    ? { across: nodeWidth, along: nodeHeight, gapAcross: 22, gapAlong: 32 }
-    : { across: nodeHeight, along: nodeWidth, gapAcross: 16, gapAlong: 40 };
-  const drawn = layout(nodes, size, direction);
+  const { direction, drawn } = useMemo(() => fitted(nodes, nodeHeight, width), [nodes, nodeHeight, width]);
   const scale = zooms[zoom] ?? 1;
   const node = nodes.find((one) => one.node === chosen) ?? null;
 
@@ -126,6 +122,17 @@ export function PlanGraph({ nodes, figures, label }: PlanGraphProps): ReactNode 
       {node === null ? null : <NodeDetails node={node} figures={figures?.get(node.node)} onClose={() => setChosen(null)} />}
     </div>
   );
+}
+
+/** The direction in which a plan is read with the least scrolling sideways. */
+function fitted(nodes: readonly PlanNode[], nodeHeight: number, width: number): { readonly direction: Direction; readonly drawn: Layout } {
+  const down = layout(nodes, { across: nodeWidth, along: nodeHeight, gapAcross: 22, gapAlong: 32 }, 'down');
+  const right = layout(nodes, { across: nodeHeight, along: nodeWidth, gapAcross: 16, gapAlong: 40 }, 'right');
+  const { long, wide } = extent(nodes);
+  const room = width - 2 * margin;
+  // A plan that is a strip reads like a line, where it fits.
+  if (right.width <= room && (long >= wide || down.width > room)) return { direction: 'right', drawn: right };
+  return down.width <= Math.max(room, right.width) ? { direction: 'down', drawn: down } : { direction: 'right', drawn: right };
 }
 
 function NodeDetails({ node, figures, onClose }: { readonly node: PlanNode; readonly figures: Figures | undefined; readonly onClose: () => void }): ReactNode {

@@ -91,7 +91,9 @@ function relationName(alias: string): Offer {
 function relations(scope: Scope, catalogue: Catalogue, purpose: Purpose): Offer[] {
   const named = [...scope.named.keys()].map((name): Offer => ({ kind: 'relation', label: name, detail: 'WITH', about: 'A query named above.', insert: written(name), select: null }));
   const readable = catalogue.relations.filter((one) => (purpose === 'monitor' ? one.schema === '' || one.schema === 'live' : one.schema !== ''));
-  return [...named, ...readable.map((one) => relation(one, purpose === 'monitor' || one.schema === '' ? one.name : `${one.schema}.${one.name}`))];
+  const offers = readable.map((one) => relation(one, purpose === 'monitor' || one.schema === '' ? one.name : `${one.schema}.${one.name}`));
+  const streams = readable.filter(({ schema }) => schema === '').length;
+  return [...named, ...offers.slice(0, streams), ...windowTemplates, ...offers.slice(streams)];
 }
 
 const windowTemplates: readonly Offer[] = [
@@ -180,7 +182,7 @@ function offersAt(statement: Statement, at: number, followed: boolean, catalogue
   const listed = open === undefined || statement.isQuery(open + 1);
   const expected = last.upper === 'FROM' || last.upper === 'JOIN' || (last.text === ',' && listed) || (last.text === '(' && (earlier?.upper === 'FROM' || earlier?.upper === 'JOIN'));
   if (scope.clause === 'FROM' && expected) {
-    return [...relations(scope, catalogue, purpose), ...windowTemplates, ...(last.text === '(' ? [keyword('SELECT')] : [template('(SELECT …)', '(SELECT  FROM spans) AS part', [8, 8], 'A query in place of a relation.')])];
+    return [...relations(scope, catalogue, purpose), ...(last.text === '(' ? [keyword('SELECT')] : [template('(SELECT …)', '(SELECT  FROM spans) AS part', [8, 8], 'A query in place of a relation.')])];
   }
   if (follows(last, earlier)) {
     const clause = after[scope.clause] ?? [];
@@ -204,9 +206,10 @@ function unique(offers: readonly Offer[]): Offer[] {
   });
 }
 
-/** 0: begins so; 1: a part of the name begins so; 2: holds it; `null`: not meant. */
+/** -1: is so; 0: begins so; 1: a part of the name begins so; 2: holds it; `null`: not meant. */
 function match(label: string, word: string): number | null {
   const name = label.toLowerCase();
+  if (word !== '' && name === word) return -1;
   if (word === '' || name.startsWith(word)) return 0;
   if (name.split(/[._\s(]/).some((part) => part.startsWith(word))) return 1;
   return word.length > 1 && name.includes(word) ? 2 : null;

@@ -48,11 +48,14 @@ export function SqlEditor(props: EditorProps): ReactNode {
   const offer = (asked: boolean): void => {
     const field = area.current;
     const completion = field === null || field.selectionStart !== field.selectionEnd ? null : complete(field.value, field.selectionStart, props.catalogue, props.purpose);
-    const wanted = completion !== null && (asked || completion.word !== '' || field?.value[completion.from - 1] === '.');
+    const before = completion === null ? '' : completion.word === '' ? (field?.value.slice(0, completion.from) ?? '') : '';
+    // A relation must follow: they are shown, but none is chosen yet.
+    const listing = /\b(?:FROM|JOIN) $/i.test(before);
+    const wanted = completion !== null && (asked || completion.word !== '' || before.endsWith('.') || listing);
     // A word that is whole already needs no offer: Enter is a new line then.
     const whole = completion !== null && completion.word !== '' && completion.offers[0]?.insert.toLowerCase() === completion.word.toLowerCase();
     const useful = wanted && (asked || !whole || completion.offers.length > 1);
-    setOffered(useful ? { completion, active: whole ? -1 : 0 } : null);
+    setOffered(useful ? { completion, active: whole || (listing && !asked) ? -1 : 0 } : null);
   };
   const take = (index: number): void => {
     const field = area.current;

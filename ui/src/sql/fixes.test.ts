@@ -26,6 +26,12 @@ describe('fixes', () => {
     expect(fixes(problem('taken', { code: 'PF-3001' }), 'create monitor x AS SELECT 1', catalogue)[0]?.sql).toBe('create OR REPLACE MONITOR x AS SELECT 1');
     expect(fixes(problem('no', { hint: 'ORDER BY without LIMIT is not maintained' }), 'SELECT a FROM spans ORDER BY a EMIT CHANGES', catalogue)[0]?.sql).toBe('SELECT a FROM spans ORDER BY a\nLIMIT 100\nEMIT CHANGES');
   });
+  test('a misspelt word or option; what is missing at the end', () => {
+    expect(fixes(problem('Expected SELECT, found SELEC', { position: { line: 1, column: 21 } }), 'CREATE MONITOR f AS SELEC model FROM spans', catalogue)[0]?.sql).toBe('CREATE MONITOR f AS SELECT model FROM spans');
+    expect(fixes(problem('there is no option retntion', { position: { line: 1, column: 24 } }), "CREATE MONITOR f WITH (retntion = '1 hour') AS SELECT 1", catalogue)[0]?.sql).toBe("CREATE MONITOR f WITH (retention = '1 hour') AS SELECT 1");
+    expect(fixes(problem('Expected FROM, found model'), 'SELECT model', catalogue)).toEqual([]);
+    expect(placeOfProblem(problem('Expected a data type name, found: EOF'), 'SELECT CAST(a AS\n')).toEqual({ line: 1, column: 17 });
+  });
   test('nothing without a reason', () => {
     expect(fixes(problem('something else', { position: { line: 1, column: 1 } }), 'SELECT', catalogue)).toEqual([]);
   });

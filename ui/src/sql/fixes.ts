@@ -1,6 +1,7 @@
 /** Where a statement is wrong, and what one press can do about it: only what the server's words leave no doubt of. */
 import type { Position, Problem } from '../api/problem.ts';
 import type { Catalogue } from './relations.ts';
+import { options } from './vocabulary.ts';
 import { words } from './words.ts';
 
 export interface Fix {
@@ -9,10 +10,10 @@ export interface Fix {
   readonly sql: string;
 }
 
-/** The server's place; where it names a relation only, the place of that name. */
+/** The server's place; the end where it missed something there; where it names a relation only, the place of that name. */
 export function placeOfProblem(problem: Problem, sql: string): Position | null {
   if (problem.position !== null) return problem.position;
-  const at = offsetOfRelation(problem, sql);
+  const at = /found:? EOF/.test(problem.message) ? sql.trimEnd().length : offsetOfRelation(problem, sql);
   if (at === null) return null;
   const before = sql.slice(0, at).split('\n');
   return { line: before.length, column: (before.at(-1)?.length ?? 0) + 1 };
@@ -33,6 +34,13 @@ export function fixes(problem: Problem, sql: string, catalogue: Catalogue): Fix[
   if (relation !== null && at !== null) {
     const near = nearest(relation, catalogue.relations.map(({ name }) => name));
     if (near !== null) found.push({ label: `Use ${near}`, sql: sql.slice(0, at) + near + sql.slice(at + relation.length) });
+  }
+  const expected = /expected:? ([A-Z]+), found:? (\w+)/i.exec(problem.message);
+  const option = /there is no option "?(\w+)"?/i.exec(problem.message)?.[1];
+  for (const [wrong, known] of [[expected?.[2], [expected?.[1] ?? '']], [option, options.map(({ name }) => name)]] as const) {
+    const near = wrong === undefined ? null : nearest(wrong, known);
+    const place = wrong === undefined || near === null ? undefined : wordAt(sql, wrong, problem.position);
+    if (near !== null && wrong !== undefined && place !== undefined) found.push({ label: `Use ${near}`, sql: sql.slice(0, place) + near + sql.slice(place + wrong.length) });
   }
   if (problem.code === 'PF-3001' || /CREATE OR REPLACE/.test(problem.hint ?? '')) {
     const replaced = replacing(sql);
@@ -73,11 +81,14 @@ function unknownRelation(problem: Problem): string | null {
 function offsetOfRelation(problem: Problem, sql: string): number | null {
   const name = unknownRelation(problem);
   if (name === null) return null;
-  if (problem.position !== null) {
-    const at = offsetAt(sql, problem.position);
-    if (sql.slice(at, at + name.length).toLowerCase() === name.toLowerCase()) return at;
-  }
-  return words(sql).find((word) => word.upper === name.toUpperCase())?.start ?? null;
+  return wordAt(sql, name, problem.position) ?? null;
+}
+
+/** Where a word stands: at the place told, or where it is first. */
+function wordAt(sql: string, name: string, position: Position | null): number | undefined {
+  const at = position === null ? -1 : offsetAt(sql, position);
+  if (at >= 0 && sql.slice(at, at + name.length).toLowerCase() === name.toLowerCase()) return at;
+  return words(sql).find((word) => word.upper === name.toUpperCase())?.start;
 }
 
 /** The name that few letters tell from `name`; `null` where none is near. */

@@ -67,7 +67,7 @@ export function OfferList({ id, offers, active, place, onTake }: OfferListProps)
             </div>
           ))}
         </div>
-        <div className="offers-about" aria-hidden="true">{about === '' ? '\u00a0' : line(about)}</div>
+        <div className="offers-about" aria-hidden="true">{active < 0 ? 'Down chooses, Enter takes, Esc closes' : about === '' ? '\u00a0' : line(about)}</div>
       </div>
     </>
   );

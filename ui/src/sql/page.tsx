@@ -14,6 +14,7 @@ import { columnWidth, Grid } from '../table/grid.tsx';
 import { SqlEditor } from './editor.tsx';
 import { csv } from './csv.ts';
 import { fixes, placeOfProblem } from './fixes.ts';
+import type { Catalogue, Relation } from './relations.ts';
 import { useCatalogue } from './use-catalogue.ts';
 
 const historyName = 'pyflare.sql-history';
@@ -25,6 +26,15 @@ GROUP BY service_name, model
 ORDER BY requests DESC`;
 
 const newestSpans = 'SELECT event_time, service_name, name, model, duration_ns, status\nFROM history.spans\nORDER BY event_time DESC';
+
+/** Those to begin with: what is stored of the streams, what is maintained, what the engine tells. */
+function listed({ relations }: Catalogue): Relation[] {
+  return [
+    ...relations.filter(({ kind }) => kind === 'stored stream'),
+    ...relations.filter(({ schema, name }) => schema === 'live' && !name.includes('$')),
+    ...relations.filter(({ schema }) => schema === 'pyflare_internal'),
+  ];
+}
 
 function readHistory(): string[] {
   try {
@@ -114,7 +124,7 @@ export default function SqlPage(): ReactNode {
           <section className="card relations" aria-label="Relations">
             <header className="card-head"><h2>Relations</h2></header>
             <ul>
-              {catalogue.relations.filter((one) => (one.schema === 'history' && one.kind === 'stored stream') || (one.schema === 'live' && !one.name.includes('$')) || one.schema === 'pyflare_internal').map((one) => (
+              {listed(catalogue).map((one) => (
                 <li key={`${one.schema}.${one.name}`}>
                   <button type="button" title={one.columns.map((column) => `${line(column.name)} ${column.type}`).join('\n')} onClick={() => write(one.schema === 'history' && one.name === 'spans' ? newestSpans : `SELECT * FROM ${one.schema}.${quoted(one.name)}`)}><code>{one.schema}.{line(one.name)}</code></button>
                 </li>

@@ -23,8 +23,10 @@ export function catalogueOf(fields: readonly Field[], views: readonly Monitor[])
     columns.push({ name: field.name, type: field.type, about: `${field.description ?? ''}${unit}` });
     streams.set(field.stream, columns);
   }
-  const maintained = views.map((view): Relation => ({ schema: 'live', name: view.name, kind: view.builtin === true ? 'built-in view' : 'view', about: view.description ?? '', columns: view.columns ?? [] }));
-  const leftOut = views.flatMap((view) => (view.companions ?? []).map((name): Relation => {
+  // A project's own view goes before a built-in one of the same name, as it does in a query.
+  const byName = new Map([...views].sort((left, right) => Number(right.builtin === true) - Number(left.builtin === true)).map((view) => [view.name, view]));
+  const maintained = [...byName.values()].map((view): Relation => ({ schema: 'live', name: view.name, kind: view.builtin === true ? 'built-in view' : 'view', about: view.description ?? '', columns: view.columns ?? [] }));
+  const leftOut = [...byName.values()].flatMap((view) => (view.companions ?? []).map((name): Relation => {
     const late = name.endsWith('$late');
     return { schema: 'live', name, kind: 'left out', about: late ? `Rows that came too late for ${view.name}.` : `Rows on which an expression of ${view.name} failed.`, columns: late ? lateColumns : errorColumns };
   }));

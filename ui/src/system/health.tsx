@@ -1,7 +1,7 @@
 /** The engine at a glance: whether it keeps up, how much comes in, what it holds. */
 import type { ReactNode } from 'react';
 import type { Status } from '../api/types.ts';
-import { bytes, clock, compact, duration, integer, nothing, toNumber } from '../format.ts';
+import { bytes, clock, compact, duration, integer, nothing, plural, toNumber } from '../format.ts';
 
 /** A tick is at most 1 s after the one before; beyond some of them something is behind. */
 const laggingMillis = 5000;
@@ -23,7 +23,7 @@ export function condition(status: Status): { readonly word: string; readonly wel
   if (status.replaying === true) return { word: 'Recovering', well: false, why: 'it reads its log again after a start' };
   const lag = toNumber(status.lag_ms ?? 0);
   if (lag > laggingMillis) return { word: 'Behind', well: false, why: `the newest complete tick is ${duration(lag)} old` };
-  return { word: 'Healthy', well: true, why: 'every tick is complete in time' };
+  return { word: 'Healthy', well: true, why: 'it keeps up' };
 }
 
 export function Health({ status, rowsPerSecond, running, stopped, stateBytes }: HealthProps): ReactNode {
@@ -32,13 +32,13 @@ export function Health({ status, rowsPerSecond, running, stopped, stateBytes }: 
   return (
     <section className="stats" aria-label="Health">
       <Stat name="State" value={<span className={state.well ? 'chip good' : 'chip bad'}>{state.word}</span>} note={state.why} />
-      <Stat name="Complete tick" value={clock(toNumber(status.complete_tick ?? status.tick ?? NaN), 'millis')} note={`${integer(status.workers ?? 1)} ${status.workers === 1 ? 'worker' : 'workers'}${status.version === undefined ? '' : `, version ${status.version}`}`} />
-      <Stat name="Lag" value={duration(toNumber(status.lag_ms ?? NaN))} note="behind the newest tick" />
+      <Stat name="Complete tick" value={clock(toNumber(status.complete_tick ?? status.tick ?? NaN), 'millis')} note={plural(status.workers ?? 1, 'worker')} />
+      <Stat name="Lag" value={duration(toNumber(status.lag_ms ?? NaN))} note="behind the tick" />
       <Stat name="Rows a second" value={Number.isNaN(rowsPerSecond) ? nothing : compact(rowsPerSecond)} note={`${compact(sum(status.rows_admitted))} admitted in all`} />
-      <Stat name="Backlog" value={bytes(toNumber(status.log_backlog_bytes ?? 0))} note="of the log, not yet admitted" />
-      <Stat name="Duplicates" value={compact(toNumber(status.duplicates ?? 0))} note={lost.length === 0 ? 'requests sent twice, counted once' : lost.map(([word, count]) => `${compact(toNumber(count ?? 0))} ${word}`).join(', ')} />
-      {running === null ? null : <Stat name="Monitors" value={integer(running)} note={stopped !== null && stopped > 0 ? <span className="bad">{integer(stopped)} stopped</span> : 'none stopped'} />}
-      {stateBytes === null ? null : <Stat name="Kept" value={bytes(stateBytes)} note="by the operators of all monitors" />}
+      <Stat name="Backlog" value={bytes(toNumber(status.log_backlog_bytes ?? 0))} note="not yet admitted" />
+      <Stat name="Duplicates" value={compact(toNumber(status.duplicates ?? 0))} note={lost.length === 0 ? 'counted once' : lost.map(([word, count]) => `${compact(toNumber(count ?? 0))} ${word}`).join(', ')} />
+      {running === null ? null : <Stat name="Monitors" value={integer(running)} note={stopped !== null && stopped > 0 ? <span className="bad">running, {integer(stopped)} stopped</span> : 'running'} />}
+      {stateBytes === null ? null : <Stat name="Kept" value={bytes(stateBytes)} note="by all monitors" />}
     </section>
   );
 }

@@ -41,6 +41,8 @@ export default function SystemPage(): ReactNode {
       <header className="page-head">
         <h1>System</h1>
         <span className="muted">how the engine is doing, and what it spends on what</span>
+        <span className="spring" />
+        {value?.status.version === undefined ? null : <span className="muted">PyFlare {value.status.version}</span>}
       </header>
       {problem === null ? null : <ProblemBox problem={problem} onRetry={reload} />}
       {value === null ? (problem === null ? <Loading what="Reading the status…" /> : null) : (

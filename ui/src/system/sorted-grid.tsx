@@ -24,6 +24,8 @@ export interface SortedGridProps<Row> {
   /** The column it is sorted by at first, from the largest down. */
   readonly first: string;
   readonly noun: string;
+  /** Whether the label stands above it. */
+  readonly titled?: boolean;
   readonly empty: ReactNode;
   readonly note?: ReactNode;
 }
@@ -43,7 +45,8 @@ export function SortedGrid<Row>(props: SortedGridProps<Row>): ReactNode {
   return (
     <section className="card live-table" aria-label={props.label}>
       <header className="card-head">
-        <input className="field" type="search" placeholder="Filter" aria-label={`Filter ${props.noun}s`} value={filter} onChange={(event) => setFilter(event.target.value)} />
+        {props.titled === true ? <h2>{props.label}</h2> : null}
+        <input className="field" type="search" placeholder="Filter" aria-label={`Filter ${props.label.toLowerCase()}`} value={filter} onChange={(event) => setFilter(event.target.value)} />
         <span className="muted" role="status">{filter.trim() === '' ? plural(rows.length, props.noun) : `${integer(shown.length)} of ${plural(rows.length, props.noun)}`}</span>
         <span className="spring" />
         {props.note}

@@ -23,10 +23,11 @@ const fault = (name: string, title: string, width: number, hint: string): Column
 function share(entries: readonly Entry[]): Column {
   const all = entries.reduce((sum, entry) => sum + amount(entry, 'busy_us'), 0);
   const of = (entry: Entry): number => (all > 0 ? amount(entry, 'busy_us') / all : 0);
+  const largest = entries.reduce((most, entry) => Math.max(most, of(entry)), 0);
   return {
     name: 'Busy share', width: 15, numeric: true, hint: 'Part of the time that all of them took together',
     by: of,
-    cell: (entry) => <span className="share-cell" title={duration(amount(entry, 'busy_us') / 1000)}><i className="share-bar" aria-hidden="true"><i style={{ width: `${of(entry) * 100}%` }} /></i>{percent(of(entry))}</span>,
+    cell: (entry) => <span className="share-cell" title={duration(amount(entry, 'busy_us') / 1000)}><i className="share-bar" aria-hidden="true"><i style={{ width: `${largest > 0 ? (of(entry) / largest) * 100 : 0}%` }} /></i>{percent(of(entry))}</span>,
   };
 }
 
@@ -37,7 +38,7 @@ function busyNow(internal: Internal, key: (entry: Entry) => string): Column {
 }
 
 function projects(entries: readonly Entry[]): Column[] {
-  return new Set(entries.map((entry) => textOf(entry, 'project'))).size > 1 ? [text('project', 'Project', 14)] : [];
+  return new Set(entries.map((entry) => textOf(entry, 'project')).filter((project) => project !== '')).size > 1 ? [text('project', 'Project', 14)] : [];
 }
 
 /** A monitor's name, as the way to its plan. */
@@ -52,8 +53,8 @@ function Waiting({ internal, relation }: { readonly internal: Internal; readonly
   if (isMissing(problem)) {
     return (
       <section className="card empty" aria-label="Not available">
-        <h2>This server does not tell</h2>
-        <p>It has no relation <code>pyflare_internal.{relation}</code>. A server of this page’s version has it: is an older one running?</p>
+        <h2>Not available on this server</h2>
+        <p>It has no relation <code>pyflare_internal.{relation}</code>, in which newer versions of PyFlare tell about themselves.</p>
       </section>
     );
   }
@@ -114,7 +115,7 @@ export function ArrangementsTable(): ReactNode {
   const saved = entries.reduce((sum, entry) => sum + amount(entry, 'bytes') * Math.max(0, readers(entry).length - 1), 0);
   const several = entries.filter((entry) => readers(entry).length > 1).length;
   const columns: Column[] = [
-    number('arrangement', 'Arrangement', 13, 'Its number'),
+    number('arrangement', 'No.', 8, 'The number of the arrangement'),
     number('worker', 'Worker', 9, 'The thread that keeps it'),
     text('kind', 'Kind', 9, 'base: fed from a stream, for all views that can be read from it; graph: of one view'),
     text('stream', 'Stream', 11),
@@ -168,14 +169,14 @@ export function LeftOutTables(): ReactNode {
     <div className="left-out">
       {late.entries === null ? <Waiting internal={late} relation="late_rows" /> : (
         <SortedGrid
-          label="Late rows" noun="monitor" rows={late.entries.filter((entry) => amount(entry, 'late_rows') > 0)} first="Late rows" empty="No row came too late."
+          label="Late rows" titled noun="monitor" rows={late.entries.filter((entry) => amount(entry, 'late_rows') > 0)} first="Late rows" empty="No row came too late."
           columns={[...projects(late.entries), monitorColumn('monitor'), fault('late_rows', 'Late rows', 14, 'Rows that came after their window had left the view')]}
           rowKey={(entry) => `${textOf(entry, 'project')}/${textOf(entry, 'monitor')}`} text={(entry) => textOf(entry, 'monitor')} note={<Cut internal={late} />}
         />
       )}
       {errors.entries === null ? <Waiting internal={errors} relation="errors" /> : (
         <SortedGrid
-          label="Failed rows" noun="error" rows={errors.entries} first="Rows" empty="No expression failed."
+          label="Failed rows" titled noun="error" rows={errors.entries} first="Rows" empty="No expression failed."
           columns={[...projects(errors.entries), monitorColumn('monitor'), text('error', 'Error', 44), fault('errors', 'Rows', 10, 'Rows left out')]}
           rowKey={(entry) => `${textOf(entry, 'project')}/${textOf(entry, 'monitor')}/${textOf(entry, 'error')}`} text={(entry) => `${textOf(entry, 'monitor')} ${textOf(entry, 'error')}`} note={<Cut internal={errors} />}
         />
