@@ -1,13 +1,13 @@
 /** The columns of what the statement reads, to look at beside it; those of `spans` before it reads anything. */
-import { useState, type ReactNode } from 'react';
+import { useMemo, useState, type ReactNode } from 'react';
 import { line } from '../format.ts';
 import type { Catalogue } from '../sql/relations.ts';
 import { Statement } from '../sql/scope.ts';
 
 export function ColumnList({ catalogue, sql }: { readonly catalogue: Catalogue; readonly sql: string }): ReactNode {
   const [wanted, setWanted] = useState<string | null>(null);
-  const relations = catalogue.relations.filter(({ schema, name }) => (schema === '' || schema === 'live') && !name.includes('$'));
-  const read = new Statement(sql, catalogue).reads().find((name) => relations.some((one) => one.name === name));
+  const relations = useMemo(() => catalogue.relations.filter(({ schema, name }) => (schema === '' || schema === 'live') && !name.includes('$')), [catalogue]);
+  const read = useMemo(() => new Statement(sql, catalogue).reads().find((name) => relations.some((one) => one.name === name)), [sql, catalogue, relations]);
   const name = wanted ?? read ?? 'spans';
   const columns = relations.find((one) => one.name === name)?.columns.filter((column) => !column.name.startsWith('_')) ?? [];
   if (relations.length === 0) return null;

@@ -215,7 +215,11 @@ function match(label: string, word: string): number | null {
   return word.length > 1 && name.includes(word) ? 2 : null;
 }
 
+/** Longer statements, which no monitor can be, are not looked into with every letter. */
+const longest = 100_000;
+
 export function complete(sql: string, caret: number, catalogue: Catalogue, purpose: Purpose): Completion | null {
+  if (sql.length > longest) return null;
   let start = 0;
   let from = caret;
   for (const { kind, text } of tokens(sql)) {

@@ -51,6 +51,12 @@ describe('what a statement reads', () => {
   test('streams and views, in windows, joins, subqueries and lists', () => {
     expect(reads("CREATE MONITOR m WITH (retention = '1 hour') AS SELECT 1 FROM TUMBLE(spans, event_time, INTERVAL '1 minute') JOIN live.tool_calls t ON t.x = 1, logs WHERE a IN (SELECT b FROM requests)")).toEqual(['spans', 'tool_calls', 'logs', 'requests']);
   });
+  test('in a group of joins, and in time however long a list is', () => {
+    expect(reads('SELECT 1 FROM (spans s JOIN logs l ON true) CROSS JOIN requests WHERE (a, b) IN (SELECT c, d FROM tool_calls, other)')).toEqual(['spans', 'logs', 'requests', 'tool_calls', 'other']);
+    const begun = performance.now();
+    expect(reads(`SELECT a FROM spans WHERE a IN (${Array.from({ length: 20_000 }, (_, at) => at).join(', ')})`)).toEqual(['spans']);
+    expect(performance.now() - begun).toBeLessThan(2000);
+  });
   test('not what WITH defines, nor words that only look so', () => {
     expect(reads("WITH a AS (SELECT 1 FROM spans) SELECT extract(hour FROM x), 'FROM logs' FROM a WHERE x IS DISTINCT FROM y -- FROM logs")).toEqual(['spans']);
   });

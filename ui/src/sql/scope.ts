@@ -100,9 +100,16 @@ export class Statement {
         if (isName(before)) defined.add(nameOf(before));
       }
     }
+    // Clause by clause in one pass, since statements may be long lists.
+    const open = [{ query: true, clause: '' }];
     for (const [index, word] of this.words.entries()) {
-      const begins = (word.upper === 'FROM' && this.#isClause(index) && this.#inQuery(index)) || word.upper === 'JOIN' || (word.text === ',' && this.#inFrom(index)) || (word.text === '(' && windows.has(this.words[index - 1]?.upper ?? ''));
-      if (!begins) continue;
+      const level = open.at(-1) ?? { query: false, clause: '' };
+      const before = this.words[index - 1]?.upper ?? '';
+      if (level.query && this.#isClause(index)) level.clause = word.upper;
+      const grouped = word.text === '(' && (before === 'FROM' || before === 'JOIN' || windows.has(before));
+      if (word.text === '(') open.push({ query: this.isQuery(index + 1), clause: '' });
+      else if (word.text === ')' && open.length > 1) open.pop();
+      if (!grouped && word.upper !== 'JOIN' && !(level.query && level.clause === 'FROM' && (word.upper === 'FROM' || word.text === ','))) continue;
       const path = this.#path(index + 1);
       const name = path.names.at(-1);
       if (name === undefined || this.words[path.next]?.text === '(' || (path.names.length === 1 && defined.has(name))) continue;
@@ -114,19 +121,6 @@ export class Statement {
   /** The columns of a window function's first argument; `open` is its parenthesis. */
   windowed(open: number, named: Named): readonly RelationColumn[] {
     return this.#relationAt(open + 1, named, 0)?.columns ?? [];
-  }
-
-  /** Whether a word stands in a query itself, not in the arguments of a function. */
-  #inQuery(index: number): boolean {
-    const open = this.enclosing(index)[0];
-    return open === undefined || this.isQuery(open + 1);
-  }
-
-  #inFrom(comma: number): boolean {
-    const open = this.enclosing(comma)[0];
-    let clause = '';
-    for (const index of this.#level(open === undefined ? this.#bodyStart() : open + 1, comma)) if (this.#isClause(index)) clause = this.words[index]?.upper ?? '';
-    return clause === 'FROM';
   }
 
   #opens(index: number): boolean {
