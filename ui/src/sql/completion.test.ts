@@ -108,9 +108,14 @@ describe('words', () => {
   test('statements and their options', () => {
     expect(labels('cr|')).toEqual(['CREATE MONITOR … AS SELECT']);
     expect(labels('CREATE |')).toContain('OR REPLACE MONITOR');
-    expect(labels('CREATE MONITOR m WITH (|')).toEqual(['retention', 'lateness', 'description']);
+    expect(labels('CREATE MONITOR m WITH (|')).toEqual(['retention', 'lateness', 'description', 'max_rows', 'max_tick_rows']);
     expect(labels('CREATE MONITOR m |')).toContain('AS SELECT');
     expect(labels('DROP MONITOR |', 'query')).toContain('requests');
+    expect(labels('CREATE STREAM s (a |', 'query')).toContain('TIMESTAMP');
+    expect(labels('CREATE STREAM s (a TEXT) |', 'query')).toEqual(['WITH (…)']);
+    expect(labels('CREATE STREAM s (a TEXT) WITH (|', 'query')[0]).toBe('event_time');
+    expect(labels('DROP STREAM |', 'query')).toEqual(['spans', 'logs']);
+    expect(labels('DESCRIBE re|', 'query')).toEqual(['requests']);
   });
   test('functions, with the place of their argument', () => {
     const offer = at('SELECT quant| FROM spans')?.offers[0];

@@ -5,7 +5,7 @@
 import type { Catalogue, Relation, RelationColumn } from './relations.ts';
 import { Statement, type Scope } from './scope.ts';
 import { tokens } from './tokens.ts';
-import { after, aggregates, before, intervals, options, scalars, statements, types, windowFunctions, type SqlFunction } from './vocabulary.ts';
+import { after, aggregates, before, intervals, options, scalars, statements, streamOptions, streamTypes, types, windowFunctions, type SqlFunction } from './vocabulary.ts';
 import { isName, nameOf, type Word } from './words.ts';
 
 /** A monitor reads streams and views by their bare names; a query reads `live.*` and `history.*`. */
@@ -39,6 +39,10 @@ function keyword(text: string): Offer {
   const hole = text.search(/(?<=[( ])(?=[) ])|(?<=\()(?=\))/);
   const gap = text.includes('(') || text.startsWith('CASE') ? hole : -1;
   return { kind: 'keyword', label: text.replace(/ {2}/g, ' … ').replace('()', '(…)').replace(' )', ' …)').replace('( ', '(… '), detail: '', about: '', insert: text, select: gap < 0 ? null : [gap, gap] };
+}
+
+function type(name: string): Offer {
+  return { kind: 'keyword', label: name, detail: '', about: '', insert: name, select: null };
 }
 
 function template(label: string, insert: string, select: readonly [number, number] | null, about: string): Offer {
@@ -137,7 +141,7 @@ function offersAt(statement: Statement, at: number, followed: boolean, catalogue
   const head = list[0]?.upper ?? '';
   const views = (): Offer[] => catalogue.relations.filter((one) => one.schema === 'live' && !one.name.includes('$')).map((one) => relation(one, one.name));
 
-  if (last === undefined) return statements.filter((one) => purpose === 'query' || /^(CREATE|SELECT|WITH)/.test(one.label)).map((one) => template(one.label, one.insert, one.select, one.about));
+  if (last === undefined) return statements.filter((one) => purpose === 'query' || /^(CREATE MONITOR|SELECT|WITH)/.test(one.label)).map((one) => template(one.label, one.insert, one.select, one.about));
   if (last.text === '.') {
     const path: string[] = [];
     for (let index = at - 2; isName(list[index]); index -= 2) {
@@ -152,10 +156,12 @@ function offersAt(statement: Statement, at: number, followed: boolean, catalogue
     return (catalogue.find(path)?.columns ?? []).map((one) => column(one, null));
   }
   switch (last.upper) {
-    case 'CREATE': return [keyword('MONITOR'), keyword('OR REPLACE MONITOR')];
+    case 'CREATE': return [keyword('MONITOR'), keyword('OR REPLACE MONITOR'), keyword('STREAM')];
     case 'REPLACE': if (head === 'CREATE' && at === 3) return [keyword('MONITOR')]; break;
-    case 'SHOW': return [keyword('MONITORS')];
-    case 'DROP': return [keyword('MONITOR'), keyword('MONITOR IF EXISTS')];
+    case 'SHOW': return [keyword('MONITORS'), keyword('STREAMS')];
+    case 'DROP': return [keyword('MONITOR'), keyword('MONITOR IF EXISTS'), keyword('STREAM'), keyword('STREAM IF EXISTS')];
+    case 'DESCRIBE': return catalogue.relations.filter((one) => one.schema === '' || one.schema === 'live').map((one) => relation(one, one.name));
+    case 'STREAM': return head === 'DROP' ? catalogue.relations.filter((one) => one.schema === '').map((one) => relation(one, one.name)) : [];
     case 'EXPLAIN': return [keyword('MONITOR'), keyword('ANALYZE MONITOR')];
     case 'MONITOR': return head === 'CREATE' ? [] : [...views(), ...(head === 'EXPLAIN' ? [keyword('SELECT')] : [])];
     case 'EMIT': return [keyword('CHANGES'), keyword('FINAL')];
@@ -169,14 +175,19 @@ function offersAt(statement: Statement, at: number, followed: boolean, catalogue
   const open = statement.enclosing(at)[0];
   const opener = open === undefined ? undefined : list[open - 1];
   if (scope.clause === '' && head === 'CREATE') {
-    if (opener?.upper === 'WITH') return last.text === '(' || last.text === ',' ? options.map(({ name, value, about }) => ({ kind: 'template', label: name, detail: `= '${value}'`, about, insert: `${name} = '${value}'`, select: [name.length + 4, name.length + 4 + value.length] })) : [];
+    const ofStream = list[1]?.upper === 'STREAM';
+    if (opener?.upper === 'WITH') return last.text === '(' || last.text === ',' ? (ofStream ? streamOptions : options).map(({ name, value, about }) => ({ kind: 'template', label: name, detail: `= '${value}'`, about, insert: `${name} = '${value}'`, select: [name.length + 4, name.length + 4 + value.length] })) : [];
+    if (ofStream) {
+      if (opener !== undefined) return earlier?.text === '(' || earlier?.text === ',' ? streamTypes.map(type) : isName(last) ? [keyword('NOT NULL')] : [];
+      return last.text === ')' ? [template('WITH (…)', "WITH (event_time = 'event_time')", [19, 29], 'Options of the stream.')] : [];
+    }
     if (last.upper === 'AS') return [keyword('SELECT'), template('WITH … AS', 'WITH name AS (\n  SELECT \n)\nSELECT * FROM name', [5, 9], 'Name a query and read it below.')];
     if (isName(last)) return [keyword('AS SELECT'), keyword('AS'), template('WITH (…)', "WITH (retention = '24 hours')", [6, 15], 'Options of the monitor.')];
     return last.text === ')' ? [keyword('AS SELECT'), keyword('AS')] : [];
   }
   if (opener !== undefined && windowNames.has(opener.upper) && open !== undefined && (last.text === '(' || last.text === ',')) return windowArguments(statement, open, at, scope, catalogue);
   if (opener !== undefined && windowNames.has(opener.upper) && isName(last)) return [];
-  if (last.upper === 'AS') return opener !== undefined && /^(TRY_)?CAST$/.test(opener.upper) ? types.map((name) => ({ ...keyword(name), insert: name, label: name, select: null })) : [];
+  if (last.upper === 'AS') return opener !== undefined && /^(TRY_)?CAST$/.test(opener.upper) ? types.map(type) : [];
   if (opener?.upper === 'OVER' && last.text === '(') return [keyword('PARTITION BY'), keyword('ORDER BY')];
   if (opener?.upper === 'FILTER' && last.text === '(') return [keyword('WHERE')];
   const listed = open === undefined || statement.isQuery(open + 1);

@@ -19,6 +19,8 @@ export const aggregates: readonly SqlFunction[] = [
   fn('median', 'x', 'quantile(x, 0.5)'),
   fn('approx_percentile_cont', 'x, q', 'quantile under its name in DataFusion.'),
   fn('approx_distinct', 'x', 'Different values, counted exactly.'),
+  fn('stddev', 'x', 'The standard deviation of a sample.'),
+  fn('var_samp', 'x', 'The variance of a sample.'),
   fn('bool_and', 'x', 'Whether all are true.'),
   fn('bool_or', 'x', 'Whether any is true.'),
 ];
@@ -95,16 +97,33 @@ export const statements: readonly { readonly label: string; readonly insert: str
   { label: 'SELECT', insert: 'SELECT ', select: null, about: 'Ask once.' },
   { label: 'WITH … AS', insert: 'WITH name AS (\n  SELECT \n)\nSELECT * FROM name', select: [5, 9], about: 'Name a query and read it below.' },
   { label: 'EXPLAIN MONITOR', insert: 'EXPLAIN MONITOR ', select: null, about: 'How a monitor is kept.' },
+  { label: 'EXPLAIN ANALYZE MONITOR', insert: 'EXPLAIN ANALYZE MONITOR ', select: null, about: 'What the operators of a monitor have done.' },
   { label: 'SHOW MONITORS', insert: 'SHOW MONITORS', select: null, about: 'All monitors of the project.' },
   { label: 'DROP MONITOR', insert: 'DROP MONITOR ', select: null, about: 'End a monitor.' },
+  { label: 'CREATE STREAM', insert: "CREATE STREAM name (\n  event_time TIMESTAMP,\n  value DOUBLE\n)", select: [14, 18], about: 'Declare a stream of your own.' },
+  { label: 'SHOW STREAMS', insert: 'SHOW STREAMS', select: null, about: 'The streams that were declared.' },
+  { label: 'DROP STREAM', insert: 'DROP STREAM ', select: null, about: 'End a stream.' },
+  { label: 'DESCRIBE', insert: 'DESCRIBE ', select: null, about: 'The columns of a stream or view.' },
 ];
 
 export const options: readonly { readonly name: string; readonly value: string; readonly about: string }[] = [
   { name: 'retention', value: '48 hours', about: 'How long a window stays in the live view after its end; 24 hours by default.' },
   { name: 'lateness', value: '10 seconds', about: 'How far out of order rows may come; 10 seconds by default.' },
   { name: 'description', value: 'what it is for', about: 'Shown in the list of monitors.' },
+  { name: 'max_rows', value: '5000000', about: 'Rows that one of its operators may keep; beyond it the monitor is stopped.' },
+  { name: 'max_tick_rows', value: '20000000', about: 'Records that its joins may make at one tick; beyond it the monitor is stopped.' },
+];
+
+export const streamOptions: typeof options = [
+  { name: 'event_time', value: 'event_time', about: 'The column that says when a row happened.' },
+  { name: 'lateness', value: '10 seconds', about: 'How far out of order rows may come; 10 seconds by default.' },
+  { name: 'retention', value: '30 days', about: 'How long stored rows are kept.' },
+  { name: 'description', value: 'what it is for', about: 'Shown by SHOW STREAMS.' },
 ];
 
 export const intervals: readonly string[] = ['10 seconds', '1 minute', '5 minutes', '15 minutes', '1 hour', '1 day'];
 
 export const types: readonly string[] = ['BIGINT', 'INT', 'DOUBLE', 'TEXT', 'BOOLEAN', 'TIMESTAMP', 'DECIMAL(38, 12)'];
+
+/** Of a declared stream. */
+export const streamTypes: readonly string[] = [...types, 'JSON', 'TEXT[]'];
