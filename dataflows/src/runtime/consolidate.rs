@@ -6,6 +6,7 @@ use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::{interleave, take};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::row::{RowConverter, Rows, SortField};
+use parking_lot::Mutex;
 
 use crate::time::{Tick, tick_us};
 
@@ -22,6 +23,62 @@ pub(crate) struct Changes {
 impl Changes {
     pub fn approximate_bytes(&self) -> usize {
         self.batch.get_array_memory_size() + self.diffs.len() * 8
+    }
+}
+
+/// What one tick changed in a view. Its net is computed when somebody looks: most views have no subscriber, and a flush
+/// nets many ticks at once.
+#[derive(Clone)]
+pub(crate) struct TickChanges(Arc<Lazy>);
+
+struct Lazy {
+    state: Mutex<State>,
+    rows: i64,
+    bytes: usize,
+}
+
+enum State {
+    Parts(Vec<Changes>),
+    Net(Option<Changes>),
+}
+
+impl TickChanges {
+    pub fn new(parts: Vec<Changes>) -> TickChanges {
+        TickChanges(Arc::new(Lazy {
+            rows: parts.iter().flat_map(|part| &part.diffs).sum(),
+            bytes: parts.iter().map(Changes::approximate_bytes).sum(),
+            state: Mutex::new(State::Parts(parts)),
+        }))
+    }
+
+    /// The net; `None` if nothing remains.
+    pub fn net(&self) -> Option<Changes> {
+        let mut state = self.0.state.lock();
+        if let State::Parts(parts) = &*state {
+            *state = State::Net(consolidate(parts));
+        }
+        match &*state {
+            State::Net(net) => net.clone(),
+            State::Parts(_) => unreachable!("invariant: they were just netted"),
+        }
+    }
+
+    /// Changes that add up to the net.
+    pub fn parts(&self) -> Vec<Changes> {
+        match &*self.0.state.lock() {
+            State::Parts(parts) => parts.clone(),
+            State::Net(net) => net.iter().cloned().collect(),
+        }
+    }
+
+    /// By how many rows the view grew.
+    pub fn rows(&self) -> i64 {
+        self.0.rows
+    }
+
+    /// What it took before it was netted.
+    pub fn approximate_bytes(&self) -> usize {
+        self.0.bytes
     }
 }
 
