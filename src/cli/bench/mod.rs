@@ -9,6 +9,7 @@ mod decode;
 mod freshness;
 mod idle;
 mod keyed;
+mod monitors;
 mod nexmark;
 mod pipeline;
 mod server;
@@ -27,7 +28,7 @@ pub struct BenchArgs {
     /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
-    /// Only these parts: decode, views, keyed, everything, freshness, idle; nexmark and memory, which take minutes,
+    /// Only these parts: decode, views, keyed, everything, freshness, idle; nexmark, monitors and memory, which take minutes,
     /// run only when named
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
@@ -74,11 +75,11 @@ fn figure(
 }
 
 /// The parts, in order.
-const PARTS: [&str; 8] = [
-    "decode", "views", "keyed", "everything", "freshness", "idle", "nexmark", "memory",
+const PARTS: [&str; 9] = [
+    "decode", "views", "keyed", "everything", "freshness", "idle", "nexmark", "monitors", "memory",
 ];
 /// Parts that take minutes and run only when asked for.
-const LONG: [&str; 2] = ["nexmark", "memory"];
+const LONG: [&str; 3] = ["nexmark", "monitors", "memory"];
 
 /// Measures and prints.
 pub fn run(args: BenchArgs) -> anyhow::Result<()> {
@@ -112,6 +113,7 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
             "everything" => runtime.block_on(pipeline::everything(args.seconds, args.workers))?,
             "freshness" => runtime.block_on(freshness::freshness(args.seconds))?,
             "nexmark" => runtime.block_on(nexmark::nexmark(args.seconds))?,
+            "monitors" => runtime.block_on(monitors::monitors(args.seconds))?,
             "idle" => runtime.block_on(idle::idle())?,
             _ => runtime.block_on(pipeline::memory(args.millions))?,
         };
