@@ -5,6 +5,7 @@
 //! * *real*: spans recorded from instrumented clients with their prompts and answers, at least 4 kB a span on
 //!   average, each made distinct (see [`recorded`]).
 
+pub mod nexmark;
 mod recorded;
 
 use crate::decode::encode::{put_bytes, put_varint};

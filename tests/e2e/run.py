@@ -23,6 +23,7 @@ import documents  # noqa: E402
 import live  # noqa: E402
 import monitors  # noqa: E402
 import refusals  # noqa: E402
+import streams  # noqa: E402
 from runner import Runner, assert_equal  # noqa: E402
 from server import Server  # noqa: E402
 
@@ -117,6 +118,10 @@ def run(options: argparse.Namespace, scratch: Path) -> Runner:
         runner.check("a monitor lives and dies", lambda: monitors.lives_and_dies(server, everything))
         runner.check("monitors over streams and monitors", lambda: monitors.over_others(server))
         runner.check("monitors tell about themselves", lambda: monitors.tells_about_itself(server))
+        runner.check("streams: counted as DuckDB counts them", lambda: streams.counted_exactly(server))
+        runner.check("streams: repeated requests", lambda: streams.repeated_requests(server))
+        for name, claim in streams.refusals(server):
+            runner.check(f"streams refused: {name}", claim)
         runner.check("metrics are Prometheus'", lambda: refusals.metrics_are_prometheus(server))
         for name, claim in documents.claims(server):
             runner.check(f"documented: {name}", claim)

@@ -13,6 +13,7 @@ mod grammar;
 mod graph;
 mod graph_cases;
 mod hostile;
+mod nexmark;
 mod random;
 mod sharing;
 mod streams;

@@ -16,6 +16,7 @@ const NewMonitorPage = lazy(() => import('./monitors/new-page.tsx'));
 const TracesPage = lazy(() => import('./traces/list-page.tsx'));
 const TracePage = lazy(() => import('./traces/trace-page.tsx'));
 const SqlPage = lazy(() => import('./sql/page.tsx'));
+const SystemPage = lazy(() => import('./system/page.tsx'));
 
 const places: readonly { path: string; name: string; icon: IconName }[] = [
   { path: '', name: 'Overview', icon: 'overview' },
@@ -23,6 +24,7 @@ const places: readonly { path: string; name: string; icon: IconName }[] = [
   { path: 'new', name: 'New monitor', icon: 'create' },
   { path: 'traces', name: 'Traces', icon: 'traces' },
   { path: 'sql', name: 'SQL', icon: 'sql' },
+  { path: 'system', name: 'System', icon: 'system' },
 ];
 
 function page({ path: [place = '', name, ...rest] }: Route, epoch: string): { title: string; content: ReactNode } {
@@ -42,6 +44,8 @@ function page({ path: [place = '', name, ...rest] }: Route, epoch: string): { ti
           : { title: `Trace ${name.slice(0, 8)}`, content: <TracePage key={`${epoch}/${name}`} traceId={name} /> };
       case 'sql':
         return { title: 'SQL', content: <SqlPage key={epoch} /> };
+      case 'system':
+        return { title: 'System', content: <SystemPage key={epoch} /> };
     }
   }
   return { title: 'Not found', content: <NotFound /> };

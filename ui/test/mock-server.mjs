@@ -1,6 +1,6 @@
 // A server that speaks PyFlare's REST and WebSocket contract over generated data, for developing and testing the UI.
 //
-//   node test/mock-server.mjs [--port 4319] [--scenario demo|empty|slow] [--rows 100000]
+//   node test/mock-server.mjs [--port 4319] [--scenario demo|empty|slow] [--rows 100000] [--many 0]
 //
 // With a built `dist` it serves the UI as well. Tests import `startMock` and reach into `mock.live` and `mock.control`.
 import { createReadStream, existsSync, statSync } from 'node:fs';
@@ -8,6 +8,7 @@ import { createServer } from 'node:http';
 import { extname, join, normalize } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { agentTrace, groups, hostile, hostileTrace, hugeTrace, iso, minute, seeded, Traffic, traceItem } from './mock-data.mjs';
+import { analysis, fields, internal, joinPlan, largePlan, nodesOf } from './mock-engine.mjs';
 import { MockLive, MockView } from './mock-live.mjs';
 
 const dist = fileURLToPath(new URL('../dist/', import.meta.url));
@@ -40,11 +41,11 @@ function positionOf(sql, index) {
 }
 
 export async function startMock(options = {}) {
-  const { port = 0, scenario = 'demo', rows = 100_000, tickMillis = 250, spans = 50_000 } = options;
+  const { port = 0, scenario = 'demo', rows = 100_000, tickMillis = 250, spans = 50_000, many = 0, minutes = 6 * 60, recent = 300 } = options;
   const empty = scenario === 'empty';
   const started = Date.now();
   const live = new MockLive();
-  const control = { ready: scenario !== 'slow', delay: 0, failTraces: false, requests: [], sockets: [], keys: new Map(Object.entries(options.keys ?? {})) };
+  const control = { ready: scenario !== 'slow', delay: 0, failTraces: false, withoutInternals: false, requests: [], sockets: [], keys: new Map(Object.entries(options.keys ?? {})) };
   const monitors = new Map();
   const random = seeded(99);
   const traffic = new Traffic(42, started);
@@ -75,7 +76,7 @@ export async function startMock(options = {}) {
 
   let users;
   if (!empty) {
-    for (let start = Math.floor(started / minute) * minute - 6 * 60 * minute; start < started - minute; start += minute) {
+    for (let start = Math.floor(started / minute) * minute - minutes * minute; start < started - minute; start += minute) {
       for (const index of groups.keys()) if (traffic.add(start, index, 1)) refresh(start, index);
     }
     const opened = Math.floor(started / minute) * minute;
@@ -96,9 +97,10 @@ export async function startMock(options = {}) {
     }
     const hostileView = addMonitor('hostile', `CREATE MONITOR hostile AS SELECT name AS "${hostile[0]}", count(*) AS n FROM spans GROUP BY name`, columns([hostile[0], text, true], ['n', 'Int64'], ['ratio', 'Float64'], ['big', 'Int64']), { description: hostile[1] });
     for (const [index, value] of hostile.entries()) hostileView.change([value, String(index), index === 3 ? 'NaN' : index === 4 ? '∞' : index / 7, '9223372036854775807'], index === 2 ? 3 : 1);
+    addMonitor('many_rows', "CREATE MONITOR many_rows AS SELECT a.user_id, b.name FROM spans AS a JOIN live.tokens_by_user AS t ON a.user_id = t.user_id JOIN spans AS b ON a.kind = b.kind", columns(['user_id', text], ['name', text]), { state: 'stopped', reason: 'PF-3013: the view has more than 5000000 rows; raise max_rows, or join on columns with more values' });
     addMonitor('guardrail_hits', "CREATE MONITOR guardrail_hits AS SELECT name, count(*) AS hits FROM spans WHERE span_class = 'guardrail' GROUP BY name", columns(['name', text, true], ['hits', 'Int64']));
 
-    for (let index = 0; index < 300; index++) traces.push(agentTrace(index + 1, started - index * 11_000 - Math.floor(random() * 4000)));
+    for (let index = 0; index < recent; index++) traces.push(agentTrace(index + 1, started - index * 11_000 - Math.floor(random() * 4000)));
     traces.splice(3, 0, hostileTrace(started - 30_000));
     if (spans > 0) traces.splice(5, 0, hugeTrace(spans, started - 61_000));
   }
@@ -129,7 +131,7 @@ export async function startMock(options = {}) {
   tick();
   let timer = setInterval(tick, tickMillis);
 
-  const describe = (monitor) => Object.fromEntries(Object.entries({ ...monitor, rows: monitor.view.rows.size }).filter(([field]) => field !== 'view' && field !== 'grow'));
+  const describe = (monitor) => Object.fromEntries(Object.entries({ ...monitor, companions: [`${monitor.name}$late`, `${monitor.name}$errors`], rows: monitor.view.rows.size }).filter(([field]) => field !== 'view' && field !== 'grow'));
 
   const createMonitor = (sql) => {
     const found = /^\s*CREATE\s+(?:OR\s+REPLACE\s+)?MONITOR\s+(?:IF\s+NOT\s+EXISTS\s+)?"?([\w.-]+)"?/i.exec(sql);
@@ -154,14 +156,26 @@ export async function startMock(options = {}) {
 
   const explain = (sql) => {
     const order = /\bORDER\s+BY\b/i.exec(sql);
-    if (order) throw new Refusal(400, 'PF-4012', 'ORDER BY cannot be maintained in a monitor.', { hint: 'Leave it out: whoever reads the view sorts it.', position: positionOf(sql, order.index) });
+    if (order) throw new Refusal(400, 'PF-4012', 'ORDER BY without LIMIT is not maintained.', { hint: 'Leave it out: whoever reads the view sorts it.', position: positionOf(sql, order.index) });
+    const wrong = /\busr_id\b/.exec(sql);
+    if (wrong) throw new Refusal(400, 'PF-4005', `No field named usr_id. Did you mean 'spans.user_id'?\nValid fields are ${fields.map(({ name }) => `spans.${name}`).join(', ')}`, { position: positionOf(sql, wrong.index) });
+    const unknown = /\bFROM\s+(spns)\b/.exec(sql);
+    if (unknown) throw new Refusal(400, 'PF-4005', 'there is no stream or view spns', { hint: 'there are the streams spans, logs, metrics' });
+    const size = /-- plan of (\d+)/.exec(sql);
+    const plan = size ? largePlan(Number(size[1])) : /\bJOIN\b/i.test(sql) ? joinPlan : 'Aggregate: by window_start, model; count(*) AS requests\n  Filter: (span_class = \'llm\')\n    Tumble: event_time every 1 minute\n      Source: spans\n';
     return {
       columns: columns(['window_start', time, true], ['model', text, true], ['requests', 'Int64']),
-      plan: 'Aggregate tumbling 1 minute by model\n  Filter span_class = llm\n    Source spans',
+      plan,
+      nodes: nodesOf(plan, { Aggregate: ['tokens_by_user', 'tool_failures'] }),
       logical: 'Aggregate: groupBy=[[window_start, model]], aggr=[[count(*)]]\n  TableScan: spans',
       operators: ['read spans', 'keep rows where span_class = llm', 'one accumulator per model and minute', 'the view'],
       state: 'at most one row per model and minute, for 24 hours', fingerprint: '5f3a',
     };
+  };
+  /** A plan with figures, as of monitors that run. */
+  const analyze = (monitor) => {
+    const plan = explain(monitor.sql.replace(/ORDER BY/g, ''));
+    return { ...plan, analyze: analysis(plan.nodes, (Date.now() - started) / 1000 + 30) };
   };
 
   const runSql = ({ query, limit = 1000 }) => {
@@ -169,6 +183,10 @@ export async function startMock(options = {}) {
     const answer = (names, all) => ({ columns: names.map(([name, type]) => ({ name, type })), rows: all.slice(0, limit), row_count: Math.min(all.length, limit), truncated: all.length > limit, as_of: Date.now(), elapsed_ms: Math.round((performance.now() - began) * 1000) / 1000 });
     if (/DISTINCT project FROM/.test(query)) return answer([['project', text]], empty ? [] : [['default'], ['blue']]);
     if (!/^\s*(SELECT|SHOW|WITH)\b/i.test(query)) throw new Refusal(400, 'PF-4002', 'Expected a statement, such as SELECT.', { position: positionOf(query, query.search(/\S|$/)) });
+    const told = /\bFROM\s+pyflare_internal\.(\w+)/.exec(query);
+    const relation = told && !control.withoutInternals ? internal(told[1], { monitors: empty ? [] : [...monitors.values()].map(describe), many, began: started }) : null;
+    if (relation) return answer(...relation);
+    if (told) throw new Refusal(400, 'PF-4061', `table 'pyflare.pyflare_internal.${told[1]}' not found`);
     const missing = /\bFROM\s+(?:live\.|history\.)?(\w+)/i.exec(query);
     const view = live.views.get(missing?.[1] ?? '');
     if (missing?.[1] === 'spans') return answer([['span_id', text], ['name', text], ['duration_ns', 'Int64'], ['event_time', time], ['attributes', 'Map(Utf8, Utf8)']], traces.flatMap(({ spans: all }) => all).slice(0, limit + 1).map((one) => [one.span_id, one.name, one.duration_ns, one.event_time, one.attributes]));
@@ -212,6 +230,11 @@ export async function startMock(options = {}) {
     if (resource === 'monitors' && name === 'explain' && method === 'POST') return explain(String(body.sql ?? ''));
     if (resource === 'monitors' && name === undefined && method === 'POST') return createMonitor(String(body.sql ?? ''));
     const monitor = monitors.get(decodeURIComponent(name ?? ''));
+    if (resource === 'fields') return { items: fields, next_cursor: null };
+    if (resource === 'views' && name === undefined) return { items: [...monitors.values()].map(describe), next_cursor: null };
+    if (resource === 'status') return { version: '0.1.0', tick: Date.now(), complete_tick: Date.now() - 12, workers: 2, replaying: false, lag_ms: 12, rows_admitted: { spans: Math.floor((Date.now() - started) * (empty ? 0 : 1.9)), logs: 0, metrics: 0 }, duplicates: empty ? 0 : 3, late_rows: 0, decode_errors: 0, rejected_rows: 0, log_backlog_bytes: 0, flushed_cut: null };
+    const planned = resource === 'monitors' && method === 'GET' && !control.withoutInternals ? monitors.get(decodeURIComponent(/^(.+)\/explain$/.exec(name ?? '')?.[1] ?? '')) : undefined;
+    if (planned) return analyze(planned);
     if (resource === 'monitors' && monitor && method === 'GET') return describe(monitor);
     if (resource === 'monitors' && monitor && method === 'DELETE') {
       if (monitor.builtin) throw new Refusal(409, 'PF-4032', 'A built-in view cannot be dropped.');
@@ -300,6 +323,6 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
     const at = process.argv.indexOf(`--${name}`);
     return at === -1 ? otherwise : process.argv[at + 1];
   };
-  const mock = await startMock({ port: Number(argument('port', '4319')), scenario: argument('scenario', 'demo'), rows: Number(argument('rows', '100000')) });
+  const mock = await startMock({ port: Number(argument('port', '4319')), scenario: argument('scenario', 'demo'), rows: Number(argument('rows', '100000')), many: Number(argument('many', '0')) });
   console.log(`mock of PyFlare at ${mock.url}`);
 }

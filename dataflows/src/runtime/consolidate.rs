@@ -1,12 +1,12 @@
 //! Net changes: equal rows meet and their differences add up.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::{interleave, take};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use arrow::row::{OwnedRow, RowConverter, SortField};
+use arrow::row::{RowConverter, Rows, SortField};
+use parking_lot::Mutex;
 
 use crate::time::{Tick, tick_us};
 
@@ -26,6 +26,73 @@ impl Changes {
     }
 }
 
+/// What one tick changed in a view. Its net is computed when somebody looks: most views have no subscriber, and a flush
+/// nets many ticks at once.
+#[derive(Clone)]
+pub(crate) struct TickChanges(Arc<Lazy>);
+
+struct Lazy {
+    state: Mutex<State>,
+    rows: i64,
+    updates: u64,
+    bytes: usize,
+}
+
+enum State {
+    Parts(Vec<Changes>),
+    Net(Option<Changes>),
+}
+
+impl TickChanges {
+    pub fn new(parts: Vec<Changes>) -> TickChanges {
+        TickChanges(Arc::new(Lazy {
+            rows: parts.iter().flat_map(|part| &part.diffs).sum(),
+            updates: parts
+                .iter()
+                .flat_map(|part| &part.diffs)
+                .map(|diff| diff.unsigned_abs())
+                .sum(),
+            bytes: parts.iter().map(Changes::approximate_bytes).sum(),
+            state: Mutex::new(State::Parts(parts)),
+        }))
+    }
+
+    /// The net; `None` if nothing remains.
+    pub fn net(&self) -> Option<Changes> {
+        let mut state = self.0.state.lock();
+        if let State::Parts(parts) = &*state {
+            *state = State::Net(consolidate(parts));
+        }
+        match &*state {
+            State::Net(net) => net.clone(),
+            State::Parts(_) => unreachable!("invariant: they were just netted"),
+        }
+    }
+
+    /// Changes that add up to the net.
+    pub fn parts(&self) -> Vec<Changes> {
+        match &*self.0.state.lock() {
+            State::Parts(parts) => parts.clone(),
+            State::Net(net) => net.iter().cloned().collect(),
+        }
+    }
+
+    /// By how many rows the view grew.
+    pub fn rows(&self) -> i64 {
+        self.0.rows
+    }
+
+    /// Rows that came and rows that went, before they were netted.
+    pub fn updates(&self) -> u64 {
+        self.0.updates
+    }
+
+    /// What it took before it was netted.
+    pub fn approximate_bytes(&self) -> usize {
+        self.0.bytes
+    }
+}
+
 /// The net of several changes of one view, in row order; `None` if nothing remains.
 pub(crate) fn consolidate(parts: &[Changes]) -> Option<Changes> {
     let schema = parts.first()?.batch.schema();
@@ -35,22 +102,48 @@ pub(crate) fn consolidate(parts: &[Changes]) -> Option<Changes> {
         .map(|field| SortField::new(field.data_type().clone()))
         .collect();
     let converter = RowConverter::new(fields).expect("invariant: a view's columns were keys or aggregates");
-    let mut net: HashMap<OwnedRow, (i64, usize, usize)> = HashMap::new();
-    for (part, changes) in parts.iter().enumerate() {
-        let rows = converter
-            .convert_columns(changes.batch.columns())
-            .expect("invariant: one schema per view");
-        for (index, (row, diff)) in rows.iter().zip(&changes.diffs).enumerate() {
-            net.entry(row.owned()).or_insert((0, part, index)).0 += diff;
+    let converted: Vec<Rows> = parts
+        .iter()
+        .map(|changes| {
+            converter
+                .convert_columns(changes.batch.columns())
+                .expect("invariant: one schema per view")
+        })
+        .collect();
+    let mut places: Vec<(usize, usize)> = Vec::with_capacity(converted.iter().map(Rows::num_rows).sum());
+    for (part, rows) in converted.iter().enumerate() {
+        places.extend((0..rows.num_rows()).map(|index| (part, index)));
+    }
+    let row = |(part, index): (usize, usize)| converted[part].row(index);
+    // Equal rows become neighbours; the first of them, by its place, stands for all.
+    places.sort_unstable_by(|left, right| row(*left).cmp(&row(*right)).then(left.cmp(right)));
+    let mut diffs: Vec<i64> = Vec::with_capacity(places.len());
+    let mut kept = 0;
+    for next in 0..places.len() {
+        let (part, index) = places[next];
+        let diff = parts[part].diffs[index];
+        match diffs.last_mut() {
+            Some(last) if row(places[kept - 1]) == row(places[next]) => *last += diff,
+            _ => {
+                // What came before and adds up to nothing gives its place away.
+                if diffs.last() == Some(&0) {
+                    diffs.pop();
+                    kept -= 1;
+                }
+                diffs.push(diff);
+                places[kept] = (part, index);
+                kept += 1;
+            }
         }
     }
-    let mut kept: Vec<(OwnedRow, (i64, usize, usize))> =
-        net.into_iter().filter(|(_, (diff, ..))| *diff != 0).collect();
-    if kept.is_empty() {
+    if diffs.last() == Some(&0) {
+        diffs.pop();
+        kept -= 1;
+    }
+    if kept == 0 {
         return None;
     }
-    kept.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
-    let places: Vec<(usize, usize)> = kept.iter().map(|(_, (_, part, index))| (*part, *index)).collect();
+    places.truncate(kept);
     let columns: Vec<ArrayRef> = (0..schema.fields().len())
         .map(|column| {
             let arrays: Vec<&dyn Array> = parts
@@ -61,10 +154,7 @@ pub(crate) fn consolidate(parts: &[Changes]) -> Option<Changes> {
         })
         .collect();
     let batch = RecordBatch::try_new(schema, columns).expect("invariant: one schema per view");
-    Some(Changes {
-        batch,
-        diffs: kept.iter().map(|(_, (diff, ..))| *diff).collect(),
-    })
+    Some(Changes { batch, diffs })
 }
 
 /// The schema of `<view>_changes`: the view's columns, the tick and the difference.
@@ -131,5 +221,27 @@ mod tests {
         );
         assert_eq!(net.diffs, vec![2, 1]);
         assert!(consolidate(&[changes(&[1], &[1]), changes(&[1], &[-1])]).is_none());
+    }
+    proptest::proptest! {
+        #[test]
+        fn the_net_is_that_of_a_map(parts in proptest::collection::vec(proptest::collection::vec((0_i64..6, -2_i64..3), 0..12), 1..5)) {
+            let mut wanted = std::collections::BTreeMap::new();
+            for (value, diff) in parts.iter().flatten() {
+                *wanted.entry(*value).or_insert(0) += diff;
+            }
+            wanted.retain(|_, diff| *diff != 0);
+            let parts: Vec<Changes> = parts
+                .iter()
+                .map(|part| {
+                    let (values, diffs): (Vec<i64>, Vec<i64>) = part.iter().copied().unzip();
+                    changes(&values, &diffs)
+                })
+                .collect();
+            let net = consolidate(&parts).map_or_else(Vec::new, |net| {
+                let values = net.batch.column(0).as_any().downcast_ref::<Int64Array>().unwrap().clone();
+                values.values().iter().copied().zip(net.diffs).collect()
+            });
+            proptest::prop_assert_eq!(net, wanted.into_iter().collect::<Vec<_>>());
+        }
     }
 }

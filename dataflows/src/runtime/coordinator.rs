@@ -31,6 +31,8 @@ use crate::time::{Tick, next_tick};
 
 pub(crate) const FIRST_BUDGET: usize = 8 << 20;
 const LEAST_BUDGET: usize = 1 << 20;
+/// How long a tick may take while requests wait.
+const LONGEST_TICK: Duration = Duration::from_secs(1);
 const GREATEST_BUDGET: usize = 64 << 20;
 
 /// When ticks happen and when sinks flush.
@@ -545,7 +547,10 @@ impl Coordinator {
             .store(self.admission.backlog_records(), Ordering::Relaxed);
         if bytes >= self.budget as u64 / 2 {
             let per_second = bytes as f64 / elapsed.as_secs_f64().max(1e-4);
-            let measured = (per_second * self.pace.period.as_secs_f64()) as usize;
+            // Who is behind anyway takes more at once: a group costs its change once a tick, however many rows it has.
+            let behind = Duration::from_millis(lag_ms / 4).min(LONGEST_TICK);
+            let aim = self.pace.period.max(behind);
+            let measured = (per_second * aim.as_secs_f64()) as usize;
             // Half of the old budget remains, so that one slow tick does not decide alone.
             self.budget = (self.budget / 2 + measured / 2).clamp(LEAST_BUDGET, GREATEST_BUDGET);
         }

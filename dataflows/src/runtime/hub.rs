@@ -18,7 +18,7 @@ use arrow::datatypes::DataType;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use tokio::sync::mpsc;
 
-use super::consolidate::{Changes, consolidate};
+use super::consolidate::{Changes, TickChanges, consolidate};
 use super::flush::FlusherHandle;
 use super::holds::{Holds, ReadHold};
 use super::messages::{AppliedCommand, PeekRequest, PeekShare, ToHub, ToWorker, ViewChange, ViewLeftOut};
@@ -74,7 +74,7 @@ enum State {
     /// A snapshot at this tick is being read; changes after it wait.
     AwaitingSnapshot {
         tick: Tick,
-        pending: Vec<(Tick, Changes)>,
+        pending: Vec<TickChanges>,
         _hold: ReadHold,
     },
     Live,
@@ -90,7 +90,7 @@ struct Subscriber {
 
 struct Ring {
     relation: Relation,
-    frames: VecDeque<(Tick, Changes)>,
+    frames: VecDeque<(Tick, TickChanges)>,
     bytes: usize,
     /// The ring holds every change at a tick ≥ this.
     floor: Tick,
@@ -261,26 +261,22 @@ impl Hub {
             }
             all.push(changes);
         }
-        let mut frames: BTreeMap<RelationId, Changes> = BTreeMap::new();
+        let mut frames: BTreeMap<RelationId, TickChanges> = BTreeMap::new();
         for (id, (live, all)) in by_relation {
             let Some(ring) = self.state.rings.get_mut(&id) else {
                 continue;
             };
-            let net = consolidate(&all);
+            let only_live = live.len() == all.len();
+            let changes = TickChanges::new(all);
             if self.keep_tail && id.companion.is_none() {
-                let stored = if live.len() == all.len() {
-                    net.clone()
-                } else {
-                    consolidate(&live)
+                let stored = match only_live {
+                    true => changes.clone(),
+                    false => TickChanges::new(live),
                 };
-                if let Some(stored) = stored {
-                    self.tail.push_changes(id.view, tick, stored);
-                }
+                self.tail.push_changes(id.view, tick, stored);
             }
-            if let Some(net) = net {
-                ring.push(tick, net.clone());
-                frames.insert(id, net);
-            }
+            ring.push(tick, changes.clone());
+            frames.insert(id, changes);
         }
         let mut flush = false;
         for command in complete.commands {
@@ -318,7 +314,7 @@ impl Hub {
         }
     }
 
-    fn deliver(&mut self, tick: Tick, frames: &BTreeMap<RelationId, Changes>) {
+    fn deliver(&mut self, tick: Tick, frames: &BTreeMap<RelationId, TickChanges>) {
         let mut snapshots = Vec::new();
         let mut closed = Vec::new();
         for (id, subscriber) in &mut self.state.subscribers {
@@ -332,11 +328,11 @@ impl Hub {
                     tick: at, pending, ..
                 } => {
                     if let Some(changes) = changes.filter(|_| tick > *at) {
-                        pending.push((tick, changes.clone()));
+                        pending.push(changes.clone());
                     }
                 }
                 State::Live => {
-                    let changes = changes.cloned();
+                    let changes = changes.and_then(TickChanges::net);
                     subscriber.send(&self.lineage, tick + 1, false, changes);
                 }
                 State::Lagging => {
@@ -397,6 +393,7 @@ impl Hub {
                 let missed = self.state.rings[&subscriber.new.relation.id()].since(from);
                 if subscriber.new.every_tick {
                     for (tick, changes) in missed {
+                        let Some(changes) = changes.net() else { continue };
                         // A queue that is full asks for a snapshot.
                         if matches!(subscriber.state, State::Live) {
                             subscriber.send(&self.lineage, tick + 1, false, Some(changes));
@@ -406,7 +403,8 @@ impl Hub {
                         subscriber.send(&self.lineage, complete + 1, false, None);
                     }
                 } else {
-                    let missed: Vec<Changes> = missed.into_iter().map(|(_, changes)| changes).collect();
+                    let missed: Vec<Changes> =
+                        missed.iter().flat_map(|(_, changes)| changes.parts()).collect();
                     subscriber.send(&self.lineage, complete + 1, false, consolidate(&missed));
                 }
                 self.state.subscribers.insert(id, subscriber);
@@ -494,7 +492,7 @@ impl Hub {
             .collect();
         subscriber.state = State::Live;
         subscriber.send(&self.lineage, tick + 1, true, consolidate(&parts));
-        let missed: Vec<Changes> = pending.into_iter().map(|(_, changes)| changes).collect();
+        let missed: Vec<Changes> = pending.iter().flat_map(TickChanges::parts).collect();
         if complete > tick && matches!(subscriber.state, State::Live) {
             subscriber.send(&self.lineage, complete + 1, false, consolidate(&missed));
         }
@@ -574,8 +572,8 @@ pub(crate) fn only_project(changes: Changes, project: &str) -> Option<Changes> {
 }
 
 impl Ring {
-    fn push(&mut self, tick: Tick, changes: Changes) {
-        self.relation.count(&changes.diffs);
+    fn push(&mut self, tick: Tick, changes: TickChanges) {
+        self.relation.count(changes.rows(), changes.updates());
         self.bytes += changes.approximate_bytes();
         self.frames.push_back((tick, changes));
         while let Some((oldest, changes)) = self.frames.front() {
@@ -588,7 +586,7 @@ impl Ring {
         }
     }
 
-    fn since(&self, from: Tick) -> Vec<(Tick, Changes)> {
+    fn since(&self, from: Tick) -> Vec<(Tick, TickChanges)> {
         self.frames
             .iter()
             .filter(|(tick, _)| *tick >= from)

@@ -11,7 +11,7 @@ use arrow::array::RecordBatch;
 use parking_lot::Mutex;
 use pyflare_operators::decode;
 
-use super::consolidate::{Changes, with_tick_and_diff};
+use super::consolidate::{Changes, TickChanges, with_tick_and_diff};
 use super::streams::{StreamId, signal_schema};
 use super::views::InstalledView;
 use crate::time::Tick;
@@ -46,7 +46,7 @@ struct StreamRows {
 
 struct ViewChanges {
     view: Arc<InstalledView>,
-    changes: VecDeque<(Tick, Changes)>,
+    changes: VecDeque<(Tick, TickChanges)>,
 }
 
 /// Everything that one flush cut writes: (view, its net changes).
@@ -85,7 +85,7 @@ impl HistoryTail {
         inner.bytes -= rows.iter().flatten().map(|rows| rows.bytes).sum::<u64>();
     }
 
-    pub fn push_changes(&self, view: u64, tick: Tick, changes: Changes) {
+    pub fn push_changes(&self, view: u64, tick: Tick, changes: TickChanges) {
         if let Some(tail) = self.inner.lock().views.get_mut(&view) {
             tail.changes.push_back((tick, changes));
         }
@@ -117,7 +117,7 @@ impl HistoryTail {
             let changes = view.changes.iter().take_while(|(at, _)| *at <= tick);
             (
                 Arc::clone(&view.view),
-                changes.map(|(_, changes)| changes.clone()).collect::<Vec<_>>(),
+                changes.flat_map(|(_, changes)| changes.parts()).collect::<Vec<_>>(),
             )
         });
         FlushBlock {
@@ -173,12 +173,13 @@ impl HistoryTail {
             };
         };
         let kept = tail.changes.iter().take_while(|(at, _)| *at <= tick);
-        let batches = kept
-            .map(|(at, changes)| with_tick_and_diff(changes, *at))
-            .collect();
+        let kept: Vec<(Tick, TickChanges)> = kept.cloned().collect();
+        let flushed = inner.flushed;
+        drop(inner);
+        let net = kept.iter().filter_map(|(at, changes)| Some((at, changes.net()?)));
         Tail {
-            flushed: inner.flushed,
-            batches,
+            flushed,
+            batches: net.map(|(at, changes)| with_tick_and_diff(&changes, *at)).collect(),
         }
     }
 }

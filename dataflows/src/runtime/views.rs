@@ -144,12 +144,10 @@ impl Relation {
         }
     }
 
-    /// Takes note of a change.
-    pub fn count(&self, diffs: &[i64]) {
-        let rows: i64 = diffs.iter().sum();
+    /// Takes note that it grew by so many rows, by so many changes.
+    pub fn count(&self, rows: i64, changes: u64) {
         self.rows().fetch_add(rows.cast_unsigned(), Ordering::Relaxed);
         if self.companion.is_none() {
-            let changes = diffs.iter().map(|diff| diff.unsigned_abs()).sum();
             self.view.counters.changes.fetch_add(changes, Ordering::Relaxed);
         }
     }

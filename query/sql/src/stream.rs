@@ -1,7 +1,7 @@
 //! The statements about streams: `CREATE STREAM`, `DROP STREAM`, `SHOW STREAMS`, and `DESCRIBE`.
 
 use datafusion::sql::sqlparser::ast::{
-    ArrayElemTypeDef, ColumnDef, ColumnOption, DataType, ExactNumberInfo, ObjectName, Spanned, TimezoneInfo,
+    ArrayElemTypeDef, ColumnDef, ColumnOption, DataType, ExactNumberInfo, ObjectName, TimezoneInfo,
 };
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -100,14 +100,7 @@ fn create(parser: &mut Parser<'_>) -> Result<Parsed, SqlError> {
         .at(Position::start(opening.span))
         .hint("write CREATE STREAM name (column TYPE, …) WITH (event_time = 'column')"));
     }
-    let (written, constraints) = parser.parse_columns().map_err(|error| syntax(&error))?;
-    if let Some(constraint) = constraints.first() {
-        return Err(
-            SqlError::new(SqlErrorKind::Clause, format!("{constraint} is not kept by a stream"))
-                .at(Position::start(constraint.span()))
-                .hint("a stream has columns with types, and NOT NULL"),
-        );
-    }
+    let written = read_columns(parser)?;
     let mut columns: Vec<StreamColumn> = Vec::with_capacity(written.len());
     for column in &written {
         let column = read_column(column)?;
@@ -145,6 +138,46 @@ fn create(parser: &mut Parser<'_>) -> Result<Parsed, SqlError> {
         definition: Box::new(definition),
         if_not_exists,
     })
+}
+
+/// The columns in parentheses. The parser's own list takes columns named `key` or `index` for something else.
+fn read_columns(parser: &mut Parser<'_>) -> Result<Vec<ColumnDef>, SqlError> {
+    parser.next_token();
+    let mut columns = Vec::new();
+    loop {
+        let token = parser.peek_token();
+        if columns.is_empty() && token.token == Token::RParen {
+            parser.next_token();
+            return Ok(columns);
+        }
+        let next = parser.peek_nth_token(1).token;
+        let constraint = match &token.token {
+            word if is_word(word, "primary") || is_word(word, "foreign") => is_word(&next, "key"),
+            word if is_word(word, "unique") || is_word(word, "check") => next == Token::LParen,
+            word => is_word(word, "constraint") && matches!(next, Token::Word(_)),
+        };
+        if constraint {
+            return Err(SqlError::new(
+                SqlErrorKind::Clause,
+                format!("{} … is not kept by a stream", token.token),
+            )
+            .at(Position::start(token.span))
+            .hint("a stream has columns with types, and NOT NULL"));
+        }
+        columns.push(parser.parse_column_def().map_err(|error| syntax(&error))?);
+        let end = parser.next_token();
+        match end.token {
+            Token::Comma => {}
+            Token::RParen => return Ok(columns),
+            found => {
+                return Err(SqlError::new(
+                    SqlErrorKind::Syntax,
+                    format!("expected , or ), found {found}"),
+                )
+                .at(Position::start(end.span)));
+            }
+        }
+    }
 }
 
 /// A column of the default name is the event time unless another one is.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{anyhow, bail, ensure};
-use arrow::array::AsArray;
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
+use arrow::ipc::writer::StreamWriter;
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
 use pyflare_connectors::{ContentType, Log, LogRecord, Signal, Store};
@@ -15,6 +16,7 @@ use pyflare_dataflows::{Engine, EngineOptions, ViewName};
 use pyflare_delta::DeltaStore;
 use pyflare_log::{EmbeddedLog, FileCatalog, FileTickLog, LogOptions};
 use pyflare_operators::corpus::Generator;
+use pyflare_sql::{PlanScope, Statement};
 
 /// Requests that wait for the disk at the same time while the log is filled.
 const APPENDING: usize = 64;
@@ -64,6 +66,47 @@ impl Bed {
         Ok(tokio::task::spawn_blocking(move || Engine::start(options)).await??)
     }
 
+    /// Declares streams and installs monitors, in a run of their own; returns nothing that lives.
+    pub async fn declare(&self, statements: &[String]) -> anyhow::Result<()> {
+        let engine = self.start(1, None).await?;
+        for sql in statements {
+            let streams = engine.streams().into_iter();
+            let scope = PlanScope {
+                project: Some(PROJECT.into()),
+                streams: streams.map(|stream| stream.definition).collect(),
+                views: Vec::new(),
+            };
+            match pyflare_sql::parse(sql, &scope).map_err(|error| anyhow!("{error}: {sql}"))? {
+                Statement::CreateStream { definition, .. } => {
+                    engine.create_stream(*definition).await?;
+                }
+                Statement::CreateMonitor(create) => {
+                    engine.install(create.definition, false).await?;
+                }
+                _ => bail!("a benchmark declares streams and monitors: {sql}"),
+            }
+        }
+        stop(engine).await
+    }
+
+    /// Appends rows of a stream, each body an Arrow IPC stream; returns their bytes.
+    pub async fn fill_stream(
+        &self,
+        stream: &str,
+        bodies: impl Iterator<Item = Vec<u8>>,
+    ) -> anyhow::Result<u64> {
+        let records = bodies.map(|body| LogRecord {
+            project: PROJECT.into(),
+            signal: Signal::Streams,
+            stream: Some(stream.into()),
+            content_type: ContentType::ArrowStream,
+            received_us: now_us(),
+            body_hash: uuid::Uuid::new_v4().as_u128(),
+            body: body.into(),
+        });
+        self.append(records).await
+    }
+
     /// Appends requests durably until there are that many spans; returns their bytes.
     pub async fn fill(
         &self,
@@ -72,12 +115,9 @@ impl Bed {
         spans: u64,
         per_request: usize,
     ) -> anyhow::Result<u64> {
-        let mut bytes = 0;
-        let mut appending = FuturesUnordered::new();
-        for _ in 0..spans / per_request as u64 {
+        let records = (0..spans / per_request as u64).map(|_| {
             let body = Bytes::from(make(generator, per_request));
-            bytes += body.len() as u64;
-            let record = LogRecord {
+            LogRecord {
                 project: PROJECT.into(),
                 signal: Signal::Traces,
                 stream: None,
@@ -85,7 +125,16 @@ impl Bed {
                 received_us: now_us(),
                 body_hash: pyflare_otlp::body_hash(PROJECT, Signal::Traces, &body),
                 body,
-            };
+            }
+        });
+        self.append(records).await
+    }
+
+    async fn append(&self, records: impl Iterator<Item = LogRecord>) -> anyhow::Result<u64> {
+        let mut bytes = 0;
+        let mut appending = FuturesUnordered::new();
+        for record in records {
+            bytes += record.body.len() as u64;
             let log = Arc::clone(&self.log);
             appending.push(async move { log.append(record).await });
             if appending.len() >= APPENDING
@@ -182,4 +231,19 @@ pub fn resident_bytes() -> anyhow::Result<u64> {
         .find_map(|line| line.strip_prefix("VmRSS:"))
         .and_then(|value| value.split_whitespace().next()?.parse().ok());
     Ok(kibibytes.ok_or_else(|| anyhow!("/proc/self/status reads unlike a Linux system's"))? << 10)
+}
+
+/// Columns of equal length as an Arrow IPC stream.
+pub fn arrow_stream(columns: &[(&str, ArrayRef)]) -> Vec<u8> {
+    let batch = RecordBatch::try_from_iter(columns.iter().cloned())
+        .expect("invariant: the columns of a benchmark have one length");
+    arrow_bytes(&batch)
+}
+
+/// A batch as an Arrow IPC stream.
+pub fn arrow_bytes(batch: &RecordBatch) -> Vec<u8> {
+    let mut writer =
+        StreamWriter::try_new(Vec::new(), &batch.schema()).expect("invariant: writing into memory");
+    writer.write(batch).expect("invariant: writing into memory");
+    writer.into_inner().expect("invariant: writing into memory")
 }

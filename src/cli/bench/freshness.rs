@@ -20,6 +20,7 @@ use prost::Message;
 use pyflare_operators::corpus::{Generator, Traffic};
 use serde_json::json;
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 use tokio_tungstenite::tungstenite::Message as Text;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
@@ -35,26 +36,76 @@ type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 pub async fn freshness(seconds: f64) -> anyhow::Result<Vec<Figure>> {
     let server = Arc::new(Server::start().await?);
+    let seen = seen(&server, SPANS_PER_SECOND, seconds).await?;
+    Ok(vec![
+        figure(
+            "export call to WebSocket, p50",
+            seen.milliseconds(0.5),
+            "ms",
+            Target::AtMost(120.0),
+            SMALL,
+        ),
+        figure(
+            "export call to WebSocket, p99",
+            seen.milliseconds(0.99),
+            "ms",
+            Target::AtMost(300.0),
+            SMALL,
+        ),
+        figure(
+            "export call to WebSocket, at",
+            seen.spans_per_second,
+            "spans/s",
+            Target::None,
+            SMALL,
+        ),
+    ])
+}
+
+/// How long each request took from its export to the WebSocket.
+pub struct Seen {
+    /// In ascending order.
+    waits: Vec<Duration>,
+    /// What was sent in fact.
+    pub spans_per_second: f64,
+}
+
+impl Seen {
+    /// The wait that this share of the requests did not exceed.
+    pub fn milliseconds(&self, share: f64) -> f64 {
+        percentile(&self.waits, share).as_secs_f64() * 1e3
+    }
+}
+
+/// Of ascending values the one that a share of them does not exceed.
+pub fn percentile(ascending: &[Duration], share: f64) -> Duration {
+    let index = ((ascending.len() as f64 * share).ceil() as usize).clamp(1, ascending.len().max(1)) - 1;
+    ascending.get(index).copied().unwrap_or_default()
+}
+
+/// Sends spans at that rate and watches the view `requests` for them.
+pub async fn seen(server: &Arc<Server>, spans_per_second: u64, seconds: f64) -> anyhow::Result<Seen> {
     let sent = Sent::default();
     let socket = subscribe(&server.api).await?;
-    let watching = tokio::spawn(watch(socket, Arc::clone(&sent)));
+    let (stop, stopped) = oneshot::channel();
+    let watching = tokio::spawn(watch(socket, Arc::clone(&sent), stopped));
 
     // Event time follows the clock, or the corpus would be late and left out of the views.
     let start_unix_nano = now_us() as u64 * 1_000 - 12_000_000_000;
     let traffic = Traffic {
         start_unix_nano,
-        spacing_ns: 1_000_000_000 / SPANS_PER_SECOND,
+        spacing_ns: 1_000_000_000 / spans_per_second,
         ..Traffic::default()
     };
     let mut generator = Generator::new(5, traffic);
-    let mut clock = tokio::time::interval(Duration::from_micros(1_000_000 * PER_REQUEST / SPANS_PER_SECOND));
+    let mut clock = tokio::time::interval(Duration::from_micros(1_000_000 * PER_REQUEST / spans_per_second));
     let mut exports = Vec::new();
     let begin = Instant::now();
     let mut number = 0;
     while begin.elapsed().as_secs_f64() < seconds {
         clock.tick().await;
         let body = body(&mut generator, number);
-        let (server, sent) = (Arc::clone(&server), Arc::clone(&sent));
+        let (server, sent) = (Arc::clone(server), Arc::clone(&sent));
         exports.push(tokio::spawn(async move {
             sent.lock().insert(service(number), Instant::now());
             server.export(body).await
@@ -70,40 +121,17 @@ pub async fn freshness(seconds: f64) -> anyhow::Result<Vec<Figure>> {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let unseen = sent.lock().len();
-    drop(server);
+    let _ = stop.send(());
     let mut waits = watching.await??;
     ensure!(
         unseen == 0,
         "PF-6043: {unseen} of {number} requests never appeared on the WebSocket"
     );
     waits.sort_unstable();
-    let milliseconds = |share: f64| {
-        let index = ((waits.len() as f64 * share).ceil() as usize).clamp(1, waits.len()) - 1;
-        waits[index].as_secs_f64() * 1e3
-    };
-    Ok(vec![
-        figure(
-            "export call to WebSocket, p50",
-            milliseconds(0.5),
-            "ms",
-            Target::AtMost(120.0),
-            SMALL,
-        ),
-        figure(
-            "export call to WebSocket, p99",
-            milliseconds(0.99),
-            "ms",
-            Target::AtMost(300.0),
-            SMALL,
-        ),
-        figure(
-            "export call to WebSocket, at",
-            rate,
-            "spans/s",
-            Target::None,
-            SMALL,
-        ),
-    ])
+    Ok(Seen {
+        waits,
+        spans_per_second: rate,
+    })
 }
 
 async fn subscribe(api: &str) -> anyhow::Result<Socket> {
@@ -117,10 +145,19 @@ async fn subscribe(api: &str) -> anyhow::Result<Socket> {
 }
 
 /// Notes for every service of [`service`] how long after its export it first appeared.
-async fn watch(mut socket: Socket, sent: Sent) -> anyhow::Result<Vec<Duration>> {
+async fn watch(
+    mut socket: Socket,
+    sent: Sent,
+    mut stopped: oneshot::Receiver<()>,
+) -> anyhow::Result<Vec<Duration>> {
     let mut waits = Vec::new();
     let mut service_column = None;
-    while let Some(Ok(message)) = socket.next().await {
+    loop {
+        let message = tokio::select! {
+            message = socket.next() => message,
+            _ = &mut stopped => None,
+        };
+        let Some(Ok(message)) = message else { break };
         let Text::Text(text) = message else { continue };
         let received = Instant::now();
         let message: serde_json::Value = serde_json::from_str(&text)?;

@@ -8,6 +8,9 @@ mod bed;
 mod decode;
 mod freshness;
 mod idle;
+mod keyed;
+mod monitors;
+mod nexmark;
 mod pipeline;
 mod server;
 
@@ -25,7 +28,8 @@ pub struct BenchArgs {
     /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
-    /// Only these parts: decode, views, everything, freshness, idle, memory
+    /// Only these parts: decode, views, keyed, everything, freshness, idle; nexmark, monitors and memory, which take minutes,
+    /// run only when named
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// About how long each part measures
@@ -70,8 +74,12 @@ fn figure(
     }
 }
 
-/// The parts, in order; memory takes minutes and runs only when asked for.
-const PARTS: [&str; 6] = ["decode", "views", "everything", "freshness", "idle", "memory"];
+/// The parts, in order.
+const PARTS: [&str; 9] = [
+    "decode", "views", "keyed", "everything", "freshness", "idle", "nexmark", "monitors", "memory",
+];
+/// Parts that take minutes and run only when asked for.
+const LONG: [&str; 3] = ["nexmark", "monitors", "memory"];
 
 /// Measures and prints.
 pub fn run(args: BenchArgs) -> anyhow::Result<()> {
@@ -91,7 +99,7 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
     let mut figures = Vec::new();
     for part in PARTS {
         let wanted = match args.only.is_empty() {
-            true => part != "memory",
+            true => !LONG.contains(&part),
             false => args.only.iter().any(|only| only == part),
         };
         if !wanted {
@@ -101,8 +109,11 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
         let measured = match part {
             "decode" => decode::measure(args.seconds),
             "views" => runtime.block_on(pipeline::views(args.seconds))?,
+            "keyed" => runtime.block_on(keyed::keyed(args.seconds))?,
             "everything" => runtime.block_on(pipeline::everything(args.seconds, args.workers))?,
             "freshness" => runtime.block_on(freshness::freshness(args.seconds))?,
+            "nexmark" => runtime.block_on(nexmark::nexmark(args.seconds))?,
+            "monitors" => runtime.block_on(monitors::monitors(args.seconds))?,
             "idle" => runtime.block_on(idle::idle())?,
             _ => runtime.block_on(pipeline::memory(args.millions))?,
         };

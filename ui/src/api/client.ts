@@ -1,7 +1,7 @@
 /** Requests to `/api/v1`. Every failure is a `Problem`; int64 values arrive as strings. */
 import { currentKey, namedProject, refused } from '../access/access.ts';
 import { parseProblem, unreachable } from './problem.ts';
-import type { Caller, Explanation, Monitor, SqlAnswer, Trace, TraceItem } from './types.ts';
+import type { Caller, Explanation, Field, Monitor, SqlAnswer, Status, Trace, TraceItem } from './types.ts';
 
 export interface Page<Item> {
   readonly items: readonly Item[];
@@ -65,15 +65,33 @@ export function readCaller(key?: string): Promise<Caller> {
   return request('GET', address('caller'), key === undefined ? {} : { key }) as Promise<Caller>;
 }
 
-export async function listMonitors(signal?: AbortSignal): Promise<Monitor[]> {
-  const all: Monitor[] = [];
+async function listAll<Item>(path: string, signal: AbortSignal | undefined): Promise<Item[]> {
+  const all: Item[] = [];
   let cursor: string | undefined;
   do {
-    const page = (await request('GET', address('monitors', { limit: 500, cursor }), { signal })) as Page<Monitor>;
+    const page = (await request('GET', address(path, { limit: 500, cursor }), { signal })) as Page<Item>;
     all.push(...page.items);
     cursor = page.next_cursor ?? undefined;
   } while (cursor !== undefined && all.length < 10_000);
   return all;
+}
+
+export function listMonitors(signal?: AbortSignal): Promise<Monitor[]> {
+  return listAll<Monitor>('monitors', signal);
+}
+
+/** All views: the built-in ones and those of monitors. */
+export function listViews(signal?: AbortSignal): Promise<Monitor[]> {
+  return listAll<Monitor>('views', signal);
+}
+
+/** The declared columns of the streams. */
+export function listFields(signal?: AbortSignal): Promise<Field[]> {
+  return listAll<Field>('fields', signal);
+}
+
+export function readStatus(signal?: AbortSignal): Promise<Status> {
+  return request('GET', address('status'), { signal }) as Promise<Status>;
 }
 
 export function createMonitor(sql: string): Promise<Partial<Monitor>> {
@@ -81,8 +99,13 @@ export function createMonitor(sql: string): Promise<Partial<Monitor>> {
 }
 
 /** Plans a monitor without creating it. */
-export function explainMonitor(sql: string): Promise<Explanation> {
-  return request('POST', address('monitors/explain'), { body: { sql } }) as Promise<Explanation>;
+export function explainMonitor(sql: string, signal?: AbortSignal): Promise<Explanation> {
+  return request('POST', address('monitors/explain'), { body: { sql }, signal }) as Promise<Explanation>;
+}
+
+/** The plan of a monitor that runs, with what its operators have done since it was installed. */
+export function analyzeMonitor(name: string, signal?: AbortSignal): Promise<Explanation> {
+  return request('GET', address(`monitors/${encodeURIComponent(name)}/explain`, { analyze: 'true' }), { signal }) as Promise<Explanation>;
 }
 
 export async function dropMonitor(name: string): Promise<void> {

@@ -33,15 +33,66 @@ export interface Monitor {
   readonly errors?: number | string;
   readonly retention?: string;
   readonly lateness?: string;
+  /** Why it stopped, where it did. */
+  readonly reason?: string | null;
+}
+
+/** A declared column of a stream. */
+export interface Field {
+  readonly stream: string;
+  readonly name: string;
+  readonly type: string;
+  readonly description?: string | null;
+  readonly unit?: string | null;
+}
+
+/** An operator of a plan; `inputs` are the numbers of those it reads. */
+export interface ExplainedNode {
+  readonly node: number;
+  readonly inputs: readonly number[];
+  readonly title: string;
+  readonly detail?: string | null;
+  /** Monitors that use the same one. */
+  readonly shared_with?: readonly string[];
+}
+
+/** What an operator did since it was installed, over all workers. */
+export interface NodeFigures {
+  readonly node: number;
+  readonly rows_out?: number | string | null;
+  readonly state_rows?: number | string | null;
+  readonly state_bytes?: number | string | null;
+  readonly busy_us?: number | string | null;
 }
 
 export interface Explanation {
   readonly columns?: readonly MonitorColumn[];
   /** One node a line. */
   readonly plan?: string;
+  /** The same, to be drawn; in the order of the lines. */
+  readonly nodes?: readonly ExplainedNode[];
+  readonly analyze?: readonly NodeFigures[];
   readonly logical?: string;
   readonly operators?: readonly string[];
   readonly state?: string;
+}
+
+/** How the engine is doing. */
+export interface Status {
+  readonly version?: string;
+  /** Milliseconds since 1970. */
+  readonly tick?: number | string;
+  readonly complete_tick?: number | string;
+  readonly workers?: number;
+  readonly replaying?: boolean;
+  readonly lag_ms?: number | string;
+  /** By stream, since the beginning. */
+  readonly rows_admitted?: Readonly<Record<string, number | string>>;
+  readonly duplicates?: number | string;
+  readonly late_rows?: number | string;
+  readonly decode_errors?: number | string;
+  readonly rejected_rows?: number | string;
+  readonly log_backlog_bytes?: number | string;
 }
 
 export interface SqlAnswer {

@@ -1,4 +1,4 @@
-/** Monitors to begin with, and the columns they are made of. */
+/** Monitors to begin with. */
 
 export const examples: readonly { readonly title: string; readonly about: string; readonly sql: string }[] = [
   {
@@ -71,13 +71,4 @@ FROM (SELECT user_id, count(*) AS requests FROM spans GROUP BY user_id) AS a
 JOIN (SELECT user_id, count(*) AS failures FROM spans WHERE status = 'error' GROUP BY user_id) AS f
   ON a.user_id = f.user_id`,
   },
-];
-
-export const spanColumns: readonly { readonly group: string; readonly names: readonly string[] }[] = [
-  { group: 'Identity', names: ['trace_id', 'span_id', 'parent_span_id', 'name', 'kind', 'status', 'status_message', 'service_name', 'service_version', 'environment', 'scope_name'] },
-  { group: 'Time', names: ['event_time', 'start_time', 'end_time', 'start_unix_nano', 'duration_ns'] },
-  { group: 'Meaning', names: ['span_class', 'operation', 'provider', 'model_requested', 'model', 'model_version', 'temperature', 'max_tokens', 'finish_reason', 'time_to_first_token_ns', 'error_type'] },
-  { group: 'Tokens and cost', names: ['input_tokens', 'output_tokens', 'cache_read_tokens', 'cache_write_tokens', 'reasoning_tokens', 'reported_cost'] },
-  { group: 'Who', names: ['user_id', 'session_id', 'agent_name', 'tool_name', 'prompt_name', 'prompt_version'] },
-  { group: 'Content', names: ['input', 'output', 'attributes', 'resource', 'events', 'links'] },
 ];

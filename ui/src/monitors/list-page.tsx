@@ -9,6 +9,7 @@ import { Loading } from '../parts/loading.tsx';
 import { ProblemBox } from '../parts/problem-box.tsx';
 import { href } from '../route.ts';
 import { DropButton } from './drop-button.tsx';
+import { isStopped, stopReason } from './stopped.tsx';
 
 export default function MonitorsPage(): ReactNode {
   const { value, problem, reload } = useRequest('monitors', async (signal) => ({ monitors: await listMonitors(signal), at: Date.now() }), { every: 4000 });
@@ -87,7 +88,7 @@ function MonitorTable({ monitors, now, onDropped }: { readonly monitors: readonl
             return (
               <tr key={monitor.name}>
                 <th scope="row"><a href={href(['monitors', monitor.name])}>{line(monitor.name)}</a></th>
-                <td className="wide">{monitor.description != null && monitor.description !== '' ? line(monitor.description) : <span className="muted mono">{columns}</span>}</td>
+                <td className="wide">{isStopped(monitor) ? <StopLine monitor={monitor} /> : monitor.description != null && monitor.description !== '' ? line(monitor.description) : <span className="muted mono">{columns}</span>}</td>
                 <td className="numeric">{integer(monitor.rows)}{toNumber(monitor.errors ?? 0) > 0 ? <span className="bad" title="Rows left out because an expression failed on them"> {integer(monitor.errors)} failed</span> : null}</td>
                 <td><StateChip state={monitor.state} /></td>
                 <td className="muted">{Number.isNaN(start) ? nothing : ago(now - start)}</td>
@@ -101,8 +102,15 @@ function MonitorTable({ monitors, now, onDropped }: { readonly monitors: readonl
   );
 }
 
+/** Why it stopped, in the place of what it says. */
+function StopLine({ monitor }: { readonly monitor: Monitor }): ReactNode {
+  const { code, text } = stopReason(monitor.reason);
+  return <span className="bad" title={line(text)}>{code === '' ? 'Stopped' : code}: {text === '' ? 'see its page' : line(text)}</span>;
+}
+
 export function StateChip({ state }: { readonly state: string | undefined }): ReactNode {
   if (state === undefined) return null;
   const well = /^(live|running|active|ready|ok)$/i.test(state);
-  return <span className={well ? 'chip good' : 'chip'}>{line(state)}</span>;
+  const ill = /^(stopped|failed)$/i.test(state);
+  return <span className={well ? 'chip good' : ill ? 'chip bad' : 'chip'}>{line(state)}</span>;
 }

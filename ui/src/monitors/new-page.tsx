@@ -1,5 +1,5 @@
 /** Write a monitor, see how it will be kept, create it and watch it, all on one page. */
-import { useState, type ReactNode } from 'react';
+import { useMemo, useState, type ReactNode } from 'react';
 import { createMonitor, explainMonitor } from '../api/client.ts';
 import type { Problem } from '../api/problem.ts';
 import type { Explanation } from '../api/types.ts';
@@ -8,9 +8,13 @@ import { line } from '../format.ts';
 import { Icon } from '../parts/icons.tsx';
 import { ProblemBox } from '../parts/problem-box.tsx';
 import { href, useRoute } from '../route.ts';
+import { PlanCard } from '../plan/card.tsx';
 import { SqlEditor } from '../sql/editor.tsx';
+import { fixes, placeOfProblem } from '../sql/fixes.ts';
+import { useCatalogue } from '../sql/use-catalogue.ts';
 import { LiveTable } from '../table/live-table.tsx';
-import { examples, spanColumns } from './examples.ts';
+import { ColumnList } from './column-list.tsx';
+import { examples } from './examples.ts';
 import { monitorName } from './statement.ts';
 
 const draftName = 'pyflare.monitor-draft';
@@ -35,6 +39,7 @@ export default function NewMonitorPage(): ReactNode {
   const [outcome, setOutcome] = useState<Outcome>({ kind: 'none' });
   const [watched, setWatched] = useState<{ name: string; round: number } | null>(null);
   const name = monitorName(sql);
+  const { catalogue, reload } = useCatalogue();
 
   const write = (text: string): void => {
     setSql(text);
@@ -58,6 +63,7 @@ export default function NewMonitorPage(): ReactNode {
     try {
       const made = await createMonitor(sql);
       setOutcome({ kind: 'none' });
+      reload();
       setWatched((old) => ({ name: made.name ?? name ?? '', round: (old?.round ?? 0) + 1 }));
     } catch (cause) {
       setOutcome({ kind: 'refused', problem: asProblem(cause) });
@@ -65,7 +71,7 @@ export default function NewMonitorPage(): ReactNode {
   };
 
   const refused = outcome.kind === 'refused' ? outcome.problem : null;
-  const position = refused?.position ?? null;
+  const position = useMemo(() => (refused === null ? null : placeOfProblem(refused, sql)), [refused, sql]);
   return (
     <div className="page">
       <header className="page-head">
@@ -75,19 +81,19 @@ export default function NewMonitorPage(): ReactNode {
       <div className="writing">
         <div className="writing-main">
           <section className="card" aria-label="Statement">
-            <SqlEditor label="Statement of the monitor" value={sql} onChange={write} onRun={() => void create()} position={position} minLines={12} />
+            <SqlEditor label="Statement of the monitor" value={sql} onChange={write} onRun={() => void create()} position={position} minLines={12} catalogue={catalogue} purpose="monitor" {...(refused === null ? {} : { describedBy: 'monitor-problem' })} />
             <footer className="writing-foot">
               <button type="button" className="button primary" disabled={outcome.kind === 'busy' || sql.trim() === ''} onClick={() => void create()}>
                 <Icon name="create" size={14} />
                 Create{name === null ? '' : ` ${line(name)}`}
               </button>
               <button type="button" className="button" disabled={outcome.kind === 'busy' || sql.trim() === ''} onClick={() => void explain()}>Explain</button>
-              <span className="muted" role="status">{outcome.kind === 'busy' ? outcome.what : 'Ctrl + Enter creates'}</span>
+              <span className="muted" role="status">{outcome.kind === 'busy' ? outcome.what : 'Ctrl + Enter creates, Ctrl + Space suggests'}</span>
             </footer>
           </section>
-          {refused === null ? null : <ProblemBox problem={refused} {...(position === null ? {} : { title: `Line ${position.line}, column ${position.column}:` })} />}
+          {refused === null ? null : <ProblemBox id="monitor-problem" problem={refused} actions={fixes(refused, sql, catalogue).map((fix) => ({ label: fix.label, onTake: () => write(fix.sql) }))} {...(position === null ? {} : { title: `Line ${position.line}, column ${position.column}:` })} />}
           {outcome.kind === 'plan' ? (
-            <Plan plan={outcome.plan} />
+            <PlanCard plan={outcome.plan} />
           ) : null}
           {watched === null ? null : (
             <section className="watched" aria-label={`Result of ${watched.name}`}>
@@ -112,38 +118,9 @@ export default function NewMonitorPage(): ReactNode {
               ))}
             </ul>
           </section>
-          <section className="card" aria-label="Columns of spans">
-            <header className="card-head"><h2>Columns of <code>spans</code></h2></header>
-            <dl className="column-list">
-              {spanColumns.map(({ group, names }) => (
-                <div key={group}>
-                  <dt>{group}</dt>
-                  <dd>{names.map((column) => <code key={column}>{column}</code>)}</dd>
-                </div>
-              ))}
-            </dl>
-          </section>
+          <ColumnList catalogue={catalogue} sql={sql} />
         </aside>
       </div>
     </div>
-  );
-}
-
-function Plan({ plan }: { readonly plan: Explanation }): ReactNode {
-  return (
-    <section className="card plan" aria-label="Plan">
-      <header className="card-head"><h2>How it will be kept</h2></header>
-      {plan.state === undefined ? null : <p>{plan.state}</p>}
-      {plan.operators === undefined ? null : <ol>{plan.operators.map((operator, index) => <li key={index}>{operator}</li>)}</ol>}
-      {plan.columns === undefined ? null : (
-        <p className="plan-columns">
-          {plan.columns.map((column) => (
-            <span key={column.name}><code>{line(column.name)}</code> <span className="muted">{column.type}{column.key === true ? ', key' : ''}</span></span>
-          ))}
-        </p>
-      )}
-      {plan.plan === undefined ? null : <details><summary>Plan</summary><pre>{plan.plan}</pre></details>}
-      {plan.logical === undefined ? null : <details><summary>Logical plan</summary><pre>{plan.logical}</pre></details>}
-    </section>
   );
 }

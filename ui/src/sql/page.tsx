@@ -1,9 +1,9 @@
 /** Ask anything once: live views and stored history in one SQL. */
-import { useRef, useState, type ReactNode } from 'react';
-import { listMonitors, runSql } from '../api/client.ts';
+import { useMemo, useRef, useState, type ReactNode } from 'react';
+import { runSql } from '../api/client.ts';
 import type { Problem } from '../api/problem.ts';
 import type { SqlAnswer } from '../api/types.ts';
-import { asProblem, useRequest } from '../api/use-request.ts';
+import { asProblem } from '../api/use-request.ts';
 import { cellText, clock, columnKind, duration, integer, isNumeric, line, nothing, plural } from '../format.ts';
 import type { Cell } from '../live/protocol.ts';
 import { Icon } from '../parts/icons.tsx';
@@ -13,6 +13,9 @@ import { quoted } from '../monitors/statement.ts';
 import { columnWidth, Grid } from '../table/grid.tsx';
 import { SqlEditor } from './editor.tsx';
 import { csv } from './csv.ts';
+import { fixes, placeOfProblem } from './fixes.ts';
+import type { Catalogue, Relation } from './relations.ts';
+import { useCatalogue } from './use-catalogue.ts';
 
 const historyName = 'pyflare.sql-history';
 const limits = [100, 1000, 10_000, 100_000];
@@ -21,6 +24,17 @@ const first = `SELECT service_name, model, sum(requests) AS requests
 FROM live.requests
 GROUP BY service_name, model
 ORDER BY requests DESC`;
+
+const newestSpans = 'SELECT event_time, service_name, name, model, duration_ns, status\nFROM history.spans\nORDER BY event_time DESC';
+
+/** Those to begin with: what is stored of the streams, what is maintained, what the engine tells. */
+function listed({ relations }: Catalogue): Relation[] {
+  return [
+    ...relations.filter(({ kind }) => kind === 'stored stream'),
+    ...relations.filter(({ schema, name }) => schema === 'live' && !name.includes('$')),
+    ...relations.filter(({ schema }) => schema === 'pyflare_internal'),
+  ];
+}
 
 function readHistory(): string[] {
   try {
@@ -41,7 +55,8 @@ export default function SqlPage(): ReactNode {
   const [problem, setProblem] = useState<Problem | null>(null);
   const [running, setRunning] = useState(false);
   const abort = useRef<AbortController | null>(null);
-  const monitors = useRequest('relations', (signal) => listMonitors(signal), { every: 15_000 });
+  const { catalogue } = useCatalogue();
+  const position = useMemo(() => (problem === null ? null : placeOfProblem(problem, query)), [problem, query]);
 
   const write = (text: string): void => {
     setQuery(text);
@@ -84,7 +99,7 @@ export default function SqlPage(): ReactNode {
       <div className="writing">
         <div className="writing-main">
           <section className="card" aria-label="Query">
-            <SqlEditor label="Query" value={query} onChange={write} onRun={() => void run()} position={problem?.position ?? null} minLines={6} />
+            <SqlEditor label="Query" value={query} onChange={write} onRun={() => void run()} position={position} minLines={6} catalogue={catalogue} purpose="query" {...(problem === null ? {} : { describedBy: 'query-problem' })} />
             <footer className="writing-foot">
               {running ? (
                 <button type="button" className="button" onClick={stop}><Icon name="close" size={14} />Stop</button>
@@ -101,7 +116,7 @@ export default function SqlPage(): ReactNode {
                 <option value="">Earlier queries</option>
                 {past.map((entry) => <option key={entry} value={entry}>{line(entry).slice(0, 90)}</option>)}
               </select>
-              <span className="muted" role="status">{running ? 'Running…' : 'Ctrl + Enter runs'}</span>
+              <span className="muted" role="status">{running ? 'Running…' : 'Ctrl + Enter runs, Ctrl + Space suggests'}</span>
             </footer>
           </section>
         </div>
@@ -109,17 +124,16 @@ export default function SqlPage(): ReactNode {
           <section className="card relations" aria-label="Relations">
             <header className="card-head"><h2>Relations</h2></header>
             <ul>
-              <li><button type="button" onClick={() => write('SELECT event_time, service_name, name, model, duration_ns, status\nFROM history.spans\nORDER BY event_time DESC')}><code>history.spans</code></button></li>
-              {(monitors.value ?? []).map((monitor) => (
-                <li key={monitor.name}>
-                  <button type="button" title={monitor.columns?.map((column) => `${line(column.name)} ${column.type}`).join('\n')} onClick={() => write(`SELECT * FROM live.${quoted(monitor.name)}`)}><code>live.{line(monitor.name)}</code></button>
+              {listed(catalogue).map((one) => (
+                <li key={`${one.schema}.${one.name}`}>
+                  <button type="button" title={one.columns.map((column) => `${line(column.name)} ${column.type}`).join('\n')} onClick={() => write(one.schema === 'history' && one.name === 'spans' ? newestSpans : `SELECT * FROM ${one.schema}.${quoted(one.name)}`)}><code>{one.schema}.{line(one.name)}</code></button>
                 </li>
               ))}
             </ul>
           </section>
         </aside>
       </div>
-      {problem === null ? null : <ProblemBox problem={problem} {...(problem.position === null ? {} : { title: `Line ${problem.position.line}, column ${problem.position.column}:` })} />}
+      {problem === null ? null : <ProblemBox id="query-problem" problem={problem} actions={fixes(problem, query, catalogue).map((fix) => ({ label: fix.label, onTake: () => write(fix.sql) }))} {...(position === null ? {} : { title: `Line ${position.line}, column ${position.column}:` })} />}
       {answer !== null ? <Answer answer={answer} /> : problem !== null ? null : (
         <div className="empty">
           <h2>{running ? 'Running…' : 'The answer appears here'}</h2>

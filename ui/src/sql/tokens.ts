@@ -11,7 +11,7 @@ const keywords = new Set(
   `all analyze and as asc backfill between by case cast changes correct create cross cube current desc describe distinct drop else emit end erase escape
   except exists explain extract false filter final first following from full group grouping having hop if ilike in inner insert intersect interval into is
   join last lateral left like limit materialized monitor monitors natural not null nulls offset on or order outer over partition preceding range replace right
-  rollup row rows select session sets show similar stream table then to true tumble unbounded union unnest using values view when where window with within`.split(/\s+/),
+  rollup row rows select session sets show similar stream streams table then to true tumble unbounded union unnest using values view when where window with within`.split(/\s+/),
 );
 
 const pattern = /(--[^\n]*|\/\*[\s\S]*?(?:\*\/|$))|('(?:[^']|'')*(?:'|$))|("(?:[^"]|"")*(?:"|$))|(\d+(?:\.\d+)?(?:e[+-]?\d+)?)|([\p{L}_][\p{L}\p{N}_$]*)|(\s+|[^\s])/giu;

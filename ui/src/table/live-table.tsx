@@ -1,4 +1,4 @@
-/** A view as a table that follows every tick: sorted, filtered, what changed glows. */
+/** A view as a table and a chart that follow every tick: sorted, filtered, what changed glows. */
 import { useEffect, useMemo, useState, type ReactNode } from 'react';
 import { cellText, clock, columnKind, integer, isNumeric, line, nothing, plural } from '../format.ts';
 import type { LiveView } from '../live/live-view.ts';
@@ -8,14 +8,23 @@ import { Loading } from '../parts/loading.tsx';
 import { ProblemBox } from '../parts/problem-box.tsx';
 import { columnWidth, Grid, type GridColumn } from './grid.tsx';
 import { defaultOrder, OrderedRows } from './ordered-rows.ts';
-import { ViewChart } from './view-chart.tsx';
+import { Segments } from '../parts/segments.tsx';
+import { chartKind, ViewChart } from './view-chart.tsx';
 
 const glow = 1800;
+
+type Shown = 'both' | 'chart' | 'table';
+const shownOptions: readonly { readonly value: Shown; readonly label: string }[] = [
+  { value: 'both', label: 'Chart and table' },
+  { value: 'chart', label: 'Chart' },
+  { value: 'table', label: 'Table' },
+];
 
 export function LiveTable({ view: name, label }: { readonly view: string; readonly label: string }): ReactNode {
   const [ordered] = useState(() => new OrderedRows());
   const [attempt, setAttempt] = useState(0);
   const [filter, setFilter] = useState('');
+  const [wanted, setWanted] = useState<Shown | null>(null);
   const [, setArranged] = useState(0);
   const view = useLiveView(
     { view: name },
@@ -65,18 +74,24 @@ export function LiveTable({ view: name, label }: { readonly view: string; readon
   if (view?.asOf == null || columns === undefined) return <Loading what="Waiting for the view’s first frame…" slow="The page connects by itself as soon as the server answers." />;
   const kinds = columns.map((column) => columnKind(column.type));
   const total = view.content.size;
+  const drawn = chartKind(columns);
+  // Windows are meant to be seen over time; other views are lists first.
+  const shown = drawn === null ? 'table' : (wanted ?? (drawn === 'lines' ? 'both' : 'table'));
+  const choice = drawn === null ? null : <Segments label="Shown as" value={shown} options={shownOptions} onChange={setWanted} />;
   return (
     <>
       {view.ended === null ? null : <ProblemBox problem={{ code: '', message: `The view ended: ${view.ended}. What is shown is its last content.`, hint: null }} />}
       {view.content.negative > 0 ? <ProblemBox problem={{ code: '', message: `${plural(view.content.negative, 'row')} with a count below zero: the view’s changes do not add up.`, hint: 'Please report this with the server’s version.' }} /> : null}
-      <ViewChart view={view} version={version} />
-      <section className="card live-table" aria-label={label}>
+      {shown === 'chart' ? <div className="shown-choice">{choice}<span className="spring" /><span className="as-of">as of tick {clock(view.asOf, 'millis')}</span></div> : null}
+      {shown === 'table' ? null : <ViewChart view={view} version={version} alone={shown === 'chart'} />}
+      {shown === 'chart' ? null : <section className="card live-table" aria-label={label}>
         <header className="card-head">
           <input className="field" type="search" placeholder="Filter rows" aria-label="Filter rows" value={filter} onChange={(event) => setFilter(event.target.value)} />
           <span className="muted" role="status">
             {ordered.filter === '' ? plural(total, 'row') : `${integer(ordered.rows.length)} of ${plural(total, 'row')}`}
           </span>
           <span className="spring" />
+          {choice}
           <span className="as-of">as of tick {clock(view.asOf, 'millis')}</span>
         </header>
         <Grid<Row>
@@ -90,7 +105,7 @@ export function LiveTable({ view: name, label }: { readonly view: string; readon
           cellClass={(row, column) => (glows(view, row, column) ? 'flare' : row.values[column] === null ? 'muted' : '')}
           empty={total === 0 ? 'No rows yet. The view fills as matching telemetry arrives.' : 'No row matches the filter.'}
         />
-      </section>
+      </section>}
     </>
   );
 }

@@ -69,7 +69,7 @@ export function viewSeries(rows: Iterable<Row>, columns: readonly Column[], char
 }
 
 /** A part of a line's name; what is absent is said, since a blank would look like a fault. */
-function groupText(cell: Cell | undefined, kind: ColumnKind): string {
+export function groupText(cell: Cell | undefined, kind: ColumnKind): string {
   return cell === '' ? '(empty)' : cell === null || cell === undefined ? '(none)' : cellText(cell, kind);
 }
 

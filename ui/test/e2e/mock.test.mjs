@@ -3,9 +3,9 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { after, before, describe, test } from 'node:test';
-import { startMock } from '../mock-server.mjs';
-import { launch, openPage } from './browser.mjs';
+import { launch } from './browser.mjs';
 import { ensureBuilt } from './built.mjs';
+import { eventually, onMock } from './on-mock.mjs';
 
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const huge = 'f'.repeat(32);
@@ -18,29 +18,8 @@ before(async () => {
 });
 after(() => browser.close());
 
-/** Runs a test on a page of a mock of its own. */
-async function on(path, run, { mock: options = {}, ...context } = {}) {
-  const mock = await startMock({ spans: 0, rows: 1000, ...options });
-  try {
-    const opened = await openPage(browser, `${mock.url}/${path}`, context);
-    await run(opened.page, mock);
-    await opened.close();
-  } finally {
-    await mock.close();
-  }
-}
-
+const on = (...rest) => onMock(browser, ...rest);
 const digits = (text) => Number(text.replace(/[^\d.]/g, ''));
-
-async function eventually(read, holds, within = 5000) {
-  const end = Date.now() + within;
-  for (;;) {
-    const value = await read();
-    if (holds(value)) return value;
-    assert.ok(Date.now() < end, `still ${JSON.stringify(value)} after ${within} ms`);
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-}
 
 /** The sum of a column over the mock's own view: what the page must show. */
 function sumOf(mock, name, column, minutes = Infinity) {
@@ -267,6 +246,8 @@ describe('new monitor', () => {
       await page.keyboard.press('Shift+End');
       await page.keyboard.press('Delete');
       await page.getByRole('button', { name: 'Explain' }).click();
+      await page.getByText('at most one row per model and minute').waitFor();
+      await page.getByText('What runs').click();
       await page.getByText('one accumulator per model and minute').waitFor();
       await editor.focus();
       await page.keyboard.press('Control+Enter');
@@ -425,15 +406,27 @@ describe('SQL', () => {
 });
 
 describe('everywhere', () => {
-  const places = ['#/', '#/monitors', '#/monitors/tool_failures', '#/new', '#/traces', `#/traces/${hostile}?span=`, '#/sql', '#/nowhere'];
+  const places = ['#/', '#/monitors', '#/monitors/tool_failures', '#/new', '#/traces', `#/traces/${hostile}?span=`, '#/sql', '#/system', '#/monitors/tool_failures?show=plan', '#/nowhere'];
 
-  test('no page has a serious accessibility fault, in light and in dark', async () => {
-    for (const path of places) {
-      await on(path, async (page) => {
-        await page.getByRole('heading').first().waitFor();
+  /** One page after the other, in one browser page: only the address changes. */
+  const visit = async (page, path) => {
+    await page.evaluate((hash) => { window.location.hash = hash; }, path);
+    await page.getByRole('heading').first().waitFor();
+  };
+
+  test('no page has a serious accessibility fault, in light and in dark', () =>
+    on('#/', async (page) => {
+      await page.evaluate(axe);
+      for (const path of places) {
+        await page.emulateMedia({ colorScheme: 'light' });
+        await visit(page, path);
         await new Promise((resolve) => setTimeout(resolve, 900));
         if (path.includes('span=')) await page.getByRole('treegrid').getByRole('row').nth(2).click();
-        await page.evaluate(axe);
+        if (path === '#/new') {
+          await page.getByRole('textbox', { name: 'Statement of the monitor' }).fill('SELECT ');
+          await page.keyboard.press('Control+Space');
+          await page.getByRole('option').nth(3).waitFor();
+        }
         // What colours cannot change is looked at once.
         for (const [colorScheme, rules] of [['light', undefined], ['dark', ['color-contrast']]]) {
           await page.emulateMedia({ colorScheme });
@@ -441,9 +434,8 @@ describe('everywhere', () => {
           const serious = found.violations.filter(({ impact }) => impact === 'serious' || impact === 'critical');
           assert.deepEqual(serious.map(({ id, nodes }) => `${id}: ${nodes.slice(0, 3).map(({ html, failureSummary }) => `${html} ${failureSummary}`).join(' | ')}`), [], `${path} ${colorScheme}`);
         }
-      }, { bypassCSP: true });
-    }
-  });
+      }
+    }, { bypassCSP: true, mock: { minutes: 30 } }));
 
   test('the theme follows the system, can be chosen, and stays chosen', () =>
     on('#/', async (page) => {
@@ -456,15 +448,14 @@ describe('everywhere', () => {
       assert.notEqual(await ground(), dark);
     }, { colorScheme: 'dark' }));
 
-  test('on a narrow screen nothing is wider than the screen', async () => {
-    for (const path of places) {
-      await on(path, async (page) => {
-        await page.getByRole('heading').first().waitFor();
+  test('on a narrow screen nothing is wider than the screen', () =>
+    on('#/', async (page) => {
+      for (const path of places) {
+        await visit(page, path);
         await new Promise((resolve) => setTimeout(resolve, 600));
         assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= window.innerWidth && document.querySelector('main').scrollWidth <= window.innerWidth), path);
-      }, { viewport: { width: 380, height: 740 } });
-    }
-  });
+      }
+    }, { viewport: { width: 380, height: 740 }, mock: { minutes: 30 } }));
 
   test('the project is sent with every request', () =>
     on('#/traces', async (page, mock) => {

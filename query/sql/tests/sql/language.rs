@@ -21,7 +21,7 @@ fn define(select: &str) -> MonitorDefinition {
 }
 
 fn plan_text(select: &str) -> String {
-    explain(&define(select), &[]).unwrap().plan
+    explain(&define(select), &PlanScope::default()).unwrap().plan
 }
 
 fn columns(definition: &MonitorDefinition) -> Vec<String> {
@@ -77,7 +77,7 @@ fn the_built_in_views_plan_and_have_the_promised_columns() {
         assert_eq!(columns(&definition), all, "{name}");
         assert_eq!(definition.project, None);
         assert_eq!(definition.retention_us(), 6 * 3_600 * 1_000_000);
-        let explained = explain(&definition, &[]).unwrap();
+        let explained = explain(&definition, &PlanScope::default()).unwrap();
         assert_eq!(
             explained.key,
             ["project", "service_name", "model", "window_start", "window_end"],
@@ -89,7 +89,7 @@ fn the_built_in_views_plan_and_have_the_promised_columns() {
 #[test]
 fn requests_becomes_one_aggregate_over_one_window() {
     let (_, sql) = FILES.iter().find(|(name, _)| *name == "requests").unwrap();
-    let explained = explain(&builtin_view("requests.sql", sql).unwrap(), &[]).unwrap();
+    let explained = explain(&builtin_view("requests.sql", sql).unwrap(), &PlanScope::default()).unwrap();
     let nodes: Vec<&str> = explained
         .plan
         .lines()
@@ -341,7 +341,7 @@ fn a_project_s_name_is_a_constant_whatever_it_contains() {
     else {
         panic!()
     };
-    let text = explain(&create.definition, &[]).unwrap().plan;
+    let text = explain(&create.definition, &PlanScope::default()).unwrap().plan;
     assert!(text.contains("(project = 'x'' OR ''a'' = ''a')"), "{text}");
 }
 

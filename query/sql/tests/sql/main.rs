@@ -6,3 +6,4 @@ mod front_door;
 mod language;
 mod refusals;
 mod slt;
+mod streams;
