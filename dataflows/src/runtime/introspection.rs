@@ -181,10 +181,13 @@ impl Engine {
         running.flat_map(|view| operators_of(view)).collect()
     }
 
-    /// The operators of one view, summed over workers, by node of the plan.
+    /// The operators of one view, summed over workers, by node of the plan; none if it is stopped.
     pub fn operators_by_node(&self, name: &ViewName) -> Option<BTreeMap<usize, Figure>> {
         let view = self.shared.views.get(name)?;
         let mut nodes: BTreeMap<usize, Figure> = BTreeMap::new();
+        if view.stopped().is_some() {
+            return Some(nodes);
+        }
         for operator in operators_of(&view) {
             nodes.entry(operator.node).or_default().add(operator.figure);
         }
