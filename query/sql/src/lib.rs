@@ -3,7 +3,7 @@
 //! - `statement`: the wrapper (`CREATE MONITOR … WITH (…) AS … EMIT CHANGES`), names, options, limits;
 //! - `clauses`: clauses that cannot be maintained, refused at their place;
 //! - `hidden`, `catalog`, [`window`], [`aggregates`]: what the planner knows that SQL does not;
-//! - `depth`, `budget`, `planning`: DataFusion with a pinned list of rules, bounded in size;
+//! - `depth`, `budget`, `planning`, `first_of_each`: DataFusion with a pinned list of rules, bounded in size;
 //! - `lower`: the logical plan becomes a [`Plan`](pyflare_dataflows::Plan);
 //! - [`explain`]: the same, in words;
 //! - `oracle`: the SELECT as a batch, to compare the engine with; for tests.
@@ -20,6 +20,7 @@ mod budget;
 mod catalog;
 mod clauses;
 mod depth;
+mod first_of_each;
 mod hidden;
 mod lower;
 mod options;

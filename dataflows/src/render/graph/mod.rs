@@ -11,7 +11,7 @@ pub(crate) mod running;
 
 mod operators;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -37,13 +37,15 @@ pub(crate) enum Input {
 pub(crate) struct Graph {
     pub inputs: Vec<Input>,
     pub input_schemas: Vec<SchemaRef>,
+    /// What is read several times, each after those it reads itself.
+    pub shared: Vec<Node>,
     pub root: Node,
 }
 
 impl Graph {
     /// Whether all rows between operators can be encoded.
     pub fn check(&self) -> Result<(), PlanError> {
-        self.root.check()
+        self.shared.iter().chain([&self.root]).try_for_each(Node::check)
     }
 }
 
@@ -51,7 +53,7 @@ impl Node {
     fn check(&self) -> Result<(), PlanError> {
         rows::Codec::new(&self.schema)?;
         match &self.operator {
-            Operator::Input(_) => Ok(()),
+            Operator::Input(_) | Operator::Shared(_) => Ok(()),
             Operator::Map(below, _)
             | Operator::Fold(below, _)
             | Operator::Default(below, _)
@@ -74,6 +76,8 @@ pub(crate) struct Node {
 
 pub(crate) enum Operator {
     Input(usize),
+    /// The shared node of that number.
+    Shared(usize),
     Map(Box<Node>, Arc<Pipeline>),
     Fold(Box<Node>, Arc<Fold>),
     /// This one row where the input, which has at most one, is empty.
@@ -120,16 +124,32 @@ type Compiled = (Vec<Arc<dyn PhysicalExpr>>, Vec<DataType>);
 /// Compiles what lies above the leaves; `leaf` gives the number of the leaf for a plan.
 pub(crate) struct Compiler<'a> {
     pub leaf: &'a mut FindLeaf<'a>,
-    pub inputs: Vec<Input>,
-    pub input_schemas: Vec<SchemaRef>,
+    inputs: Vec<Input>,
+    input_schemas: Vec<SchemaRef>,
+    /// The plans that occur several times, each as its text, with its number once it is compiled.
+    repeated: BTreeMap<String, Option<usize>>,
+    shared: Vec<Node>,
 }
 
-impl Compiler<'_> {
+impl<'a> Compiler<'a> {
+    pub fn new(leaf: &'a mut FindLeaf<'a>) -> Compiler<'a> {
+        Compiler {
+            leaf,
+            inputs: Vec::new(),
+            input_schemas: Vec::new(),
+            repeated: BTreeMap::new(),
+            shared: Vec::new(),
+        }
+    }
+
     pub fn graph(mut self, plan: &Plan) -> Result<Graph, PlanError> {
+        let mut seen = BTreeSet::new();
+        repeated(plan, &mut seen, &mut self.repeated);
         let root = self.node(plan)?;
         Ok(Graph {
             inputs: self.inputs,
             input_schemas: self.input_schemas,
+            shared: self.shared,
             root,
         })
     }
@@ -138,6 +158,27 @@ impl Compiler<'_> {
         if Leaf::is_leaf(plan) {
             return self.leaf_node(plan);
         }
+        if self.repeated.is_empty() {
+            return self.operator(plan);
+        }
+        let text = text_of(plan);
+        let index = match self.repeated.get(&text) {
+            None => return self.operator(plan),
+            Some(Some(index)) => *index,
+            Some(None) => {
+                let node = self.operator(plan)?;
+                self.shared.push(node);
+                self.repeated.insert(text, Some(self.shared.len() - 1));
+                self.shared.len() - 1
+            }
+        };
+        Ok(Node {
+            operator: Operator::Shared(index),
+            schema: Arc::clone(&self.shared[index].schema),
+        })
+    }
+
+    fn operator(&mut self, plan: &Plan) -> Result<Node, PlanError> {
         match plan {
             Plan::Aggregate { keys, .. } if keys.is_empty() => {
                 let node = match Leaf::is_total(plan) {
@@ -357,6 +398,27 @@ impl Compiler<'_> {
             operator: Operator::Join(Box::new(join)),
             schema,
         })
+    }
+}
+
+/// A plan as text that is equal for equal plans.
+fn text_of(plan: &Plan) -> String {
+    serde_json::to_string(plan).expect("invariant: a plan has no maps with other keys than text")
+}
+
+/// Notes which parts of a plan occur more than once; of a part that does, what is below it is not looked at again.
+fn repeated(plan: &Plan, seen: &mut BTreeSet<String>, found: &mut BTreeMap<String, Option<usize>>) {
+    if Leaf::is_leaf(plan) || matches!(plan, Plan::View { .. }) {
+        return;
+    }
+    let text = text_of(plan);
+    if seen.contains(&text) {
+        found.insert(text, None);
+        return;
+    }
+    seen.insert(text);
+    for input in plan.inputs() {
+        repeated(input, seen, found);
     }
 }
 

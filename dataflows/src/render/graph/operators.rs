@@ -34,6 +34,8 @@ const CHECKED: &str = "invariant: the types were checked when the plan was compi
 pub(super) struct Building<'s, 'a> {
     pub scope: Scope<'s, Tick>,
     pub inputs: &'a [Rows<'s>],
+    /// The shared nodes that are built already.
+    pub shared: Vec<Rows<'s>>,
     pub errors: &'a Errors,
     /// When the graph starts.
     pub start: Tick,
@@ -45,6 +47,7 @@ impl<'s> Building<'s, '_> {
     pub fn node(&mut self, node: &Node) -> Rows<'s> {
         match &node.operator {
             Operator::Input(index) => self.inputs[*index].clone(),
+            Operator::Shared(index) => self.shared[*index].clone(),
             Operator::Map(below, pipeline) => {
                 let rows = self.node(below);
                 self.map(rows, &below.schema, pipeline, "map")

@@ -80,10 +80,15 @@ impl RunningGraph {
             let mut building = Building {
                 scope,
                 inputs: &rows,
+                shared: Vec::with_capacity(graph.shared.len()),
                 errors: &errors,
                 start: rest_of(start),
                 first_worker,
             };
+            for node in &graph.shared {
+                let rows = building.node(node);
+                building.shared.push(rows);
+            }
             let result = building.node(&graph.root).arrange_by_self_named("result");
             report(&result.stream, &changes, &probe);
             (inputs, result.trace)
