@@ -73,7 +73,7 @@ fn base_nodes(rendered: &RenderedView) -> Vec<(usize, &Arc<Base>)> {
     let Some(graph) = &rendered.graph else {
         return rendered.leaves.iter().map(|leaf| (0, &leaf.base)).collect();
     };
-    let readers = graph.root.readers().into_iter();
+    let readers = graph.readers().into_iter();
     readers
         .filter_map(|(node, input)| {
             let leaf = graph.leaf_of(input)?;
@@ -251,7 +251,7 @@ impl Engine {
 fn operators_of(view: &InstalledView) -> Vec<OperatorFigures> {
     let mut operators = Vec::new();
     let words: BTreeMap<usize, &'static str> = match &view.rendered.graph {
-        Some(graph) => graph.root.words().into_iter().collect(),
+        Some(graph) => graph.words(),
         None => BTreeMap::new(),
     };
     let of_bases = base_nodes(&view.rendered);
