@@ -200,7 +200,8 @@ impl Generator {
         if depth == 0 {
             return self.rows();
         }
-        match self.random.random_range(0..14) {
+        match self.random.random_range(0..15) {
+            14 => self.first_of_each(depth - 1),
             0 => self.rows(),
             1..=3 => self.aggregated(depth - 1),
             4 => self.windowed(),
@@ -280,7 +281,19 @@ impl Generator {
             columns.push((name, data_type));
         }
         let group_by = match written.is_empty() {
+            true if self.chance(30) => " GROUP BY 'all'".to_string(),
             true => String::new(),
+            false if self.chance(20) => {
+                let name = self.name();
+                shown.push(format!("grouping({}) AS {name}", self.one(&written)));
+                columns.push((name, Type::Int));
+                let all = written.join(", ");
+                match self.random.random_range(0..3) {
+                    0 => format!(" GROUP BY ROLLUP ({all})"),
+                    1 => format!(" GROUP BY CUBE ({all})"),
+                    _ => format!(" GROUP BY GROUPING SETS (({all}), ({}), ())", written[0]),
+                }
+            }
             false => format!(" GROUP BY {}", written.join(", ")),
         };
         let having = match self.chance(25) {
@@ -460,6 +473,22 @@ impl Generator {
                 "SELECT * FROM ({}) AS o ORDER BY {order} LIMIT {}{offset}",
                 relation.sql,
                 self.random.random_range(1..12)
+            ),
+            columns: relation.columns,
+        }
+    }
+
+    fn first_of_each(&mut self, depth: u32) -> Relation {
+        let relation = self.relation(depth);
+        let of_each = self.one(&relation.columns).0.clone();
+        // DataFusion gives up on a column that is in ORDER BY twice.
+        let mut others = relation.columns.clone();
+        others.retain(|(name, _)| *name != of_each);
+        let order = self.order(&others);
+        Relation {
+            sql: format!(
+                "SELECT DISTINCT ON ({of_each}) * FROM ({}) AS d ORDER BY {of_each}, {order}",
+                relation.sql
             ),
             columns: relation.columns,
         }

@@ -133,6 +133,35 @@ const FIRST: &[(&str, &str)] = &[
         "paired",
         "SELECT m.model, m.calls, t.n FROM (SELECT model, count(*) AS calls FROM spans GROUP BY model) AS m CROSS JOIN (SELECT count(*) AS n FROM spans) AS t WHERE m.calls * 5 > t.n",
     ),
+    ("constant_group", "SELECT 'all' AS whole, count(*) AS calls, max(duration_ns) AS worst FROM spans WHERE output_tokens > 290 GROUP BY 'all'"),
+    (
+        "worst_each",
+        "SELECT DISTINCT ON (model) model, span_id, duration_ns FROM spans ORDER BY model, duration_ns DESC, span_id",
+    ),
+    (
+        "busiest_each",
+        "SELECT d.window_start, d.model, d.calls, m.worst FROM
+         (SELECT DISTINCT ON (window_start) window_start, model, calls FROM
+            (SELECT window_start, model, count(*) AS calls FROM TUMBLE(spans, event_time, INTERVAL '1 minute') GROUP BY window_start, model)
+          ORDER BY window_start, calls DESC, model) AS d
+         JOIN (SELECT model, max(duration_ns) AS worst FROM spans GROUP BY model) AS m ON d.model = m.model",
+    ),
+    (
+        "rolled_up",
+        "SELECT provider, model, grouping(model) AS over_models, grouping(provider, model) AS level, count(*) AS calls,
+           avg(temperature) AS warmth, bool_or(status = 'error') AS failed FROM spans GROUP BY ROLLUP (provider, model)",
+    ),
+    (
+        "windows_rolled_up",
+        "SELECT window_start, model, status, sum(output_tokens) AS tokens FROM TUMBLE(spans, event_time, INTERVAL '1 minute')
+         GROUP BY GROUPING SETS ((window_start, model), (window_start, status), (model), ()) HAVING count(*) > 3",
+    ),
+    (
+        "cubed_join",
+        "SELECT a.service_name, b.provider, upper(a.model) AS model, count(*) AS n, max(a.duration_ns) AS worst
+         FROM spans AS a JOIN (SELECT provider, max(duration_ns) AS worst FROM spans GROUP BY provider) AS b
+         ON a.provider = b.provider AND a.duration_ns * 2 > b.worst GROUP BY CUBE (a.service_name, b.provider, upper(a.model))",
+    ),
     (
         "thirds",
         "SELECT a.model, 100 / (a.calls % 3) AS part FROM (SELECT model, count(*) AS calls FROM spans GROUP BY model) AS a

@@ -79,12 +79,7 @@ impl RenderedView {
             };
             Ok((number, Arc::clone(&leaves[number].schema)))
         };
-        let compiler = Compiler {
-            leaf: &mut leaf,
-            inputs: Vec::new(),
-            input_schemas: Vec::new(),
-        };
-        let graph = compiler.graph(plan)?;
+        let graph = Compiler::new(&mut leaf).graph(plan)?;
         // The operators' codecs, in which types have no order, refuse here and not on a worker.
         graph.check()?;
         Ok(RenderedView {

@@ -73,7 +73,7 @@ fn base_nodes(rendered: &RenderedView) -> Vec<(usize, &Arc<Base>)> {
     let Some(graph) = &rendered.graph else {
         return rendered.leaves.iter().map(|leaf| (0, &leaf.base)).collect();
     };
-    let readers = graph.root.readers().into_iter();
+    let readers = graph.readers().into_iter();
     readers
         .filter_map(|(node, input)| {
             let leaf = graph.leaf_of(input)?;
@@ -181,10 +181,13 @@ impl Engine {
         running.flat_map(|view| operators_of(view)).collect()
     }
 
-    /// The operators of one view, summed over workers, by node of the plan.
+    /// The operators of one view, summed over workers, by node of the plan; none if it is stopped.
     pub fn operators_by_node(&self, name: &ViewName) -> Option<BTreeMap<usize, Figure>> {
         let view = self.shared.views.get(name)?;
         let mut nodes: BTreeMap<usize, Figure> = BTreeMap::new();
+        if view.stopped().is_some() {
+            return Some(nodes);
+        }
         for operator in operators_of(&view) {
             nodes.entry(operator.node).or_default().add(operator.figure);
         }
@@ -248,7 +251,7 @@ impl Engine {
 fn operators_of(view: &InstalledView) -> Vec<OperatorFigures> {
     let mut operators = Vec::new();
     let words: BTreeMap<usize, &'static str> = match &view.rendered.graph {
-        Some(graph) => graph.root.words().into_iter().collect(),
+        Some(graph) => graph.words(),
         None => BTreeMap::new(),
     };
     let of_bases = base_nodes(&view.rendered);

@@ -15,6 +15,7 @@ use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use datafusion::functions_aggregate::{
     bool_and_or::{bool_and_udaf, bool_or_udaf},
     count::count_udaf,
+    grouping::grouping_udaf,
     min_max::{max_udaf, min_udaf},
 };
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
@@ -24,7 +25,7 @@ use pyflare_operators::aggregate::{self as kernel, CellKind, Combiner, Reading};
 use crate::error::{SqlError, SqlErrorKind};
 
 /// Name and meaning of every maintained aggregate function, aliases included.
-pub const FUNCTIONS: [(&str, &str); 12] = [
+pub const FUNCTIONS: [(&str, &str); 13] = [
     (
         "count",
         "count(*) counts rows, count(x) the rows in which x is not NULL, count(DISTINCT x) its different values",
@@ -55,6 +56,10 @@ pub const FUNCTIONS: [(&str, &str); 12] = [
         "whether x is true in all rows in which it is not NULL",
     ),
     ("bool_or", "whether x is true in any row"),
+    (
+        "grouping",
+        "in GROUPING SETS, ROLLUP and CUBE: a bit for each argument, 1 where it is left out of the row's grouping",
+    ),
 ];
 
 /// Which of our own functions it is.
@@ -111,6 +116,7 @@ pub fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
         max_udaf(),
         bool_and_udaf(),
         bool_or_udaf(),
+        grouping_udaf(),
         Maintained::function("approx_distinct", Own::Distinct, &[]),
         Maintained::function("sum", Own::Sum, &[]),
         Maintained::function("avg", Own::Avg, &["mean"]),

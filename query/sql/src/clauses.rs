@@ -76,7 +76,15 @@ impl Visitor for Clauses {
             );
         }
         let limited = query.limit_clause.is_some() || query.fetch.is_some();
-        if let Some(order_by) = query.order_by.as_ref().filter(|_| !limited) {
+        let of_each = matches!(query.body.as_ref(), SetExpr::Select(select) if matches!(select.distinct, Some(Distinct::On(_))));
+        if of_each && (query.order_by.is_none() || limited) {
+            let (what, hint) = match limited {
+                true => ("DISTINCT ON with LIMIT", "put DISTINCT ON into a subquery in FROM, and ORDER BY … LIMIT outside"),
+                false => ("DISTINCT ON without ORDER BY", "add ORDER BY, which says which row of each is the first"),
+            };
+            return refuse(format!("{what} would keep whichever rows came first"), span, hint);
+        }
+        if let Some(order_by) = query.order_by.as_ref().filter(|_| !limited && !of_each) {
             let hint = "a view is a set of rows: add LIMIT to keep the first ones, or order what you read, for \
                         example with SELECT … FROM live.<monitor> ORDER BY …";
             return refuse("ORDER BY without LIMIT is not maintained", order_by.span(), hint);
@@ -131,10 +139,6 @@ impl Visitor for Clauses {
 
     fn pre_visit_select(&mut self, select: &Select) -> Flow {
         let span = select.select_token.0.span;
-        if let Some(Distinct::On(_)) = &select.distinct {
-            let hint = "use min or max with GROUP BY";
-            return refuse("DISTINCT ON is not maintained yet", span, hint);
-        }
         let oddities = [
             (select.top.is_some(), "TOP"),
             (select.into.is_some(), "INTO"),
@@ -159,9 +163,9 @@ impl Visitor for Clauses {
         };
         if !modifiers.is_empty() {
             return refuse(
-                "GROUP BY with modifiers is not maintained yet",
+                "GROUP BY … WITH is not the standard's form",
                 select.group_by.span(),
-                GROUPING_HINT,
+                "write GROUP BY ROLLUP (…), CUBE (…) or GROUPING SETS (…)",
             );
         }
         if select.from.is_empty() {
@@ -229,9 +233,6 @@ impl Visitor for Clauses {
                     SUBQUERY_HINT,
                 )
             }
-            Expr::GroupingSets(_) => refuse("GROUPING SETS is not maintained yet", span, GROUPING_HINT),
-            Expr::Cube(_) => refuse("CUBE is not maintained yet", span, GROUPING_HINT),
-            Expr::Rollup(_) => refuse("ROLLUP is not maintained yet", span, GROUPING_HINT),
             Expr::SimilarTo { .. } => refuse(
                 "SIMILAR TO is not supported",
                 span,
@@ -245,7 +246,6 @@ impl Visitor for Clauses {
 
 const WINDOW_HINT: &str = "use TUMBLE(spans, event_time, INTERVAL '1 minute')";
 const SUBQUERY_HINT: &str = "subqueries may stand in FROM; elsewhere write the condition itself";
-const GROUPING_HINT: &str = "group by plain expressions; create one monitor per grouping";
 const UNNEST_HINT: &str = "pick single elements with list[1] or map['key']";
 
 fn place(query: &Query) -> (u64, u64) {

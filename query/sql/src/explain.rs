@@ -175,9 +175,17 @@ fn node_text(plan: &Plan) -> String {
         }
         Plan::Union { .. } => "Union".to_string(),
         Plan::Top {
-            order, skip, fetch, ..
+            partition,
+            order,
+            skip,
+            fetch,
+            ..
         } => {
             let mut line = format!("Top: by {}", order_text(order));
+            if !partition.is_empty() {
+                let partition: Vec<String> = partition.iter().map(ToString::to_string).collect();
+                let _ = write!(line, "; of each {}", partition.join(", "));
+            }
             if let Some(fetch) = fetch {
                 let _ = write!(line, "; {fetch} rows");
             }

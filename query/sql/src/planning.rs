@@ -38,6 +38,7 @@ use crate::PlanScope;
 use crate::budget;
 use crate::catalog::Catalog;
 use crate::error::SqlError;
+use crate::first_of_each;
 
 /// Plans a SELECT; the result is analysed and optimized.
 pub(crate) fn plan(query: Query, scope: &PlanScope) -> Result<LogicalPlan, SqlError> {
@@ -52,6 +53,7 @@ pub(crate) fn plan(query: Query, scope: &PlanScope) -> Result<LogicalPlan, SqlEr
     let analysed = Analyzer::new()
         .execute_and_check(planned, options, |_, _| {})
         .map_err(|error| SqlError::planning(&error))?;
+    let analysed = first_of_each::rewrite(analysed).map_err(|error| SqlError::planning(&error))?;
     let context = PlanningContext {
         aliases: Arc::new(AliasGenerator::new()),
         options: Arc::new(options.clone()),

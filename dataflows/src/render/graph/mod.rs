@@ -14,7 +14,7 @@ mod operators;
 mod pairs;
 mod watch;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -40,6 +40,8 @@ pub(crate) enum Input {
 pub(crate) struct Graph {
     pub inputs: Vec<Input>,
     pub input_schemas: Vec<SchemaRef>,
+    /// What is read several times, each after those it reads itself.
+    pub shared: Vec<Node>,
     pub root: Node,
 }
 
@@ -52,16 +54,31 @@ impl Graph {
         }
     }
 
+    /// The nodes of the plan that read an input, with the input's number.
+    pub fn readers(&self) -> Vec<(usize, usize)> {
+        self.nodes().flat_map(Node::readers).collect()
+    }
+
+    /// Numbers of the plan's nodes with what their operators are, in a word.
+    pub fn words(&self) -> BTreeMap<usize, &'static str> {
+        self.nodes().flat_map(Node::words).collect()
+    }
+
+    fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.shared.iter().chain([&self.root])
+    }
+
     /// Whether all rows between operators can be encoded.
     pub fn check(&self) -> Result<(), PlanError> {
-        self.root.check()
+        self.nodes().try_for_each(Node::check)
     }
 }
 
 impl Node {
     /// The nodes of the plan that read an input, with the input's number.
-    pub fn readers(&self) -> Vec<(usize, usize)> {
+    fn readers(&self) -> Vec<(usize, usize)> {
         match &self.operator {
+            Operator::Shared(_) => Vec::new(),
             Operator::Input(index) => vec![(self.number, *index)],
             Operator::Map(below, _)
             | Operator::Fold(below, _)
@@ -73,9 +90,10 @@ impl Node {
     }
 
     /// What the operator is, in a word.
-    pub fn word(&self) -> &'static str {
+    fn word(&self) -> &'static str {
         match &self.operator {
             Operator::Input(_) => "input",
+            Operator::Shared(_) => "shared",
             Operator::Map(..) => "map",
             Operator::Fold(..) | Operator::Default(..) => "aggregate",
             Operator::Join(_) => "join",
@@ -84,11 +102,13 @@ impl Node {
         }
     }
 
-    /// Node numbers with their operators, the root first.
-    pub fn words(&self) -> Vec<(usize, &'static str)> {
+    fn words(&self) -> Vec<(usize, &'static str)> {
+        if matches!(self.operator, Operator::Shared(_)) {
+            return Vec::new();
+        }
         let mut words = vec![(self.number, self.word())];
         match &self.operator {
-            Operator::Input(_) => {}
+            Operator::Input(_) | Operator::Shared(_) => {}
             Operator::Default(below, _) => {
                 // Stands for the same node.
                 words.extend(below.words().into_iter().skip(1));
@@ -108,7 +128,7 @@ impl Node {
     fn check(&self) -> Result<(), PlanError> {
         rows::Codec::new(&self.schema)?;
         match &self.operator {
-            Operator::Input(_) => Ok(()),
+            Operator::Input(_) | Operator::Shared(_) => Ok(()),
             Operator::Map(below, _)
             | Operator::Fold(below, _)
             | Operator::Default(below, _)
@@ -133,6 +153,8 @@ pub(crate) struct Node {
 
 pub(crate) enum Operator {
     Input(usize),
+    /// The shared node of that number.
+    Shared(usize),
     Map(Box<Node>, Arc<Pipeline>),
     Fold(Box<Node>, Arc<Fold>),
     /// This one row where the input, which has at most one, is empty.
@@ -179,16 +201,32 @@ type Compiled = (Vec<Arc<dyn PhysicalExpr>>, Vec<DataType>);
 /// Compiles what lies above the leaves; `leaf` gives the number of the leaf for a plan.
 pub(crate) struct Compiler<'a> {
     pub leaf: &'a mut FindLeaf<'a>,
-    pub inputs: Vec<Input>,
-    pub input_schemas: Vec<SchemaRef>,
+    inputs: Vec<Input>,
+    input_schemas: Vec<SchemaRef>,
+    /// The plans that occur several times, each as its text, with its number once it is compiled.
+    repeated: BTreeMap<String, Option<usize>>,
+    shared: Vec<Node>,
 }
 
-impl Compiler<'_> {
+impl<'a> Compiler<'a> {
+    pub fn new(leaf: &'a mut FindLeaf<'a>) -> Compiler<'a> {
+        Compiler {
+            leaf,
+            inputs: Vec::new(),
+            input_schemas: Vec::new(),
+            repeated: BTreeMap::new(),
+            shared: Vec::new(),
+        }
+    }
+
     pub fn graph(mut self, plan: &Plan) -> Result<Graph, PlanError> {
+        let mut seen = BTreeSet::new();
+        repeated(plan, &mut seen, &mut self.repeated);
         let root = self.node(plan, 0)?;
         Ok(Graph {
             inputs: self.inputs,
             input_schemas: self.input_schemas,
+            shared: self.shared,
             root,
         })
     }
@@ -198,6 +236,29 @@ impl Compiler<'_> {
         if Leaf::is_leaf(plan) {
             return self.leaf_node(plan, number);
         }
+        if self.repeated.is_empty() {
+            return self.operator(plan, number);
+        }
+        let text = text_of(plan);
+        let index = match self.repeated.get(&text) {
+            None => return self.operator(plan, number),
+            Some(Some(index)) => *index,
+            Some(None) => {
+                let node = self.operator(plan, number)?;
+                self.shared.push(node);
+                self.repeated.insert(text, Some(self.shared.len() - 1));
+                self.shared.len() - 1
+            }
+        };
+        Ok(Node {
+            // It runs, and is counted, where it stands first.
+            number: self.shared[index].number,
+            operator: Operator::Shared(index),
+            schema: Arc::clone(&self.shared[index].schema),
+        })
+    }
+
+    fn operator(&mut self, plan: &Plan, number: usize) -> Result<Node, PlanError> {
         match plan {
             Plan::Aggregate { keys, .. } if keys.is_empty() => {
                 let node = match Leaf::is_total(plan) {
@@ -430,6 +491,27 @@ impl Compiler<'_> {
             operator: Operator::Join(Box::new(join)),
             schema,
         })
+    }
+}
+
+/// A plan as text that is equal for equal plans.
+fn text_of(plan: &Plan) -> String {
+    serde_json::to_string(plan).expect("invariant: a plan has no maps with other keys than text")
+}
+
+/// Notes which parts of a plan occur more than once; of a part that does, what is below it is not looked at again.
+fn repeated(plan: &Plan, seen: &mut BTreeSet<String>, found: &mut BTreeMap<String, Option<usize>>) {
+    if Leaf::is_leaf(plan) || matches!(plan, Plan::View { .. }) {
+        return;
+    }
+    let text = text_of(plan);
+    if seen.contains(&text) {
+        found.insert(text, None);
+        return;
+    }
+    seen.insert(text);
+    for input in plan.inputs() {
+        repeated(input, seen, found);
     }
 }
 

@@ -40,6 +40,8 @@ pub(super) struct Building<'s, 'a> {
     pub meter: &'a Meter,
     pub watch: &'a RefCell<Watch>,
     pub inputs: &'a [Rows<'s>],
+    /// The shared nodes that are built already.
+    pub shared: Vec<Rows<'s>>,
     pub errors: &'a Errors,
     /// When the graph starts.
     pub start: Tick,
@@ -49,6 +51,9 @@ pub(super) struct Building<'s, 'a> {
 
 impl<'s> Building<'s, '_> {
     pub fn node(&mut self, node: &Node) -> Rows<'s> {
+        if let Operator::Shared(index) = &node.operator {
+            return self.shared[*index].clone();
+        }
         let first = self.scope.worker().peek_identifier();
         let rows = self.operator(node);
         let counted = self.watch.borrow_mut().count(node.number, rows);
@@ -60,6 +65,7 @@ impl<'s> Building<'s, '_> {
     fn operator(&mut self, node: &Node) -> Rows<'s> {
         match &node.operator {
             Operator::Input(index) => self.inputs[*index].clone(),
+            Operator::Shared(index) => self.shared[*index].clone(),
             Operator::Map(below, pipeline) => {
                 let rows = self.node(below);
                 self.map(rows, &below.schema, pipeline, "map")

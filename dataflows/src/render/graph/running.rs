@@ -111,10 +111,15 @@ impl RunningGraph {
                 meter: &meter,
                 watch: &watch,
                 inputs: &rows,
+                shared: Vec::with_capacity(graph.shared.len()),
                 errors: &errors,
                 start: rest_of(start),
                 first_worker,
             };
+            for node in &graph.shared {
+                let rows = building.node(node);
+                building.shared.push(rows);
+            }
             let result = building.node(&graph.root).arrange_by_self_named("result");
             let root = graph.root.number;
             watch.borrow_mut().keeps(root, root, &result.trace);

@@ -112,12 +112,16 @@ async fn the_openapi_document_is_whole() {
     }
     let expected = [
         "DELETE /api/v1/monitors/{name}",
+        "DELETE /api/v1/streams/{name}",
         "GET /api/v1/caller",
         "GET /api/v1/fields",
         "GET /api/v1/live",
         "GET /api/v1/monitors",
         "GET /api/v1/monitors/{name}",
+        "GET /api/v1/monitors/{name}/explain",
         "GET /api/v1/status",
+        "GET /api/v1/streams",
+        "GET /api/v1/streams/{name}",
         "GET /api/v1/traces",
         "GET /api/v1/traces/{trace_id}",
         "GET /api/v1/views",
@@ -128,6 +132,7 @@ async fn the_openapi_document_is_whole() {
         "POST /api/v1/monitors",
         "POST /api/v1/monitors/explain",
         "POST /api/v1/sql",
+        "POST /api/v1/streams/{name}",
     ];
     assert_eq!(found, expected.map(String::from).into_iter().collect());
     // Every documented route exists.

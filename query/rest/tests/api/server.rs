@@ -98,7 +98,7 @@ impl LiveSource for Source {
         _: &QueryScope,
     ) -> Result<Tail, SourceError> {
         match relation {
-            Relation::Stream(name) if name == "spans" => Ok(Tail {
+            Relation::Stream(stream) if stream.name == "spans" => Ok(Tail {
                 flushed: None,
                 batches: vec![self.spans.clone()],
             }),

@@ -10,6 +10,7 @@
 
 mod aggregate;
 mod expression;
+mod grouping;
 mod join;
 mod order;
 mod output;
@@ -17,11 +18,10 @@ mod output;
 use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::datatypes::DataType;
-use datafusion::logical_expr::{self as df, Expr as Logical, ExprSchemable, LogicalPlan};
+use datafusion::logical_expr::{self as df, Expr as Logical, LogicalPlan};
 use pyflare_dataflows::plan::{Column, WINDOW_END, WINDOW_START};
 use pyflare_dataflows::{Expr, NamedExpr, Plan, PlanError};
 
-use self::aggregate::{aggregate_column, truth};
 use self::expression::Scope;
 use crate::catalog::{StreamSource, ViewSource};
 use crate::error::{SqlError, SqlErrorKind};
@@ -108,6 +108,9 @@ impl Lowering<'_> {
             LogicalPlan::TableScan(scan) => self.source(scan),
             LogicalPlan::SubqueryAlias(alias) => self.node(&alias.input),
             LogicalPlan::Filter(filter) => {
+                if let Some(firsts) = self.first_of_partitions(filter)? {
+                    return Ok(firsts);
+                }
                 let mut relation = self.node(&filter.input)?;
                 let scope = Scope {
                     schema: filter.input.schema(),
@@ -258,72 +261,6 @@ impl Lowering<'_> {
         };
         Ok(Relation { plan, names })
     }
-
-    fn aggregate(&self, aggregate: &df::Aggregate) -> Result<Relation, SqlError> {
-        let relation = self.node(&aggregate.input)?;
-        let schema = aggregate.input.schema();
-        let scope = Scope {
-            schema,
-            names: &relation.names,
-        };
-        let mut taken = BTreeSet::new();
-        let mut keys = Vec::with_capacity(aggregate.group_expr.len());
-        for (index, key) in aggregate.group_expr.iter().enumerate() {
-            let data_type = key.get_type(schema).map_err(|error| SqlError::planning(&error))?;
-            let lowered = scope.lower(key)?;
-            let wished = match &lowered {
-                Expr::Column(name) => name.clone(),
-                _ => format!("key_{}", index + 1),
-            };
-            let spoken = aggregate.schema.field(index).name();
-            let expr = match output::view_type(spoken, &data_type)? {
-                Some(view_type) => cast(lowered, &view_type),
-                None => lowered,
-            };
-            keys.push(NamedExpr {
-                name: unique(wished, &mut taken),
-                expr,
-            });
-        }
-        if !keys.is_empty() && keys.iter().all(|key| key.expr.columns().is_empty()) {
-            return Err(
-                SqlError::new(SqlErrorKind::Grouping, "GROUP BY names only constants")
-                    .hint("group by at least one column, or leave GROUP BY out for one row over everything"),
-            );
-        }
-        let mut aggregates = Vec::with_capacity(aggregate.aggr_expr.len());
-        let mut shown: Vec<NamedExpr> = keys.iter().map(|key| passed(&key.name)).collect();
-        let mut computed = false;
-        for (index, expr) in aggregate.aggr_expr.iter().enumerate() {
-            let name = unique(format!("aggregate_{}", index + 1), &mut taken);
-            match truth(expr, &scope)? {
-                None => {
-                    shown.push(passed(&name));
-                    aggregates.push(aggregate_column(name, expr, &scope)?);
-                }
-                Some(truth) => {
-                    computed = true;
-                    let known = unique(format!("{name}_known"), &mut taken);
-                    let decided = unique(format!("{name}_decided"), &mut taken);
-                    shown.push(truth.shown(name, &known, &decided));
-                    aggregates.extend(truth.counts(known, decided));
-                }
-            }
-        }
-        let names = shown.iter().map(|column| column.name.clone()).collect();
-        let mut plan = Plan::Aggregate {
-            input: Box::new(relation.plan),
-            keys,
-            aggregates,
-        };
-        if computed {
-            plan = Plan::Project {
-                input: Box::new(plan),
-                columns: shown,
-            };
-        }
-        Ok(Relation { plan, names })
-    }
 }
 
 fn passed(name: &str) -> NamedExpr {
@@ -355,7 +292,6 @@ fn clause_of(plan: &LogicalPlan) -> &'static str {
         LogicalPlan::Values(_) => "VALUES",
         LogicalPlan::Subquery(_) => "a subquery in an expression",
         LogicalPlan::RecursiveQuery(_) => "WITH RECURSIVE",
-        LogicalPlan::Distinct(_) => "DISTINCT ON",
         _ => "this statement",
     }
 }

@@ -13,8 +13,8 @@ use pyflare_dataflows::{Expr, NamedExpr, Plan};
 
 use super::aggregate::aggregate_column;
 use super::expression::Scope;
-use super::join::side;
-use super::{Lowering, Relation, unique};
+use super::join::{schema, side};
+use super::{Lowering, Relation, passed, unique};
 use crate::error::{SqlError, SqlErrorKind};
 
 /// Most rows that ORDER BY … LIMIT keeps.
@@ -96,6 +96,63 @@ impl Lowering<'_> {
                 "add ORDER BY",
             )),
         }
+    }
+
+    /// The rows for which `row_number()` is 1, if that is the filter: nothing needs to be numbered then.
+    pub(super) fn first_of_partitions(&self, filter: &df::Filter) -> Result<Option<Relation>, SqlError> {
+        let LogicalPlan::Window(window) = filter.input.as_ref() else {
+            return Ok(None);
+        };
+        let ([expr], Logical::BinaryExpr(comparison)) = (window.window_expr.as_slice(), &filter.predicate) else {
+            return Ok(None);
+        };
+        let (Logical::Column(column), df::Operator::Eq, Logical::Literal(ScalarValue::UInt64(Some(1)), _)) =
+            (comparison.left.as_ref(), comparison.op, comparison.right.as_ref())
+        else {
+            return Ok(None);
+        };
+        let width = window.input.schema().fields().len();
+        let params = match window_function(expr)? {
+            WindowFunction { fun, params } if fun.name() == "row_number" && !params.order_by.is_empty() => params,
+            _ => return Ok(None),
+        };
+        if window.schema.maybe_index_of_column(column) != Some(width) {
+            return Ok(None);
+        }
+        let mut taken = BTreeSet::new();
+        let mut relation = side(self.node(&window.input)?, &mut taken)?;
+        let scope = Scope {
+            schema: window.input.schema(),
+            names: &relation.names,
+        };
+        let partition = params
+            .partition_by
+            .iter()
+            .map(|expr| scope.lower(expr))
+            .collect::<Result<Vec<_>, _>>()?;
+        let order = order_keys(&params.order_by, &scope)?;
+        let number = unique("window_1".to_string(), &mut taken);
+        let mut columns: Vec<NamedExpr> = schema(&relation.plan)?
+            .fields()
+            .iter()
+            .map(|field| passed(field.name()))
+            .collect();
+        columns.push(NamedExpr {
+            name: number.clone(),
+            expr: scope.lower(&comparison.right)?,
+        });
+        relation.plan = Plan::Project {
+            input: Box::new(Plan::Top {
+                input: Box::new(relation.plan),
+                partition,
+                order,
+                skip: 0,
+                fetch: Some(1),
+            }),
+            columns,
+        };
+        relation.names.push(number);
+        Ok(Some(relation))
     }
 
     pub(super) fn window(&self, window: &df::Window) -> Result<Relation, SqlError> {

@@ -137,25 +137,25 @@ fn clauses_that_cannot_be_maintained() {
         (
             "SELECT DISTINCT ON (model) name FROM spans",
             "PF-4006",
-            "DISTINCT ON",
+            "DISTINCT ON without ORDER BY",
             "SELECT",
         ),
         (
-            "SELECT model, count(*) AS n FROM spans GROUP BY ROLLUP (model)",
+            "SELECT DISTINCT ON (model) name FROM spans ORDER BY model, name LIMIT 3",
             "PF-4006",
-            "ROLLUP",
+            "DISTINCT ON with LIMIT",
+            "SELECT",
+        ),
+        (
+            "SELECT DISTINCT ON (model) name FROM spans ORDER BY name",
+            "PF-4005",
+            "DISTINCT ON",
             "",
         ),
         (
-            "SELECT model, count(*) AS n FROM spans GROUP BY CUBE (model)",
+            "SELECT model, count(*) AS n FROM spans GROUP BY model WITH ROLLUP",
             "PF-4006",
-            "CUBE",
-            "",
-        ),
-        (
-            "SELECT model, count(*) AS n FROM spans GROUP BY GROUPING SETS ((model))",
-            "PF-4006",
-            "GROUPING SETS",
+            "WITH",
             "",
         ),
         (
@@ -249,9 +249,15 @@ fn what_is_not_decided_by_the_row() {
 fn aggregates_and_groups() {
     check(&[
         (
-            "SELECT count(*) AS n FROM spans GROUP BY 'x'",
+            "SELECT count(*) AS n FROM spans GROUP BY CUBE (model, name, status, kind, provider)",
             "PF-4010",
-            "constants",
+            "32 groupings, at most 16",
+            "",
+        ),
+        (
+            "SELECT model, grouping(name) AS g FROM spans GROUP BY ROLLUP (model)",
+            "PF-4005",
+            "grouping",
             "",
         ),
         (
