@@ -35,32 +35,34 @@ pub async fn monitors(seconds: f64) -> anyhow::Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// One of a thousand: 250 sets of keys and filters, and on each of them four select lists; of every five one is a join
-/// or nests.
+/// One of a thousand: 250 sets of keys and filters, and on each of them four monitors. Of every ten one joins, one is an
+/// aggregate of aggregates, and two have windows.
 fn statement(number: usize) -> String {
     let keys = ["service_name", "model", "name", "span_class", "status", "provider"];
     let set = number / 4;
     let (key, other) = (keys[set % 6], keys[(set + 1 + set / 6 % 5) % 6]);
-    // Of every ten sets one is by user, of whom there are a thousand.
-    let key = if set % 10 == 9 { "user_id" } else { key };
-    let threshold = set / 6;
-    let rows = format!("FROM spans WHERE input_tokens > {threshold}");
-    let select = match number % 5 {
-        0 if number % 10 == 0 => format!(
-            "SELECT a.{key}, a.calls, b.errors FROM (SELECT {key}, count(*) AS calls {rows} GROUP BY {key}) AS a \
+    // Of every fifty sets one is by user, of whom there are a thousand: each tick changes most of their groups.
+    let key = if set % 50 == 49 { "user_id" } else { key };
+    let rows = format!("FROM spans WHERE input_tokens > {}", set / 6);
+    let grouped = format!("GROUP BY {key}, {other}");
+    let select = match number % 10 {
+        0 => format!(
+            "SELECT a.{key}, a.calls, b.errors FROM (SELECT {key}, count(*) AS calls {rows} {grouped}) AS a \
              LEFT JOIN (SELECT {key}, count(*) AS errors {rows} AND status = 'error' GROUP BY {key}) AS b \
              ON a.{key} = b.{key}"
         ),
-        0 => format!(
-            "SELECT calls, count(*) AS groups FROM (SELECT {key}, count(*) AS calls {rows} GROUP BY {key}) GROUP BY calls"
+        5 => format!(
+            "SELECT calls, count(*) AS groups FROM (SELECT {key}, {other}, count(*) AS calls {rows} {grouped}) \
+             GROUP BY calls"
         ),
-        1 => format!("SELECT {key}, {other}, count(*) AS calls, avg(duration_ns) AS mean {rows} GROUP BY {key}, {other}"),
-        2 => format!("SELECT {key}, {other}, count(*) AS calls {rows} GROUP BY {key}, {other} HAVING count(*) > 10"),
-        3 => format!("SELECT {other}, {key}, avg(duration_ns) / 1e6 AS mean_ms {rows} GROUP BY {key}, {other}"),
-        _ => format!(
+        1 | 6 => format!(
             "SELECT window_start, {key}, count(*) AS calls FROM TUMBLE(spans, event_time, INTERVAL '1 minute') \
-             WHERE input_tokens > {threshold} GROUP BY window_start, {key}"
+             WHERE input_tokens > {} GROUP BY window_start, {key}",
+            set / 6
         ),
+        2 | 7 => format!("SELECT {key}, {other}, count(*) AS calls {rows} {grouped} HAVING count(*) > 10"),
+        3 | 8 => format!("SELECT {other}, {key}, avg(duration_ns) / 1e6 AS mean_ms {rows} {grouped}"),
+        _ => format!("SELECT {key}, {other}, count(*) AS calls, avg(duration_ns) AS mean {rows} {grouped}"),
     };
     format!("CREATE MONITOR many_{number} AS {select}")
 }

@@ -29,7 +29,12 @@ impl Server {
     pub async fn start() -> anyhow::Result<Server> {
         let directory = tempfile::Builder::new().prefix("pyflare-bench-").tempdir()?;
         let data = directory.path().join("data");
-        let child = Command::new(std::env::current_exe()?)
+        // Another build can be measured with the same clients.
+        let binary = match std::env::var_os("PYFLARE_BENCH_BINARY") {
+            Some(binary) => binary.into(),
+            None => std::env::current_exe()?,
+        };
+        let child = Command::new(binary)
             .arg("serve")
             .arg("--data-dir")
             .arg(&data)
