@@ -5,6 +5,7 @@
 //! side by side are the two byte strings one behind the other. What a graph keeps is derived from its inputs: leaves
 //! and other views, whose changes of a tick it is given when they are complete.
 
+pub(crate) mod frames;
 pub(crate) mod group;
 pub(crate) mod rows;
 pub(crate) mod running;
@@ -14,16 +15,18 @@ mod operators;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, ArrayRef, RecordBatch, new_empty_array};
+use arrow::compute::concat;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use pyflare_operators::aggregate::Accumulator;
 
+use self::frames::Frames;
 use self::group::Choice;
 use super::cells::{Cells, Outputs};
 use super::leaf::{Leaf, nullable};
 use super::pipeline::{Pipeline, batch_of};
-use crate::plan::{Expr, JoinKind, Plan, PlanError, Windowing, compile};
+use crate::plan::{Expr, JoinKind, Plan, PlanError, Windowing, compile, marked};
 
 /// Where rows of a graph come from.
 pub(crate) enum Input {
@@ -53,7 +56,7 @@ impl Node {
     fn check(&self) -> Result<(), PlanError> {
         rows::Codec::new(&self.schema)?;
         match &self.operator {
-            Operator::Input(_) | Operator::Shared(_) => Ok(()),
+            Operator::Input(_) | Operator::Shared(_) | Operator::Constant(_) => Ok(()),
             Operator::Map(below, _)
             | Operator::Fold(below, _)
             | Operator::Default(below, _)
@@ -78,6 +81,8 @@ pub(crate) enum Operator {
     Input(usize),
     /// The shared node of that number.
     Shared(usize),
+    /// These rows, for ever.
+    Constant(RecordBatch),
     Map(Box<Node>, Arc<Pipeline>),
     Fold(Box<Node>, Arc<Fold>),
     /// This one row where the input, which has at most one, is empty.
@@ -192,7 +197,10 @@ impl<'a> Compiler<'a> {
                 })
             }
             Plan::Aggregate { .. } => self.fold(plan),
-            Plan::Filter { input, .. } | Plan::Project { input, .. } | Plan::Tumble { input, .. } => {
+            Plan::Filter { input, .. }
+            | Plan::Project { input, .. }
+            | Plan::Tumble { input, .. }
+            | Plan::Unnest { input, .. } => {
                 let node = self.node(input)?;
                 // Consecutive ones are one operator.
                 let (below, mut pipeline) = match node.operator {
@@ -245,10 +253,12 @@ impl<'a> Compiler<'a> {
                 partition,
                 order,
                 functions,
+                aggregates,
             } => {
                 let node = self.node(input)?;
-                let windowing = Windowing::compile(partition, order, functions, &node.schema)?;
-                let choice = Choice::windows(partition, order, windowing, &node.schema)?;
+                let windowing = Windowing::compile(partition, order, functions, aggregates, &node.schema)?;
+                let frames = Frames::compile(order, aggregates, &node.schema)?;
+                let choice = Choice::windows(partition, order, windowing, frames, &node.schema)?;
                 Ok(Node {
                     schema: nullable(choice.schema()),
                     operator: Operator::Group(Box::new(node), Arc::new(choice)),
@@ -261,6 +271,13 @@ impl<'a> Compiler<'a> {
                     None => self.add_input(Input::View(name.clone()), nullable(&plan.schema()?)),
                 };
                 Ok(self.input(index))
+            }
+            Plan::Values { rows, .. } => {
+                let schema = plan.schema()?;
+                Ok(Node {
+                    operator: Operator::Constant(constant(&schema, rows)?),
+                    schema,
+                })
             }
             Plan::Source { .. } => self.leaf_node(plan),
         }
@@ -377,9 +394,10 @@ impl<'a> Compiler<'a> {
             }
             None => None,
         };
-        let schema = match kind.shows_right() {
-            true => Arc::clone(&both),
-            false => Arc::clone(&left.schema),
+        let schema = match kind {
+            JoinKind::Mark => marked(&left.schema)?,
+            _ if kind.shows_right() => Arc::clone(&both),
+            _ => Arc::clone(&left.schema),
         };
         let join = Join {
             kind: *kind,
@@ -442,6 +460,38 @@ fn compiled(written: Vec<&Expr>, schema: &Schema) -> Result<Compiled, PlanError>
         expressions.push(expression);
     }
     Ok((expressions, types))
+}
+
+/// Constant rows.
+fn constant(schema: &SchemaRef, rows: &[Vec<Expr>]) -> Result<RecordBatch, PlanError> {
+    let nothing: SchemaRef = Arc::new(Schema::empty());
+    let one_row = batch_of(&nothing, Vec::new(), 1);
+    let mut columns: Vec<Vec<ArrayRef>> = vec![Vec::with_capacity(rows.len()); schema.fields().len()];
+    for row in rows {
+        for ((expr, field), column) in row.iter().zip(schema.fields()).zip(&mut columns) {
+            let failed = |detail: String| PlanError::Expression {
+                expression: expr.to_string(),
+                detail,
+            };
+            let value = compile(expr, &nothing)?
+                .evaluate(&one_row)
+                .and_then(|value| value.into_array(1))
+                .map_err(|error| failed(error.strip_backtrace()))?;
+            if value.data_type() != field.data_type() {
+                return Err(failed(format!("it is not {}", field.data_type())));
+            }
+            column.push(value);
+        }
+    }
+    let mut arrays = Vec::with_capacity(columns.len());
+    for (column, field) in columns.iter().zip(schema.fields()) {
+        let parts: Vec<&dyn Array> = column.iter().map(AsRef::as_ref).collect();
+        arrays.push(match parts.is_empty() {
+            true => new_empty_array(field.data_type()),
+            false => concat(&parts).expect("invariant: one type per column"),
+        });
+    }
+    Ok(batch_of(schema, arrays, rows.len()))
 }
 
 /// What an aggregate without keys gives over no rows.
