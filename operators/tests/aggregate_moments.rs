@@ -81,9 +81,9 @@ fn scatter(one: &[f64], other: &[f64]) -> BigInt {
 /// Whether `rounded` is the double nearest to `numerator / denominator` (in units of 2^-2148), ties to even.
 fn is_nearest(rounded: f64, numerator: &BigInt, denominator: i64) -> bool {
     let distance = |value: f64| {
-        (numerator - ((units(value) * denominator) << 1074))
-            .magnitude()
-            .clone()
+        let scaled: BigInt = (units(value) * denominator) << 1074_u32;
+        let difference: BigInt = numerator - scaled;
+        difference.magnitude().clone()
     };
     [rounded.next_up(), rounded.next_down()]
         .into_iter()
@@ -95,10 +95,9 @@ fn is_nearest(rounded: f64, numerator: &BigInt, denominator: i64) -> bool {
 
 /// Whether `found` is `numerator / denominator` up to a few units in the last place.
 fn is_near(found: f64, numerator: &BigInt, denominator: &BigInt) -> bool {
-    let distance = ((units(found) * denominator) - (numerator << 1074))
-        .magnitude()
-        .clone();
-    (distance << 49) <= (numerator << 1074).magnitude().clone()
+    let wanted: BigInt = numerator << 1074_u32;
+    let distance: BigInt = units(found) * denominator - &wanted;
+    (distance.magnitude() << 49_u32) <= *wanted.magnitude()
 }
 
 /// Doubles on the grid, from far apart to side by side at a great distance from zero.

@@ -8,7 +8,9 @@ use arrow::array::{
     StringArray, StringViewArray, TimestampMillisecondArray,
 };
 use arrow::buffer::{Buffer, ScalarBuffer};
-use arrow::datatypes::{DataType, Field, Float64Type, Int32Type, Int64Type, Schema, TimestampMicrosecondType};
+use arrow::datatypes::{
+    DataType, Field, Float64Type, Int32Type, Int64Type, Schema, TimestampMicrosecondType,
+};
 use arrow::ipc::writer::StreamWriter;
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -126,7 +128,9 @@ fn every_type_comes_in_and_bad_rows_are_told_by_number_and_reason() {
     );
     assert_eq!((admitted.rows, admitted.rejected_rows), (3, 10));
     assert_eq!(admitted.max_event_time_us, Some(1_769_860_800_500_000));
-    let [batch] = batches.as_slice() else { panic!("one batch") };
+    let [batch] = batches.as_slice() else {
+        panic!("one batch")
+    };
     let ids = batch["id"].as_primitive::<Int64Type>();
     assert_eq!(ids.values(), &[1, 9_007_199_254_740_993, 6]);
     assert_eq!(batch["_row"].as_primitive::<Int32Type>().values(), &[0, 1, 12]);
@@ -156,7 +160,10 @@ fn arrow_columns_are_cast_without_rounding() {
     let labels: DictionaryArray<arrow::datatypes::Int8Type> = vec!["a", "b", "a", "c"].into_iter().collect();
     let body = arrow_body(vec![
         ("label", Arc::new(labels)),
-        ("id", Arc::new(Int8Array::from(vec![Some(1), Some(2), Some(3), None]))),
+        (
+            "id",
+            Arc::new(Int8Array::from(vec![Some(1), Some(2), Some(3), None])),
+        ),
         ("at", Arc::new(at)),
         ("score", Arc::new(Float64Array::from(vec![-0.0, 1.0, 2.0, 3.0]))),
     ]);
@@ -165,7 +172,13 @@ fn arrow_columns_are_cast_without_rounding() {
     assert_eq!(codes, [(1, "PF-1212"), (3, "PF-1213"), (2, "PF-1213")]);
     assert_eq!((admitted.rows, admitted.max_event_time_us), (1, Some(1_000_000)));
     assert_eq!(batches[0]["label"].as_string_view().value(0), "a");
-    assert_eq!(batches[0]["score"].as_primitive::<Float64Type>().value(0).to_bits(), 0);
+    assert_eq!(
+        batches[0]["score"]
+            .as_primitive::<Float64Type>()
+            .value(0)
+            .to_bits(),
+        0
+    );
 
     for (name, array) in [
         ("id", Arc::new(Float64Array::from(vec![1.0])) as ArrayRef),
@@ -173,7 +186,11 @@ fn arrow_columns_are_cast_without_rounding() {
         ("small", Arc::new(StringArray::from(vec!["1"]))),
         ("id", Arc::new(NullArray::new(1 << 40))),
     ] {
-        let refused = decode(&definition(Some("at")), RowEncoding::Arrow, arrow_body(vec![(name, array)]));
+        let refused = decode(
+            &definition(Some("at")),
+            RowEncoding::Arrow,
+            arrow_body(vec![(name, array)]),
+        );
         let code = refused.unwrap_err().code();
         assert!(matches!(code, "PF-1201" | "PF-1202"), "{name}: {code}");
     }
@@ -190,7 +207,9 @@ fn a_small_body_cannot_stand_for_endless_text() {
     let body = arrow_body(vec![("label", Arc::new(texts)), ("id", Arc::new(ids))]);
     assert!(body.len() < 2 << 20);
     assert_eq!(
-        decode(&definition(None), RowEncoding::Arrow, body).unwrap_err().code(),
+        decode(&definition(None), RowEncoding::Arrow, body)
+            .unwrap_err()
+            .code(),
         "PF-1204"
     );
 }
@@ -203,7 +222,10 @@ fn a_body_that_fails_leaves_nothing_behind() {
     decoder.decode(&origin(1, 0), RowEncoding::NdJson, &good).unwrap();
     let bad = Bytes::from_static(b"ARROW1");
     assert_eq!(
-        decoder.decode(&origin(1, 1), RowEncoding::Arrow, &bad).unwrap_err().code(),
+        decoder
+            .decode(&origin(1, 1), RowEncoding::Arrow, &bad)
+            .unwrap_err()
+            .code(),
         "PF-1201"
     );
     decoder.decode(&origin(1, 2), RowEncoding::NdJson, &good).unwrap();
@@ -261,7 +283,12 @@ proptest! {
 #[test]
 fn the_declared_schema_is_the_batch_schema() {
     let definition = definition(Some("at"));
-    let (_, batches) = decode(&definition, RowEncoding::NdJson, r#"{"id": 1, "at": 1, "tags": [], "features": {}}"#).unwrap();
+    let (_, batches) = decode(
+        &definition,
+        RowEncoding::NdJson,
+        r#"{"id": 1, "at": 1, "tags": [], "features": {}}"#,
+    )
+    .unwrap();
     assert_eq!(batches[0].schema(), definition.schema());
     assert_eq!(batches[0].column(0).data_type(), &DataType::Utf8View);
 }

@@ -118,7 +118,10 @@ impl rest::Streams for EngineStreams {
                 received_us: now_us(),
                 body,
             };
-            self.log.append(record).await.map_err(|error| log_failure(&error))?;
+            self.log
+                .append(record)
+                .await
+                .map_err(|error| log_failure(&error))?;
         }
         Ok(appended(admitted))
     }

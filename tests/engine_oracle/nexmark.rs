@@ -51,7 +51,11 @@ async fn nexmark_equals_the_batch_on_any_number_of_workers() {
         else {
             panic!("{sql}");
         };
-        opened.engine.install(create.definition.clone(), false).await.unwrap();
+        opened
+            .engine
+            .install(create.definition.clone(), false)
+            .await
+            .unwrap();
         definitions.push(create.definition);
     }
     // Fifty events a second, so that windows of ten seconds have a few hundred.
@@ -60,7 +64,9 @@ async fn nexmark_equals_the_batch_on_any_number_of_workers() {
     let mut source = Nexmark::new(5, now_us - (REQUESTS * EVENTS) as i64 * spacing_us, spacing_us);
     for _ in 0..REQUESTS {
         for (stream, batch) in STREAMS.iter().zip(source.batches(EVENTS)) {
-            opened.append_rows(stream, ContentType::ArrowStream, body(&batch)).await;
+            opened
+                .append_rows(stream, ContentType::ArrowStream, body(&batch))
+                .await;
         }
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
@@ -68,11 +74,16 @@ async fn nexmark_equals_the_batch_on_any_number_of_workers() {
     let rows: Vec<RecordBatch> = STREAMS
         .iter()
         .map(|stream| {
-            let tail = opened.engine.stream_tail(&ViewName::of_project("default", *stream), last);
+            let tail = opened
+                .engine
+                .stream_tail(&ViewName::of_project("default", *stream), last);
             concat_batches(&tail.batches[0].schema(), &tail.batches).unwrap()
         })
         .collect();
-    assert_eq!(rows.iter().map(RecordBatch::num_rows).sum::<usize>(), REQUESTS * EVENTS);
+    assert_eq!(
+        rows.iter().map(RecordBatch::num_rows).sum::<usize>(),
+        REQUESTS * EVENTS
+    );
     let tables: Vec<(&str, &[RecordBatch])> = STREAMS
         .iter()
         .zip(&rows)

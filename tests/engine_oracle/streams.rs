@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Float64Array, Int64Array, RecordBatch, StringArray,
-    TimestampMicrosecondArray,
+    Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Float64Array, Int64Array, RecordBatch,
+    StringArray, TimestampMicrosecondArray,
 };
 use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
@@ -137,10 +137,24 @@ fn as_arrow(rows: &[(i64, i64, String, f64)]) -> Vec<u8> {
     let prices = Decimal128Array::from_iter_values(rows.iter().map(|row| i128::from(row.0) * 100 + 25));
     let columns: Vec<(&str, ArrayRef)> = vec![
         ("price", Arc::new(prices.with_precision_and_scale(30, 2).unwrap())),
-        ("user_id", Arc::new(StringArray::from_iter_values(rows.iter().map(|row| &row.2)))),
-        ("id", Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.0)))),
-        ("at", Arc::new(TimestampMicrosecondArray::from_iter_values(rows.iter().map(|row| row.1)))),
-        ("amount", Arc::new(Float64Array::from_iter_values(rows.iter().map(|row| row.3)))),
+        (
+            "user_id",
+            Arc::new(StringArray::from_iter_values(rows.iter().map(|row| &row.2))),
+        ),
+        (
+            "id",
+            Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.0))),
+        ),
+        (
+            "at",
+            Arc::new(TimestampMicrosecondArray::from_iter_values(
+                rows.iter().map(|row| row.1),
+            )),
+        ),
+        (
+            "amount",
+            Arc::new(Float64Array::from_iter_values(rows.iter().map(|row| row.3))),
+        ),
     ];
     let batch = RecordBatch::try_from_iter(columns).unwrap();
     let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema()).unwrap();
@@ -155,13 +169,25 @@ async fn send(opened: &Opened) -> u64 {
     for number in 0..REQUESTS {
         let rows = orders(number, base_us);
         match number % 3 {
-            0 => opened.append_rows("orders", ContentType::ArrowStream, as_arrow(&rows)).await,
-            _ => opened.append_rows("orders", ContentType::NdJson, as_lines(&rows)).await,
+            0 => {
+                opened
+                    .append_rows("orders", ContentType::ArrowStream, as_arrow(&rows))
+                    .await
+            }
+            _ => {
+                opened
+                    .append_rows("orders", ContentType::NdJson, as_lines(&rows))
+                    .await
+            }
         }
         requests += 1;
         if number % 4 == 1 {
-            let lines: String = (0..6).map(|x| format!("{{\"x\": {}}}\n", number * 7 + x)).collect();
-            opened.append_rows("arrivals", ContentType::NdJson, lines.into_bytes()).await;
+            let lines: String = (0..6)
+                .map(|x| format!("{{\"x\": {}}}\n", number * 7 + x))
+                .collect();
+            opened
+                .append_rows("arrivals", ContentType::NdJson, lines.into_bytes())
+                .await;
             let start = (base_us + number * STEP_US) as u64 * 1_000;
             opened.append(request(number as u64, start, 10)).await;
             requests += 2;
@@ -177,7 +203,15 @@ fn all_rows(tail: &pyflare_dataflows::Tail) -> RecordBatch {
 
 /// The rows that count at `tick`, by the contract: admitted after the start, neither from the future nor late, and
 /// their pane not gone.
-fn living(rows: &RecordBatch, at: &str, time: Time, lateness_us: i64, marks: &Marks, start: u64, tick: u64) -> RecordBatch {
+fn living(
+    rows: &RecordBatch,
+    at: &str,
+    time: Time,
+    lateness_us: i64,
+    marks: &Marks,
+    start: u64,
+    tick: u64,
+) -> RecordBatch {
     let times = rows[at].as_primitive::<TimestampMicrosecondType>();
     let ticks = rows["_tick"].as_primitive::<Int64Type>();
     let before = rows["_mark"].as_primitive::<Int64Type>();
@@ -231,7 +265,10 @@ async fn users_streams_equal_the_batch_at_every_tick_and_on_any_number_of_worker
     let spans = opened.rows(last);
     let described = engine.stream("default", "orders").unwrap();
     assert_eq!(described.rows as i64, REQUESTS * ROWS);
-    assert_eq!((described.rejected_rows as i64, described.future_rows), (REQUESTS / 3 * 2, 8));
+    assert_eq!(
+        (described.rejected_rows as i64, described.future_rows),
+        (REQUESTS / 3 * 2, 8)
+    );
     tokio::time::sleep(Duration::from_millis(300)).await;
     stop.send(true).unwrap();
     let mut transcripts: Vec<(ViewName, Transcript)> = Vec::new();
@@ -252,13 +289,34 @@ async fn users_streams_equal_the_batch_at_every_tick_and_on_any_number_of_worker
     let mut left = 0;
     for ((view, time), (name, transcript)) in installed.iter().zip(&transcripts) {
         let contents = transcript.contents(last);
-        for tick in contents.keys().chain(&row_ticks).copied().collect::<BTreeSet<_>>() {
+        for tick in contents
+            .keys()
+            .chain(&row_ticks)
+            .copied()
+            .collect::<BTreeSet<_>>()
+        {
             let ordered = living(&orders, "at", *time, LATENESS_US, &order_marks, view.start, tick);
             let admitted = orders["_tick"].as_primitive::<Int64Type>().values().iter();
             left += admitted.filter(|at| **at as u64 <= tick).count() - ordered.num_rows();
             let ten_seconds = 10 * SECOND_US;
-            let arrived = living(&arrivals, "event_time", DAY, ten_seconds, &arrival_marks, view.start, tick);
-            let spanned = living(&spans, "event_time", DAY, ten_seconds, &span_marks, view.start, tick);
+            let arrived = living(
+                &arrivals,
+                "event_time",
+                DAY,
+                ten_seconds,
+                &arrival_marks,
+                view.start,
+                tick,
+            );
+            let spanned = living(
+                &spans,
+                "event_time",
+                DAY,
+                ten_seconds,
+                &span_marks,
+                view.start,
+                tick,
+            );
             let tables = [
                 ("orders", std::slice::from_ref(&ordered)),
                 ("arrivals", std::slice::from_ref(&arrived)),
@@ -268,11 +326,17 @@ async fn users_streams_equal_the_batch_at_every_tick_and_on_any_number_of_worker
             let mut expected = Content::new();
             add_rows(&transcript.schema, &batch, None, &mut expected);
             let empty = Content::new();
-            let shown = contents.range(..=tick).next_back().map_or(&empty, |(_, content)| content);
+            let shown = contents
+                .range(..=tick)
+                .next_back()
+                .map_or(&empty, |(_, content)| content);
             assert_eq!(shown.len(), expected.len(), "rows of {name} at tick {tick}");
             assert!(*shown == expected, "{name} at tick {tick} differs from the batch");
         }
-        assert!(contents.values().any(|content| !content.is_empty()), "{name} shows something");
+        assert!(
+            contents.values().any(|content| !content.is_empty()),
+            "{name} shows something"
+        );
     }
     assert!(left > 1_000, "{left} rows were late, gone or from the future");
 
@@ -299,7 +363,10 @@ async fn a_stream_is_dropped_only_when_nobody_reads_it_and_comes_back_empty() {
     let name = ViewName::of_project("default", "arrivals");
     let first = engine.create_stream(declared(ARRIVALS)).await.unwrap();
     let code = |outcome: Result<(), EngineError>| outcome.unwrap_err().code();
-    assert_eq!(code(engine.create_stream(declared(ARRIVALS)).await.map(drop)), "PF-3014");
+    assert_eq!(
+        code(engine.create_stream(declared(ARRIVALS)).await.map(drop)),
+        "PF-3014"
+    );
     let sql = "CREATE MONITOR totals AS SELECT count(*) AS n FROM arrivals";
     let view = definition(sql, &[Arc::clone(&first.definition)]);
     engine.install(view.clone(), false).await.unwrap();
@@ -311,20 +378,31 @@ async fn a_stream_is_dropped_only_when_nobody_reads_it_and_comes_back_empty() {
         ..declared(ARRIVALS)
     };
     assert_eq!(code(engine.create_stream(taken).await.map(drop)), "PF-3014");
-    opened.append_rows("arrivals", ContentType::NdJson, b"{\"x\": 1}".to_vec()).await;
+    opened
+        .append_rows("arrivals", ContentType::NdJson, b"{\"x\": 1}".to_vec())
+        .await;
     opened.admitted(1).await;
     engine.drop_monitor(&view_name(&view)).await.unwrap();
     engine.drop_stream(&name).await.unwrap();
     assert_eq!(code(engine.drop_stream(&name).await), "PF-3015");
     // Planned over what is gone, or is declared otherwise by now.
-    assert_eq!(code(engine.install(view.clone(), false).await.map(drop)), "PF-3012");
+    assert_eq!(
+        code(engine.install(view.clone(), false).await.map(drop)),
+        "PF-3012"
+    );
     let other = declared("CREATE STREAM arrivals (x TEXT)");
     let second = engine.create_stream(other).await.unwrap();
     assert_ne!(first.table, second.table);
     assert_eq!(code(engine.install(view, false).await.map(drop)), "PF-3012");
     let again = definition(sql, &[second.definition]);
     engine.install(again.clone(), false).await.unwrap();
-    opened.append_rows("arrivals", ContentType::NdJson, b"{\"x\": \"one\"}\n{\"x\": 1}".to_vec()).await;
+    opened
+        .append_rows(
+            "arrivals",
+            ContentType::NdJson,
+            b"{\"x\": \"one\"}\n{\"x\": 1}".to_vec(),
+        )
+        .await;
     opened.admitted(2).await;
     let content = opened.content(&view_name(&again)).await;
     assert_eq!(content.values().sum::<i64>(), 1, "one row, which says one");
@@ -332,6 +410,9 @@ async fn a_stream_is_dropped_only_when_nobody_reads_it_and_comes_back_empty() {
     assert_eq!((described.rows, described.rejected_rows), (1, 1));
     opened.shutdown();
     let replayed = open(directory.path(), 2);
-    assert!(replayed.content(&view_name(&again)).await == content, "the same after a restart");
+    assert!(
+        replayed.content(&view_name(&again)).await == content,
+        "the same after a restart"
+    );
     replayed.shutdown();
 }

@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 pub use pyflare_operators::aggregate::{Relationship, Spread};
 
 pub use expr::{BinaryOp, Branch, Expr, Literal, compile, scalar_function, scalar_functions};
-pub use schema::{MARK, WINDOW_END, WINDOW_START};
 pub(crate) use schema::marked;
+pub use schema::{MARK, WINDOW_END, WINDOW_START};
 pub use source::Declared;
 pub(crate) use source::source_schema;
 pub use window::window_functions;

@@ -81,7 +81,11 @@ impl Plan {
                 stream,
                 declared: Some(declared),
             } => vec![(stream, declared)],
-            _ => self.inputs().into_iter().flat_map(Plan::declared_streams).collect(),
+            _ => self
+                .inputs()
+                .into_iter()
+                .flat_map(Plan::declared_streams)
+                .collect(),
         }
     }
 }

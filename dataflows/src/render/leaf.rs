@@ -17,8 +17,8 @@ use super::cells::{Cells, Outputs};
 use super::figures::Figures;
 use super::pipeline::Pipeline;
 use crate::plan::{
-    Aggregate, DEFAULT_LATENESS_US, Declared, Expr, Literal, NamedExpr, Plan, PlanError, WINDOW_END, WINDOW_START,
-    compile, source_schema,
+    Aggregate, DEFAULT_LATENESS_US, Declared, Expr, Literal, NamedExpr, Plan, PlanError, WINDOW_END,
+    WINDOW_START, compile, source_schema,
 };
 use crate::time::{PaneRule, Tick};
 

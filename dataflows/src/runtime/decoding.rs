@@ -192,10 +192,7 @@ impl StreamDecoder {
                     };
                     let counts = summary.rows.entry(StreamId::User(stream.id)).or_default();
                     counts.future += future.true_count() as u64;
-                    push(
-                        kept(&not(&future).expect("invariant: negation of truths")),
-                        true,
-                    );
+                    push(kept(&not(&future).expect("invariant: negation of truths")), true);
                     push(kept(&future), false);
                 }
             }

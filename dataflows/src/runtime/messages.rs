@@ -245,10 +245,7 @@ mod tests {
         let at = |mark: i64| [(traces, mark), (metrics, 7_000)].into_iter().collect::<Marks>();
         assert!(horizon.lies_beyond(8, &at(4_999)));
         assert!(!horizon.lies_beyond(8, &at(5_000)), "a pane expires");
-        assert!(
-            !horizon.lies_beyond(9, &Marks::default()),
-            "an entry leaves"
-        );
+        assert!(!horizon.lies_beyond(9, &Marks::default()), "an entry leaves");
         assert!(Horizon::NEVER.lies_beyond(u64::MAX / 2_000_000, &at(i64::MAX - 1)));
     }
 }

@@ -61,11 +61,8 @@ impl Coordinator {
             Pending::Install(view, _) => Some(Arc::clone(view)),
             _ => None,
         });
-        let dropped = |reader: &InstalledView| {
-            pending
-                .iter()
-                .any(|pending| pending.drops() == Some(reader.id))
-        };
+        let dropped =
+            |reader: &InstalledView| pending.iter().any(|pending| pending.drops() == Some(reader.id));
         let read = super::streams::StreamId::User(id);
         let mut views = self.views.all().into_iter().chain(waiting);
         let reader = views.find(|view| view.streams.contains(&read) && !dropped(view))?;
@@ -87,7 +84,10 @@ impl Coordinator {
 
 impl Engine {
     /// Declares a stream; when this returns, rows for it may be appended to the log.
-    pub async fn create_stream(&self, definition: StreamDefinition) -> Result<StreamDescription, EngineError> {
+    pub async fn create_stream(
+        &self,
+        definition: StreamDefinition,
+    ) -> Result<StreamDescription, EngineError> {
         let (reply, answer) = oneshot::channel();
         self.ask(ToCoordinator::CreateStream {
             definition: Box::new(definition),

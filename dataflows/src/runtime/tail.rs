@@ -117,7 +117,9 @@ impl HistoryTail {
             let changes = view.changes.iter().take_while(|(at, _)| *at <= tick);
             (
                 Arc::clone(&view.view),
-                changes.flat_map(|(_, changes)| changes.parts()).collect::<Vec<_>>(),
+                changes
+                    .flat_map(|(_, changes)| changes.parts())
+                    .collect::<Vec<_>>(),
             )
         });
         FlushBlock {
@@ -179,7 +181,9 @@ impl HistoryTail {
         let net = kept.iter().filter_map(|(at, changes)| Some((at, changes.net()?)));
         Tail {
             flushed,
-            batches: net.map(|(at, changes)| with_tick_and_diff(&changes, *at)).collect(),
+            batches: net
+                .map(|(at, changes)| with_tick_and_diff(&changes, *at))
+                .collect(),
         }
     }
 }

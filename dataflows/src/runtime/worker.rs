@@ -99,9 +99,9 @@ impl WorkerState {
         self.ledger.open_tick(tick, commit.since);
         let failed = Arc::clone(&self.context.failed);
         let mut stepping = Stepping::new(worker, &failed);
-        let mut outcome = self
-            .views
-            .commit(&mut stepping, commit, &self.decoding.batches, &mut self.ledger)?;
+        let mut outcome =
+            self.views
+                .commit(&mut stepping, commit, &self.decoding.batches, &mut self.ledger)?;
         for command in &commit.commands {
             if let AppliedCommand::Install(installed) = command {
                 self.views

@@ -259,7 +259,8 @@ mod tests {
             prop_assert_eq!(big(&product(&a, &b)), wrapped(big(&a) * big(&b), 512));
             prop_assert_eq!(big(&widened::<8, 16>(&a)), big(&a));
             let (negative, magnitude) = absolute(&a);
-            prop_assert_eq!((negative, &unsigned(&magnitude)), (big(&a).sign() == Sign::Minus, big(&a).magnitude()));
+            let exact = big(&a);
+            prop_assert_eq!((negative, &unsigned(&magnitude)), (exact.sign() == Sign::Minus, exact.magnitude()));
             let mut quotient = a;
             let inexact = divide_by(&mut quotient, divisor);
             prop_assert_eq!(unsigned(&quotient), unsigned(&a) / divisor);

@@ -24,7 +24,16 @@ const ACTIVE_PEOPLE: i64 = 1_000;
 const IN_FLIGHT_AUCTIONS: i64 = 100;
 const STATES: [&str; 6] = ["AZ", "CA", "ID", "OR", "WA", "WY"];
 const CITIES: [&str; 10] = [
-    "Phoenix", "Los Angeles", "San Francisco", "Boise", "Portland", "Bend", "Redmond", "Seattle", "Kent", "Cheyenne",
+    "Phoenix",
+    "Los Angeles",
+    "San Francisco",
+    "Boise",
+    "Portland",
+    "Bend",
+    "Redmond",
+    "Seattle",
+    "Kent",
+    "Cheyenne",
 ];
 const FIRST_NAMES: [&str; 11] = [
     "Peter", "Paul", "Luke", "John", "Saul", "Vicky", "Kate", "Julie", "Sarah", "Deiter", "Walter",
@@ -133,7 +142,9 @@ impl Nexmark {
 
     fn text(&mut self, least: u64, most: u64) -> String {
         let length = least + self.random(most - least + 1);
-        (0..length).map(|_| char::from(b'a' + self.random(26) as u8)).collect()
+        (0..length)
+            .map(|_| char::from(b'a' + self.random(26) as u8))
+            .collect()
     }
 
     /// A price between 1.00 and 10,000,000.00 in cents, evenly over its magnitudes.
@@ -171,9 +182,11 @@ impl Nexmark {
         into.date_time.push(at);
         // As long as it takes until so many later auctions have begun.
         let horizon = IN_FLIGHT_AUCTIONS * (ALL / AUCTIONS) as i64 * self.spacing_us;
-        into.expires.push(at + 1_000 + self.random((horizon * 2).max(1) as u64) as i64);
+        into.expires
+            .push(at + 1_000 + self.random((horizon * 2).max(1) as u64) as i64);
         into.seller.push(seller);
-        into.category.push(FIRST_CATEGORY + self.random(CATEGORIES as u64) as i64);
+        into.category
+            .push(FIRST_CATEGORY + self.random(CATEGORIES as u64) as i64);
         into.extra.push(self.text(200, 300));
     }
 
@@ -191,7 +204,13 @@ impl Nexmark {
         let (channel, url) = match self.random(2) {
             0 => {
                 let channel = self.pick(&CHANNELS);
-                (channel.to_string(), format!("https://www.nexmark.com/{}/item.htm?query=1", channel.to_lowercase()))
+                (
+                    channel.to_string(),
+                    format!(
+                        "https://www.nexmark.com/{}/item.htm?query=1",
+                        channel.to_lowercase()
+                    ),
+                )
             }
             _ => {
                 let number = self.random(10_000);
@@ -309,6 +328,9 @@ mod tests {
         assert!(least >= Some(1_000) && most <= Some(1_299));
         let (least, most) = range(&auctions, "seller");
         assert!(least >= Some(1_000) && most <= Some(1_099));
-        assert_eq!(Nexmark::new(1, 0, 100).batches(50), Nexmark::new(1, 0, 100).batches(50));
+        assert_eq!(
+            Nexmark::new(1, 0, 100).batches(50),
+            Nexmark::new(1, 0, 100).batches(50)
+        );
     }
 }

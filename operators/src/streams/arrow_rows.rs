@@ -83,8 +83,14 @@ impl<'a> ArrowReader<'a> {
     ) -> Result<(Vec<ArrayRef>, Vec<i32>), StreamError> {
         let schema = batch.schema_ref();
         for (place, field) in schema.fields().iter().enumerate() {
-            let known = self.definition.columns.iter().any(|column| column.name == *field.name());
-            let twice = schema.fields()[..place].iter().any(|other| other.name() == field.name());
+            let known = self
+                .definition
+                .columns
+                .iter()
+                .any(|column| column.name == *field.name());
+            let twice = schema.fields()[..place]
+                .iter()
+                .any(|other| other.name() == field.name());
             if !known || twice {
                 return Err(StreamError::Columns {
                     detail: format!(
@@ -132,7 +138,8 @@ impl<'a> ArrowReader<'a> {
             // What a cast turns into NULL did not fit.
             let (before, after) = (given.logical_nulls(), cast.logical_nulls());
             for (row, good) in good.iter_mut().enumerate() {
-                let null = |nulls: &Option<NullBuffer>| nulls.as_ref().is_some_and(|nulls| nulls.is_null(row));
+                let null =
+                    |nulls: &Option<NullBuffer>| nulls.as_ref().is_some_and(|nulls| nulls.is_null(row));
                 if *good && null(&after) && !null(&before) {
                     *good = false;
                     admitted.reject((first + row) as u32, "PF-1212", || {
@@ -171,11 +178,19 @@ impl<'a> ArrowReader<'a> {
 
     fn observe(&self, columns: &[ArrayRef], rows: usize, admitted: &mut Admitted) {
         let time = self.definition.time.as_deref().and_then(|time| {
-            let place = self.definition.columns.iter().position(|column| column.name == time)?;
+            let place = self
+                .definition
+                .columns
+                .iter()
+                .position(|column| column.name == time)?;
             columns[place].as_primitive_opt::<TimestampMicrosecondType>()
         });
         for row in 0..rows {
-            admitted.accept(time.map_or(self.received_us, |times: &TimestampMicrosecondArray| times.value(row)));
+            admitted.accept(
+                time.map_or(self.received_us, |times: &TimestampMicrosecondArray| {
+                    times.value(row)
+                }),
+            );
         }
     }
 
@@ -184,7 +199,12 @@ impl<'a> ArrowReader<'a> {
     }
 
     fn declared(&self) -> String {
-        let names: Vec<&str> = self.definition.columns.iter().map(|column| column.name.as_str()).collect();
+        let names: Vec<&str> = self
+            .definition
+            .columns
+            .iter()
+            .map(|column| column.name.as_str())
+            .collect();
         names.join(", ")
     }
 }
@@ -239,9 +259,7 @@ fn check_type(data_type: &DataType) -> Result<(), StreamError> {
             DataType::Struct(fields) => fields.iter().all(|field| is_text(field.data_type())),
             _ => false,
         },
-        other => {
-            other.is_numeric() || other.is_temporal() || is_text(other) || *other == DataType::Boolean
-        }
+        other => other.is_numeric() || other.is_temporal() || is_text(other) || *other == DataType::Boolean,
     };
     match good {
         true => Ok(()),
@@ -281,7 +299,10 @@ fn becomes(given: &DataType, column: FieldType) -> bool {
 }
 
 fn is_text(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
+    matches!(
+        data_type,
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
+    )
 }
 
 /// What the texts of a column come to if every one is written out. Only views and dictionaries can share bytes.
@@ -320,11 +341,15 @@ fn text_lengths(texts: &ArrayRef) -> Vec<usize> {
         }
         DataType::LargeUtf8 => {
             let texts = texts.as_string::<i64>();
-            (0..texts.len()).map(|place| texts.value_length(place) as usize).collect()
+            (0..texts.len())
+                .map(|place| texts.value_length(place) as usize)
+                .collect()
         }
         _ => {
             let texts = texts.as_string::<i32>();
-            (0..texts.len()).map(|place| texts.value_length(place) as usize).collect()
+            (0..texts.len())
+                .map(|place| texts.value_length(place) as usize)
+                .collect()
         }
     }
 }

@@ -146,9 +146,7 @@ fn maps(
             builder.keys().append_value(key);
             builder.values().append_option(value);
         }
-        builder
-            .append(present)
-            .expect("invariant: every key has a value");
+        builder.append(present).expect("invariant: every key has a value");
     }
     builder.finish()
 }

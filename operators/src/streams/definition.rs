@@ -63,7 +63,8 @@ impl StreamDefinition {
             fields.push(ArrowField::new(DEFAULT_TIME, FieldType::Timestamp.arrow(), false));
         }
         let origin = SPANS.iter().filter(|field| field.hidden);
-        fields.extend(origin.map(|field| ArrowField::new(field.name, field.data_type.arrow(), field.nullable)));
+        fields
+            .extend(origin.map(|field| ArrowField::new(field.name, field.data_type.arrow(), field.nullable)));
         Arc::new(Schema::new(fields))
     }
 }
@@ -90,7 +91,11 @@ mod tests {
             description: None,
         };
         let schema = definition.schema();
-        let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        let names: Vec<&str> = schema
+            .fields()
+            .iter()
+            .map(|field| field.name().as_str())
+            .collect();
         assert_eq!(names[..3], ["project", "price", "event_time"]);
         assert_eq!(names[3..], ORIGIN_COLUMNS);
         let text = serde_json::to_string(&definition).unwrap();

@@ -161,7 +161,9 @@ fn cell(data_type: FieldType, value: Value) -> Result<Cell, &'static str> {
     }
     let cell = match data_type {
         FieldType::Bool => value.as_bool().map(Cell::Bool),
-        FieldType::Int32 => whole(&value).and_then(|number| i32::try_from(number).ok()).map(Cell::Int32),
+        FieldType::Int32 => whole(&value)
+            .and_then(|number| i32::try_from(number).ok())
+            .map(Cell::Int32),
         FieldType::Int64 => whole(&value).map(Cell::Int64),
         FieldType::Float64 => float(&value).map(Cell::Float64),
         FieldType::Money => match &value {
@@ -246,7 +248,13 @@ fn money(text: &str) -> Option<i128> {
     };
     let (before, after) = digits.split_once('.').unwrap_or((digits, ""));
     let all = before.len() + after.len();
-    if all == 0 || all > 100 || !before.bytes().chain(after.bytes()).all(|byte| byte.is_ascii_digit()) {
+    if all == 0
+        || all > 100
+        || !before
+            .bytes()
+            .chain(after.bytes())
+            .all(|byte| byte.is_ascii_digit())
+    {
         return None;
     }
     // The value is the digits times ten to this power, once scaled.
@@ -263,7 +271,10 @@ fn money(text: &str) -> Option<i128> {
     if power < 0 || digits.len() as i64 + power > 38 {
         return None;
     }
-    let value = digits.parse::<i128>().ok()?.checked_mul(10_i128.checked_pow(power as u32)?)?;
+    let value = digits
+        .parse::<i128>()
+        .ok()?
+        .checked_mul(10_i128.checked_pow(power as u32)?)?;
     (value <= MOST_MONEY).then_some(if negative { -value } else { value })
 }
 
@@ -320,7 +331,14 @@ mod tests {
         assert_eq!(time("1970-01-01T00:00:01Z"), Some(1_000_000));
         assert_eq!(time("1970-01-01T01:00:00.000001+01:00"), Some(1));
         assert_eq!(time("1970-01-01 00:00:00.5z"), Some(500_000));
-        for bad in ["", "now", "1970-01-01", "1970-01-01T00:00:01", "1970-13-01T00:00:01Z", "Z"] {
+        for bad in [
+            "",
+            "now",
+            "1970-01-01",
+            "1970-01-01T00:00:01",
+            "1970-13-01T00:00:01Z",
+            "Z",
+        ] {
             assert_eq!(time(bad), None, "{bad}");
         }
     }

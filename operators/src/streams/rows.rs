@@ -171,8 +171,7 @@ impl RowDecoder {
                     return Err(error);
                 }
                 if admitted.rows > 0 {
-                    self.stretches
-                        .push(Stretch::of(origin, admitted.rows as usize));
+                    self.stretches.push(Stretch::of(origin, admitted.rows as usize));
                     self.numbers.extend(numbers);
                 }
             }
@@ -232,12 +231,16 @@ impl RowDecoder {
             let times = TimestampMicrosecondArray::from_iter_values(each(stretches, |of| of.received_us));
             columns.push(Arc::new(times.with_timezone("UTC")));
         }
-        columns.push(Arc::new(Int64Array::from_iter_values(each(stretches, |of| of.tick))));
+        columns.push(Arc::new(Int64Array::from_iter_values(each(stretches, |of| {
+            of.tick
+        }))));
         columns.push(Arc::new(Int64Array::from_iter(each(stretches, |of| of.mark_us))));
         columns.push(Arc::new(Int32Array::from_iter_values(each(stretches, |of| {
             of.partition
         }))));
-        columns.push(Arc::new(Int64Array::from_iter_values(each(stretches, |of| of.offset))));
+        columns.push(Arc::new(Int64Array::from_iter_values(each(stretches, |of| {
+            of.offset
+        }))));
         columns.push(Arc::new(Int32Array::from(numbers)));
         RecordBatch::try_new(Arc::clone(&self.schema), columns)
             .expect("invariant: the columns are made by the declaration")

@@ -192,7 +192,9 @@ fn streams_table(api: &Api, scope: &Scope, started: Instant) -> Result<QueryResu
     streams.sort_by(|left, right| (&left.name, &left.project).cmp(&(&right.name, &right.project)));
     let text = |get: fn(&Stream) -> Option<&str>| texts(streams.iter().map(get));
     let count = |get: fn(&Stream) -> u64| -> ArrayRef {
-        let counts = streams.iter().map(|stream| i64::try_from(get(stream)).unwrap_or(i64::MAX));
+        let counts = streams
+            .iter()
+            .map(|stream| i64::try_from(get(stream)).unwrap_or(i64::MAX));
         Arc::new(Int64Array::from_iter_values(counts))
     };
     let columns = vec![
@@ -229,9 +231,8 @@ fn describe(api: &Api, scope: &Scope, name: &str, started: Instant) -> Result<Qu
             })
             .collect()
     } else if let Ok(stream) = stream_named(api, scope, name) {
-        let described = |column: &StreamColumn| {
-            (column.name == stream.event_time).then(|| "the event time".to_string())
-        };
+        let described =
+            |column: &StreamColumn| (column.name == stream.event_time).then(|| "the event time".to_string());
         stream
             .columns
             .iter()
@@ -258,7 +259,12 @@ fn describe(api: &Api, scope: &Scope, name: &str, started: Instant) -> Result<Qu
     };
     let text = |get: fn(&Column) -> Option<&str>| texts(columns.iter().map(get));
     let truth = |get: fn(&Column) -> bool| -> ArrayRef {
-        Arc::new(columns.iter().map(|column| Some(get(column))).collect::<BooleanArray>())
+        Arc::new(
+            columns
+                .iter()
+                .map(|column| Some(get(column)))
+                .collect::<BooleanArray>(),
+        )
     };
     let table = vec![
         ("column", text(|column| Some(&column.name))),

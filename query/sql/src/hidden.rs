@@ -109,7 +109,10 @@ fn exclude(options: &mut WildcardAdditionalOptions) {
         [ObjectNamePart::Identifier(identifier)] => Some(normalised(identifier)),
         _ => None,
     }));
-    for column in ORIGIN_COLUMNS.into_iter().filter(|column| !already.contains(*column)) {
+    for column in ORIGIN_COLUMNS
+        .into_iter()
+        .filter(|column| !already.contains(*column))
+    {
         names.push(ObjectName(vec![ObjectNamePart::Identifier(Ident::new(column))]));
     }
     options.opt_exclude = Some(ExcludeSelectItem::Multiple(names));

@@ -29,17 +29,28 @@ pub const LONGEST_NAME: usize = 63;
 #[derive(Debug)]
 pub(crate) enum Parsed {
     Create(Create),
-    Drop { name: String, if_exists: bool },
+    Drop {
+        name: String,
+        if_exists: bool,
+    },
     Show,
     Explain(Box<Create>),
-    ExplainNamed { name: String, analyze: bool },
+    ExplainNamed {
+        name: String,
+        analyze: bool,
+    },
     CreateStream {
         definition: Box<StreamDefinition>,
         if_not_exists: bool,
     },
-    DropStream { name: String, if_exists: bool },
+    DropStream {
+        name: String,
+        if_exists: bool,
+    },
     ShowStreams,
-    Describe { name: String },
+    Describe {
+        name: String,
+    },
     Other,
 }
 
@@ -293,7 +304,10 @@ fn statement(parser: &mut Parser<'_>) -> Result<Parsed, SqlError> {
         if analyze {
             let position = Position::start(parser.peek_token().span);
             let statements = ["create", "select", "with"];
-            if statements.iter().any(|word| is_word(&parser.peek_token().token, word)) {
+            if statements
+                .iter()
+                .any(|word| is_word(&parser.peek_token().token, word))
+            {
                 return Err(SqlError::new(
                     SqlErrorKind::Syntax,
                     "EXPLAIN ANALYZE MONITOR tells what a running monitor has done, so it takes a name",

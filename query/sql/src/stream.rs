@@ -87,9 +87,11 @@ fn create(parser: &mut Parser<'_>) -> Result<Parsed, SqlError> {
     let position = Position::start(start.span);
     let name = monitor_name(parser)?;
     if STREAMS.contains(&name.as_str()) {
-        return Err(SqlError::new(SqlErrorKind::Name, format!("{name} is a stream of OpenTelemetry"))
-            .at(position)
-            .hint("choose another name"));
+        return Err(
+            SqlError::new(SqlErrorKind::Name, format!("{name} is a stream of OpenTelemetry"))
+                .at(position)
+                .hint("choose another name"),
+        );
     }
     let opening = parser.peek_token();
     if opening.token != Token::LParen {
@@ -170,11 +172,10 @@ fn read_columns(parser: &mut Parser<'_>) -> Result<Vec<ColumnDef>, SqlError> {
             Token::Comma => {}
             Token::RParen => return Ok(columns),
             found => {
-                return Err(SqlError::new(
-                    SqlErrorKind::Syntax,
-                    format!("expected , or ), found {found}"),
-                )
-                .at(Position::start(end.span)));
+                return Err(
+                    SqlError::new(SqlErrorKind::Syntax, format!("expected , or ), found {found}"))
+                        .at(Position::start(end.span)),
+                );
             }
         }
     }
@@ -213,16 +214,20 @@ fn read_column(column: &ColumnDef) -> Result<StreamColumn, SqlError> {
     };
     check_name(&name).map_err(|error| error.at(position))?;
     if name.starts_with('_') || RESERVED_COLUMNS.contains(&name.as_str()) {
-        return Err(
-            SqlError::new(SqlErrorKind::Name, format!("{name} cannot be declared: it is there anyway"))
-                .at(position)
-                .hint("project, window_start, window_end and names that begin with _ are taken"),
-        );
+        return Err(SqlError::new(
+            SqlErrorKind::Name,
+            format!("{name} cannot be declared: it is there anyway"),
+        )
+        .at(position)
+        .hint("project, window_start, window_end and names that begin with _ are taken"));
     }
     let data_type = field_type(&column.data_type).ok_or_else(|| {
         SqlError::new(
             SqlErrorKind::Meaning,
-            format!("{name} has the type {}, which a stream does not have", column.data_type),
+            format!(
+                "{name} has the type {}, which a stream does not have",
+                column.data_type
+            ),
         )
         .at(position)
         .hint(format!("there are {TYPES}"))
@@ -323,8 +328,7 @@ fn read_options(parser: &mut Parser<'_>, definition: &mut StreamDefinition) -> R
                 definition.lateness_us = Some(duration(&name, text, 0, 30 * DAY).map_err(refused)?);
             }
             "retention" => {
-                definition.retention_us =
-                    Some(duration(&name, text, SECOND, 3_660 * DAY).map_err(refused)?);
+                definition.retention_us = Some(duration(&name, text, SECOND, 3_660 * DAY).map_err(refused)?);
             }
             "description" if text.len() > LONGEST_DESCRIPTION => {
                 return Err(refused(format!(
@@ -333,7 +337,9 @@ fn read_options(parser: &mut Parser<'_>, definition: &mut StreamDefinition) -> R
             }
             "description" => definition.description = Some(text.to_string()),
             _ => {
-                return Err(refused(format!("there is no option {name}")).hint(format!("there are {OPTIONS}")));
+                return Err(
+                    refused(format!("there is no option {name}")).hint(format!("there are {OPTIONS}"))
+                );
             }
         }
         seen.push(name);

@@ -21,20 +21,31 @@ pub async fn keyed(seconds: f64) -> anyhow::Result<Vec<Figure>> {
     let mut of_one = 0.0;
     for (keys, workers) in [(1_000, 1), (100_000, 1), (100_000, 2)] {
         let rows_per_second = if keys == 1_000 { 8e6 } else { 2e6 };
-        let requests = ((seconds * rows_per_second) as usize).div_ceil(PER_REQUEST).max(1);
+        let requests = ((seconds * rows_per_second) as usize)
+            .div_ceil(PER_REQUEST)
+            .max(1);
         let rate = rate(keys, workers, requests).await?;
         let (target, name) = match (keys, workers) {
             (1_000, _) => (Target::AtLeast(5e6), "count and sum by key, 1,000 keys, 1 worker"),
             (_, 1) => {
                 of_one = rate;
-                (Target::AtLeast(1e6), "count and sum by key, 100,000 keys, 1 worker")
+                (
+                    Target::AtLeast(1e6),
+                    "count and sum by key, 100,000 keys, 1 worker",
+                )
             }
             _ => (Target::None, "count and sum by key, 100,000 keys, 2 workers"),
         };
         figures.push(figure(name, rate, "rows/s", target, CORPUS));
         if workers == 2 {
             let ratio = rate / of_one;
-            figures.push(figure("2 workers against 1", ratio, "×", Target::AtLeast(1.6), CORPUS));
+            figures.push(figure(
+                "2 workers against 1",
+                ratio,
+                "×",
+                Target::AtLeast(1.6),
+                CORPUS,
+            ));
         }
     }
     let bytes = bytes_per_group().await?;
@@ -53,11 +64,20 @@ fn statements(select: &str) -> Vec<String> {
 /// Rows per second from the log to the view, everything before it in the log already.
 async fn rate(keys: i64, workers: usize, requests: usize) -> anyhow::Result<f64> {
     let mut bed = Bed::new().await?;
-    bed.declare(&statements("key, count(*) AS rows, sum(n) AS total FROM facts GROUP BY key"))
-        .await?;
+    bed.declare(&statements(
+        "key, count(*) AS rows, sum(n) AS total FROM facts GROUP BY key",
+    ))
+    .await?;
     let mut random = SmallRng::seed_from_u64(7);
     let start_us = now_us() - 60_000_000;
-    let bodies = (0..requests).map(|_| body(&mut random, PER_REQUEST, |random| random.random_range(0..keys), start_us));
+    let bodies = (0..requests).map(|_| {
+        body(
+            &mut random,
+            PER_REQUEST,
+            |random| random.random_range(0..keys),
+            start_us,
+        )
+    });
     bed.fill_stream("facts", bodies).await?;
     bed.reopen_log()?;
     let begin = Instant::now();
@@ -104,11 +124,18 @@ async fn bytes_per_group() -> anyhow::Result<f64> {
     Ok(after.saturating_sub(before) as f64 / GROUPS as f64)
 }
 
-fn body(random: &mut SmallRng, rows: usize, mut key: impl FnMut(&mut SmallRng) -> i64, start_us: i64) -> Vec<u8> {
+fn body(
+    random: &mut SmallRng,
+    rows: usize,
+    mut key: impl FnMut(&mut SmallRng) -> i64,
+    start_us: i64,
+) -> Vec<u8> {
     let keys: Int64Array = (0..rows).map(|_| key(random)).collect();
     let n: Int64Array = (0..rows).map(|_| random.random_range(0..1_000)).collect();
     let m: Int64Array = (0..rows).map(|_| random.random_range(0..1_000_000)).collect();
-    let at = TimestampMicrosecondArray::from_iter_values((0..rows).map(|_| start_us + random.random_range(0..1_000_000)));
+    let at = TimestampMicrosecondArray::from_iter_values(
+        (0..rows).map(|_| start_us + random.random_range(0..1_000_000)),
+    );
     let columns: Vec<(&str, ArrayRef)> = vec![
         ("key", Arc::new(keys)),
         ("n", Arc::new(n)),

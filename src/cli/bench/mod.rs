@@ -76,7 +76,15 @@ fn figure(
 
 /// The parts, in order.
 const PARTS: [&str; 9] = [
-    "decode", "views", "keyed", "everything", "freshness", "idle", "nexmark", "monitors", "memory",
+    "decode",
+    "views",
+    "keyed",
+    "everything",
+    "freshness",
+    "idle",
+    "nexmark",
+    "monitors",
+    "memory",
 ];
 /// Parts that take minutes and run only when asked for.
 const LONG: [&str; 3] = ["nexmark", "monitors", "memory"];

@@ -38,7 +38,14 @@ pub async fn monitors(seconds: f64) -> anyhow::Result<Vec<Figure>> {
 /// One of a thousand: 250 sets of keys and filters, and on each of them four monitors. Of every ten one joins, one is an
 /// aggregate of aggregates, and two have windows.
 fn statement(number: usize) -> String {
-    let keys = ["service_name", "model", "name", "span_class", "status", "provider"];
+    let keys = [
+        "service_name",
+        "model",
+        "name",
+        "span_class",
+        "status",
+        "provider",
+    ];
     let set = number / 4;
     let (key, other) = (keys[set % 6], keys[(set + 1 + set / 6 % 5) % 6]);
     // Of every fifty sets one is by user, of whom there are a thousand: each tick changes most of their groups.
@@ -87,13 +94,55 @@ async fn thousand(seconds: f64) -> anyhow::Result<Vec<Figure>> {
     let busy = (processor_seconds(server.process())? - before) / begin.elapsed().as_secs_f64();
     let name = |what: &str| format!("{MANY} monitors, 1 worker, {what}");
     Ok(vec![
-        figure(name("install by REST, p50"), milliseconds(0.5), "ms", Target::None, SMALL),
-        figure(name("install by REST, p99"), milliseconds(0.99), "ms", Target::AtMost(50.0), SMALL),
-        figure(name("idle"), idle * 100.0, "% of a core", Target::AtMost(5.0), SMALL),
-        figure(name("rate"), seen.spans_per_second, "spans/s", Target::None, SMALL),
-        figure(name("freshness, p50"), seen.milliseconds(0.5), "ms", Target::None, SMALL),
-        figure(name("freshness, p99"), seen.milliseconds(0.99), "ms", Target::AtMost(500.0), SMALL),
-        figure(name("under traffic"), busy * 100.0, "% of a core", Target::None, SMALL),
+        figure(
+            name("install by REST, p50"),
+            milliseconds(0.5),
+            "ms",
+            Target::None,
+            SMALL,
+        ),
+        figure(
+            name("install by REST, p99"),
+            milliseconds(0.99),
+            "ms",
+            Target::AtMost(50.0),
+            SMALL,
+        ),
+        figure(
+            name("idle"),
+            idle * 100.0,
+            "% of a core",
+            Target::AtMost(5.0),
+            SMALL,
+        ),
+        figure(
+            name("rate"),
+            seen.spans_per_second,
+            "spans/s",
+            Target::None,
+            SMALL,
+        ),
+        figure(
+            name("freshness, p50"),
+            seen.milliseconds(0.5),
+            "ms",
+            Target::None,
+            SMALL,
+        ),
+        figure(
+            name("freshness, p99"),
+            seen.milliseconds(0.99),
+            "ms",
+            Target::AtMost(500.0),
+            SMALL,
+        ),
+        figure(
+            name("under traffic"),
+            busy * 100.0,
+            "% of a core",
+            Target::None,
+            SMALL,
+        ),
     ])
 }
 
@@ -116,7 +165,8 @@ fn facts(rows: usize, first: i64) -> Vec<u8> {
     let keys = Int64Array::from_iter_values((0..rows as i64).map(|row| (first + row) % GROUPS));
     let n = Int64Array::from_iter_values((0..rows as i64).map(|row| row % 1_000));
     let at = TimestampMicrosecondArray::from(vec![now_us(); rows]).with_timezone("+00:00");
-    let columns: Vec<(&str, ArrayRef)> = vec![("key", Arc::new(keys)), ("n", Arc::new(n)), ("at", Arc::new(at))];
+    let columns: Vec<(&str, ArrayRef)> =
+        vec![("key", Arc::new(keys)), ("n", Arc::new(n)), ("at", Arc::new(at))];
     arrow_stream(&columns)
 }
 
@@ -129,14 +179,18 @@ async fn shared_install(workers: usize) -> anyhow::Result<Figure> {
     let select = "SELECT key, count(*) AS rows, sum(n) AS total FROM facts GROUP BY key";
     let first = definition(&engine, &format!("CREATE MONITOR first AS {select}"))?;
     engine.install(first, false).await?;
-    bed.fill_stream("facts", std::iter::once(facts(GROUPS as usize, 0))).await?;
+    bed.fill_stream("facts", std::iter::once(facts(GROUPS as usize, 0)))
+        .await?;
     caught_up(&engine, 1).await?;
     let mut waits = Vec::with_capacity(INSTALLS);
     for number in 0..INSTALLS {
         // About 10,000 rows a second.
         bed.fill_stream("facts", std::iter::once(facts(2_000, number as i64 * 2_000)))
             .await?;
-        let sql = format!("CREATE MONITOR more_{number} AS {select} HAVING count(*) > {}", number % 2);
+        let sql = format!(
+            "CREATE MONITOR more_{number} AS {select} HAVING count(*) > {}",
+            number % 2
+        );
         let begin = Instant::now();
         let view = engine.install(definition(&engine, &sql)?, false).await?;
         let hold = engine.hold();
@@ -171,9 +225,14 @@ async fn marginal() -> anyhow::Result<Vec<Figure>> {
             // The first shows everything; the others what hardly ever happens, as alerts do.
             let (select, having) = match number {
                 0 => ("key, count(*) AS rows, sum(n) AS total", String::new()),
-                _ => ("key, sum(n) / count(*) AS mean", format!(" HAVING sum(n) > {}000000", number)),
+                _ => (
+                    "key, sum(n) / count(*) AS mean",
+                    format!(" HAVING sum(n) > {}000000", number),
+                ),
             };
-            statements.push(format!("CREATE MONITOR m_{number} AS SELECT {select} FROM facts GROUP BY key{having}"));
+            statements.push(format!(
+                "CREATE MONITOR m_{number} AS SELECT {select} FROM facts GROUP BY key{having}"
+            ));
         }
         bed.declare(&statements).await?;
         let bodies = (0..REQUESTS).map(|number| facts(50_000, number as i64 * 50_000));

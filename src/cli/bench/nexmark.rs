@@ -39,7 +39,8 @@ pub async fn nexmark(seconds: f64) -> anyhow::Result<Vec<Figure>> {
         bed.declare(&statements).await?;
         for request in 0..requests {
             for (stream, bodies) in STREAMS.iter().zip(&bodies) {
-                bed.fill_stream(stream, std::iter::once(bodies[request].clone())).await?;
+                bed.fill_stream(stream, std::iter::once(bodies[request].clone()))
+                    .await?;
             }
         }
         bed.reopen_log()?;
@@ -49,7 +50,11 @@ pub async fn nexmark(seconds: f64) -> anyhow::Result<Vec<Figure>> {
         let taken = begin.elapsed().as_secs_f64();
         let view = engine.view_named(&ViewName::of_project(PROJECT, query.name));
         let (rows, errors) = view.map_or((0, 0), |view| (view.rows, view.errors));
-        ensure!(rows > 0 && errors == 0, "{}: {rows} rows, {errors} errors", query.name);
+        ensure!(
+            rows > 0 && errors == 0,
+            "{}: {rows} rows, {errors} errors",
+            query.name
+        );
         stop(engine).await?;
         let target = query.events_per_second.map_or(Target::None, Target::AtLeast);
         let name = format!("Nexmark {}, 1 worker", query.name);

@@ -104,11 +104,11 @@ impl Framed {
                 last = context.calculate_range(order, &last, rows, row)?;
                 // A frame beyond either end is empty.
                 let next = last.start..last.end.max(last.start);
-                for entering in held.end..next.end {
-                    current.add(&of_rows[entering]);
+                for entering in of_rows.get(held.end..next.end).unwrap_or_default() {
+                    current.add(entering);
                 }
-                for leaving in held.start..next.start {
-                    let mut gone = of_rows[leaving].clone();
+                for leaving in of_rows.get(held.start..next.start).unwrap_or_default() {
+                    let mut gone = leaving.clone();
                     gone.negate();
                     current.add(&gone);
                 }

@@ -33,7 +33,11 @@ pub(super) fn check_marks(predicate: &Logical) -> Result<(), SqlError> {
 pub(super) fn check_no_marks(expr: &Logical) -> Result<(), SqlError> {
     let is_mark = |column: &&datafusion::common::Column| {
         let of_subquery = |table: &str| table.starts_with("__correlated_sq");
-        column.name == "mark" && column.relation.as_ref().is_some_and(|table| of_subquery(table.table()))
+        column.name == "mark"
+            && column
+                .relation
+                .as_ref()
+                .is_some_and(|table| of_subquery(table.table()))
     };
     match expr.column_refs().iter().find(|column| is_mark(column)) {
         Some(_) => Err(inside_another()),
@@ -110,7 +114,8 @@ impl Lowering<'_> {
             )
             .hint("write NOT EXISTS (SELECT … WHERE inner.x = outer.x AND …)"));
         }
-        let existence = matches!(kind, JoinKind::Semi | JoinKind::Anti | JoinKind::Mark) && residual.is_none();
+        let existence =
+            matches!(kind, JoinKind::Semi | JoinKind::Anti | JoinKind::Mark) && residual.is_none();
         if on.is_empty() && !existence && !few_rows(&left.plan) && !few_rows(&right.plan) {
             return Err(refused("a join without an equality between both sides would pair every row with every row")
                 .hint("join with ON a.x = b.y; only an aggregate without GROUP BY, or ORDER BY … LIMIT, may be paired with everything"));

@@ -289,7 +289,13 @@ fn spreads_and_relationships_are_those_of_datafusion() {
             let model = ["x", "y", "z"][usize::try_from(number % 3).unwrap()];
             let model = if number == 0 { "alone" } else { model };
             let temperature = (number % 7 > 0).then(|| 0.5 + ((number * 37) % 101) as f64 / 10.0);
-            ("a", Some(model), number, (number * number * 31) % 977 + number, temperature)
+            (
+                "a",
+                Some(model),
+                number,
+                (number * number * 31) % 977 + number,
+                temperature,
+            )
         })
         .collect();
     let columns: Vec<String> = STATISTICS
@@ -311,7 +317,9 @@ fn spreads_and_relationships_are_those_of_datafusion() {
     let by_model = |batch: &RecordBatch| -> std::collections::BTreeMap<String, usize> {
         let models = arrow::compute::cast(batch.column(0), &DataType::Utf8).unwrap();
         let models = models.as_string::<i32>();
-        (0..batch.num_rows()).map(|row| (models.value(row).to_string(), row)).collect()
+        (0..batch.num_rows())
+            .map(|row| (models.value(row).to_string(), row))
+            .collect()
     };
     let places = by_model(&theirs);
     for (model, row) in by_model(&ours) {
@@ -323,7 +331,10 @@ fn spreads_and_relationships_are_those_of_datafusion() {
             match (value(&ours, row), value(&theirs, places[&model])) {
                 (Some(ours), Some(theirs)) => {
                     let distance = (ours - theirs).abs();
-                    assert!(distance <= 1e-9 * theirs.abs(), "{call} of {model}: {ours} and {theirs}");
+                    assert!(
+                        distance <= 1e-9 * theirs.abs(),
+                        "{call} of {model}: {ours} and {theirs}"
+                    );
                 }
                 (ours, theirs) => assert_eq!(ours, theirs, "{call} of {model}"),
             }

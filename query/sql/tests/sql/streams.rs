@@ -31,12 +31,17 @@ fn a_declaration_says_columns_time_and_options() {
     use FieldType::{Bool, Float64, Int32, Int64, Money, Text, TextList, TextMap, Timestamp};
     assert_eq!(
         types,
-        [Int64, Timestamp, Text, Bool, Int32, Float64, Money, TextList, TextMap, Text]
+        [
+            Int64, Timestamp, Text, Bool, Int32, Float64, Money, TextList, TextMap, Text
+        ]
     );
     let required: Vec<bool> = stream.columns.iter().map(|column| column.required).collect();
     assert_eq!(required.iter().filter(|required| **required).count(), 1);
     assert!(required[0]);
-    assert_eq!((stream.project.as_str(), stream.name.as_str()), ("shop", "orders"));
+    assert_eq!(
+        (stream.project.as_str(), stream.name.as_str()),
+        ("shop", "orders")
+    );
     assert_eq!(stream.time.as_deref(), Some("when"));
     assert_eq!(stream.lateness_us, Some(120_000_000));
     assert_eq!(stream.retention_us, Some(7 * 86_400_000_000));
@@ -92,7 +97,11 @@ fn monitors_read_the_projects_streams() {
     };
     let definition = define("CREATE MONITOR m AS SELECT * FROM orders");
     let schema = definition.plan.schema().unwrap_or_else(|error| panic!("{error}"));
-    let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    let names: Vec<&str> = schema
+        .fields()
+        .iter()
+        .map(|field| field.name().as_str())
+        .collect();
     assert_eq!(names, ["project", "id", "at", "price"], "the origin is hidden");
     assert_eq!(definition.lateness_us(), 1_000_000, "the stream's lateness");
     let own = define("CREATE MONITOR m WITH (lateness = '5 seconds') AS SELECT id FROM orders");
@@ -104,7 +113,10 @@ fn monitors_read_the_projects_streams() {
     let error = parse("CREATE MONITOR m AS SELECT * FROM ordres", &scope)
         .err()
         .unwrap_or_else(|| panic!("accepted"));
-    assert!(error.hint.is_some_and(|hint| hint.contains("orders")), "names what there is");
+    assert!(
+        error.hint.is_some_and(|hint| hint.contains("orders")),
+        "names what there is"
+    );
 }
 
 #[test]
@@ -147,6 +159,9 @@ fn what_is_no_stream_is_refused_with_a_way_out() {
         }
     }
     let many: Vec<String> = (0..501).map(|number| format!("c{number} INT")).collect();
-    let error = parse(&format!("CREATE STREAM s ({})", many.join(", ")), &scope(Vec::new()));
+    let error = parse(
+        &format!("CREATE STREAM s ({})", many.join(", ")),
+        &scope(Vec::new()),
+    );
     assert!(error.is_err_and(|error| error.code() == "PF-4002"));
 }
