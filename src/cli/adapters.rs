@@ -427,7 +427,15 @@ impl rest::Engine for EngineApi {
                 or_replace: create.or_replace,
                 if_not_exists: create.if_not_exists,
             },
-            Statement::DropMonitor { name, if_exists } => rest::Statement::Drop { name, if_exists },
+            Statement::DropMonitor {
+                name,
+                if_exists,
+                cascade,
+            } => rest::Statement::Drop {
+                name,
+                if_exists,
+                cascade,
+            },
             Statement::ShowMonitors => rest::Statement::Show,
             Statement::ExplainMonitor(explained) => {
                 rest::Statement::Explain(Box::new(explanation(&self.engine, *explained)))
@@ -478,6 +486,24 @@ impl rest::Engine for EngineApi {
             Some(_) => rest::Created::Replaced(view),
             None => rest::Created::New(view),
         })
+    }
+
+    async fn drop_with_readers(&self, name: &live::ViewName) -> Result<(), live::Failure> {
+        // Each step ends with a monitor less, or with the refusal.
+        let mut waiting = vec![engine_name(name)];
+        while let Some(next) = waiting.last() {
+            match self.engine.drop_monitor(next).await {
+                Ok(()) => drop(waiting.pop()),
+                Err(EngineError::InUse { reader, .. }) => match reader.rsplit_once('/') {
+                    Some((project, reader)) => waiting.push(ViewName::of_project(project, reader)),
+                    None => return Err(engine_failure(&EngineError::Builtin { name: reader })),
+                },
+                // A reader that has gone meanwhile is what was wanted.
+                Err(EngineError::Unknown { .. }) if waiting.len() > 1 => drop(waiting.pop()),
+                Err(error) => return Err(engine_failure(&error)),
+            }
+        }
+        Ok(())
     }
 
     async fn drop_monitor(&self, name: &live::ViewName) -> Result<(), live::Failure> {

@@ -226,3 +226,17 @@ def no_panic(server: Server) -> None:
     text = server.log.read_text(errors="replace") if server.log.exists() else ""
     panics = [line for line in text.splitlines() if "panicked" in line]
     assert not panics, "\n".join(panics[:10])
+
+
+def dropped_with_readers(server: Server) -> None:
+    """DROP MONITOR is refused while another one reads it; CASCADE drops those first."""
+    server.sql("CREATE MONITOR lowest AS SELECT name, count(*) AS n FROM spans GROUP BY name")
+    server.sql("CREATE MONITOR middle AS SELECT n, count(*) AS names FROM lowest GROUP BY n")
+    server.sql("CREATE MONITOR highest AS SELECT max(names) AS most FROM middle")
+    refused = request(
+        f"{server.api_url}/api/v1/sql", b'{"query": "DROP MONITOR lowest RESTRICT"}', content_type="application/json"
+    )
+    assert_equal((refused.status, b"PF-3011" in refused.body), (409, True), "a drop of what is read")
+    assert_equal(server.sql("DROP MONITOR lowest CASCADE"), [["lowest", "dropped"]], "outcome")
+    left = {row[0] for row in server.sql("SHOW MONITORS")} & {"lowest", "middle", "highest"}
+    assert_equal(left, set(), "monitors that are left")

@@ -118,6 +118,7 @@ def run(options: argparse.Namespace, scratch: Path) -> Runner:
         runner.check("a monitor lives and dies", lambda: monitors.lives_and_dies(server, everything))
         runner.check("monitors over streams and monitors", lambda: monitors.over_others(server))
         runner.check("monitors tell about themselves", lambda: monitors.tells_about_itself(server))
+        runner.check("monitors go with what they read", lambda: monitors.dropped_with_readers(server))
         runner.check("streams: counted as DuckDB counts them", lambda: streams.counted_exactly(server))
         runner.check("streams: repeated requests", lambda: streams.repeated_requests(server))
         for name, claim in streams.refusals(server):

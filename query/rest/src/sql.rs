@@ -125,10 +125,17 @@ async fn statement(
             let created = api.engine.create(scope, sql).await?;
             outcome(api, created.word(), &created.view().name.name, started)
         }
-        Statement::Drop { name, if_exists } => {
+        Statement::Drop {
+            name,
+            if_exists,
+            cascade,
+        } => {
             let word = match api.view(scope, &name) {
                 Ok(view) => {
-                    api.engine.drop_monitor(&view.name).await?;
+                    match cascade {
+                        true => api.engine.drop_with_readers(&view.name).await?,
+                        false => api.engine.drop_monitor(&view.name).await?,
+                    }
                     "dropped"
                 }
                 Err(failure) if if_exists && failure.kind == FailureKind::NotFound => "absent",

@@ -26,6 +26,8 @@ pub enum Statement {
     Drop {
         name: String,
         if_exists: bool,
+        /// Also the monitors that read it.
+        cascade: bool,
     },
     Show,
     /// `EXPLAIN MONITOR` of a statement.
@@ -173,6 +175,11 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Drops a monitor: `PF-3002` unknown, `PF-3003` built in.
     async fn drop_monitor(&self, name: &ViewName) -> Result<(), Failure>;
+
+    /// Drops a monitor and, before it, those that read it.
+    async fn drop_with_readers(&self, name: &ViewName) -> Result<(), Failure> {
+        self.drop_monitor(name).await
+    }
 
     /// Explains an installed monitor, with `analyze` also what it has done. Plans: never called on an async thread.
     fn explain(&self, name: &ViewName, analyze: bool) -> Result<Explanation, Failure>;

@@ -165,7 +165,7 @@ pub(crate) fn door(api: &Api) -> Result<&RowDoor, Problem> {
     api.rows.as_ref().ok_or_else(|| {
         Problem::new(
             StatusCode::NOT_FOUND,
-            "PF-5001",
+            "PF-5033",
             "this server takes no rows of streams",
         )
     })

@@ -74,6 +74,8 @@ pub enum Statement {
     DropMonitor {
         name: String,
         if_exists: bool,
+        /// Also the monitors that read it.
+        cascade: bool,
     },
     ShowMonitors,
     /// `EXPLAIN MONITOR CREATE MONITOR …` or `EXPLAIN MONITOR SELECT …`.
@@ -123,7 +125,15 @@ pub fn parse(sql: &str, scope: &PlanScope) -> Result<Statement, SqlError> {
                 definition,
             })))
         }
-        Parsed::Drop { name, if_exists } => Ok(Statement::DropMonitor { name, if_exists }),
+        Parsed::Drop {
+            name,
+            if_exists,
+            cascade,
+        } => Ok(Statement::DropMonitor {
+            name,
+            if_exists,
+            cascade,
+        }),
         Parsed::Show => Ok(Statement::ShowMonitors),
         Parsed::Explain(create) => {
             let (definition, logical) = define(*create, sql, scope)?;

@@ -32,6 +32,7 @@ pub(crate) enum Parsed {
     Drop {
         name: String,
         if_exists: bool,
+        cascade: bool,
     },
     Show,
     Explain(Box<Create>),
@@ -288,15 +289,16 @@ fn statement(parser: &mut Parser<'_>) -> Result<Parsed, SqlError> {
             expect(parser, "exists")?;
         }
         let name = monitor_name(parser)?;
-        if is_word(&parser.peek_token().token, "cascade") {
-            let position = Position::start(parser.peek_token().span);
-            return Err(
-                SqlError::new(SqlErrorKind::Clause, "DROP MONITOR … CASCADE does not exist yet")
-                    .at(position)
-                    .hint("no monitor reads another one, so a plain DROP MONITOR is enough"),
-            );
+        // RESTRICT is what a drop does anyway.
+        let cascade = eat(parser, "cascade");
+        if !cascade {
+            eat(parser, "restrict");
         }
-        return Ok(Parsed::Drop { name, if_exists });
+        return Ok(Parsed::Drop {
+            name,
+            if_exists,
+            cascade,
+        });
     }
     if eat(parser, "explain") {
         let analyze = eat(parser, "analyze");

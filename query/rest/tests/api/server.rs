@@ -184,10 +184,12 @@ impl Engine for FakeEngine {
             ["drop", "monitor", "if", "exists", _] => Statement::Drop {
                 name: words[4].clone(),
                 if_exists: true,
+                cascade: false,
             },
             ["drop", "monitor", _] => Statement::Drop {
                 name: words[2].clone(),
                 if_exists: false,
+                cascade: false,
             },
             ["show", "monitors"] => Statement::Show,
             ["explain", "monitor", "select" | "create", ..] => {

@@ -147,8 +147,12 @@ fn statements_are_told_apart() {
         Statement::DropMonitor { if_exists: false, .. }
     ));
     assert!(
-        matches!(parsed("drop monitor if exists A"), Statement::DropMonitor { if_exists: true, name } if name == "a")
+        matches!(parsed("drop monitor if exists A"), Statement::DropMonitor { if_exists: true, name, cascade: false } if name == "a")
     );
+    assert!(matches!(
+        parsed("DROP MONITOR a CASCADE"),
+        Statement::DropMonitor { cascade: true, .. }
+    ));
     assert!(
         matches!(parsed("EXPLAIN MONITOR a"), Statement::ExplainNamedMonitor { name, analyze: false } if name == "a")
     );

@@ -428,7 +428,7 @@ fn the_wrapper() {
         ),
         ("DROP MONITOR", "PF-4001"),
         ("DROP MONITOR a, b", "PF-4001"),
-        ("DROP MONITOR a CASCADE", "PF-4006"),
+        ("DROP MONITOR a CASCADE b", "PF-4001"),
         ("SHOW MONITORS LIKE 'a'", "PF-4001"),
     ];
     let wrong: Vec<String> = cases
