@@ -95,6 +95,8 @@ impl Opened {
     }
 
     pub async fn content(&self, name: &ViewName) -> Content {
+        // A replay is over once every tick is emitted, and its last one may not have been told yet.
+        self.engine.wait_complete(self.engine.status().tick).await;
         let peek = self.engine.peek(name, &self.engine.hold(), None).await.unwrap();
         let mut content = Content::new();
         for batch in &peek.batches {

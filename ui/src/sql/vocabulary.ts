@@ -19,8 +19,6 @@ export const aggregates: readonly SqlFunction[] = [
   fn('median', 'x', 'quantile(x, 0.5)'),
   fn('approx_percentile_cont', 'x, q', 'quantile under its name in DataFusion.'),
   fn('approx_distinct', 'x', 'Different values, counted exactly.'),
-  fn('stddev', 'x', 'The standard deviation of a sample.'),
-  fn('var_samp', 'x', 'The variance of a sample.'),
   fn('bool_and', 'x', 'Whether all are true.'),
   fn('bool_or', 'x', 'Whether any is true.'),
 ];
