@@ -25,7 +25,7 @@ use super::status::Gauges;
 use super::streams::{InstalledStream, Marks, StreamId, StreamRegistry};
 use super::tail::HistoryTail;
 use super::tick_record::{Command, FORMAT, TickRecord};
-use super::views::{InstalledView, ViewName, ViewRegistry};
+use super::views::{InstalledView, ViewRegistry};
 use super::worker_link::WorkerLinks;
 use crate::time::{Tick, next_tick};
 
@@ -553,49 +553,6 @@ impl Coordinator {
             let measured = (per_second * aim.as_secs_f64()) as usize;
             // Half of the old budget remains, so that one slow tick does not decide alone.
             self.budget = (self.budget / 2 + measured / 2).clamp(LEAST_BUDGET, GREATEST_BUDGET);
-        }
-    }
-
-    fn keep_in_catalog(&self, view: &InstalledView) {
-        let entry = serde_json::json!({ "id": view.id, "start": view.start, "definition": view.definition });
-        if let Err(error) = self
-            .catalog
-            .put(&catalog_key(&view.name), entry.to_string().as_bytes())
-        {
-            tracing::warn!(%error, view = %view.name, "the catalog could not be written; the tick log has the monitor");
-        }
-    }
-
-    fn forget_in_catalog(&self, view: &InstalledView) {
-        if self.views.get(&view.name).is_some() {
-            return;
-        }
-        if let Err(error) = self.catalog.delete(&catalog_key(&view.name)) {
-            tracing::warn!(%error, view = %view.name, "the catalog could not be written; the tick log has the drop");
-        }
-    }
-}
-
-fn catalog_key(name: &ViewName) -> String {
-    match &name.project {
-        Some(project) => format!("monitors/project/{project}/{}", name.name),
-        None => format!("monitors/builtin/{}", name.name),
-    }
-}
-
-impl DecodeSummary {
-    fn merge(&mut self, other: DecodeSummary) {
-        self.max_event_time.extend(other.max_event_time);
-        for (stream, counts) in other.rows {
-            let total = self.rows.entry(stream).or_default();
-            total.admitted += counts.admitted;
-            total.rejected += counts.rejected;
-            total.future += counts.future;
-        }
-        self.rejected_rows += other.rejected_rows;
-        self.failed_requests += other.failed_requests;
-        if self.failure_sample.is_none() {
-            self.failure_sample = other.failure_sample;
         }
     }
 }

@@ -208,6 +208,22 @@ fn ahead(batch: &RecordBatch, time: &str, tick: Tick) -> BooleanArray {
 }
 
 impl DecodeSummary {
+    /// Adds what another worker found.
+    pub(super) fn merge(&mut self, other: DecodeSummary) {
+        self.max_event_time.extend(other.max_event_time);
+        for (stream, counts) in other.rows {
+            let total = self.rows.entry(stream).or_default();
+            total.admitted += counts.admitted;
+            total.rejected += counts.rejected;
+            total.future += counts.future;
+        }
+        self.rejected_rows += other.rejected_rows;
+        self.failed_requests += other.failed_requests;
+        if self.failure_sample.is_none() {
+            self.failure_sample = other.failure_sample;
+        }
+    }
+
     pub(super) fn fail(&mut self, error: impl std::fmt::Display) {
         self.failed_requests += 1;
         self.failure_sample.get_or_insert_with(|| error.to_string());

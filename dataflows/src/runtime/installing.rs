@@ -1,6 +1,6 @@
 //! What may be installed and dropped, decided before it becomes a command of a tick.
 //!
-//! A view is compiled over what is installed when its tick comes; a view that others read stays.
+//! What is installed is also kept in the catalog. A view is compiled over what is installed when its tick comes; a view that others read stays.
 
 use std::sync::Arc;
 
@@ -175,5 +175,31 @@ impl Coordinator {
                 let _ = reply.send(tick);
             }
         }
+    }
+
+    pub(super) fn keep_in_catalog(&self, view: &InstalledView) {
+        let entry = serde_json::json!({ "id": view.id, "start": view.start, "definition": view.definition });
+        if let Err(error) = self
+            .catalog
+            .put(&catalog_key(&view.name), entry.to_string().as_bytes())
+        {
+            tracing::warn!(%error, view = %view.name, "the catalog could not be written; the tick log has the monitor");
+        }
+    }
+
+    pub(super) fn forget_in_catalog(&self, view: &InstalledView) {
+        if self.views.get(&view.name).is_some() {
+            return;
+        }
+        if let Err(error) = self.catalog.delete(&catalog_key(&view.name)) {
+            tracing::warn!(%error, view = %view.name, "the catalog could not be written; the tick log has the drop");
+        }
+    }
+}
+
+fn catalog_key(name: &ViewName) -> String {
+    match &name.project {
+        Some(project) => format!("monitors/project/{project}/{}", name.name),
+        None => format!("monitors/builtin/{}", name.name),
     }
 }
