@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use pyflare_connectors::{Catalog, TickLog};
+use pyflare_connectors::{Catalog, Signal, TickLog};
 use tokio::sync::oneshot;
 
 use super::EngineError;
@@ -437,6 +437,7 @@ impl Coordinator {
                     self.gauges.rows[*signal as usize].fetch_add(counts.admitted, Ordering::Relaxed);
                 }
                 StreamId::User(id) => {
+                    self.gauges.rows[Signal::Streams as usize].fetch_add(counts.admitted, Ordering::Relaxed);
                     if let Some(stream) = self.streams.by_id(*id) {
                         stream.count(*counts);
                     }

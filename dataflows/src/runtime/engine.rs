@@ -385,7 +385,7 @@ impl Engine {
             complete_tick: self.shared.complete.load(Ordering::Acquire),
             replaying: gauges.replaying.load(Ordering::Acquire),
             failure: gauges.failure.lock().clone(),
-            rows: [0, 1, 2].map(|signal| gauges.rows[signal].load(Ordering::Relaxed)),
+            rows: Signal::ALL.map(|signal| gauges.rows[signal as usize].load(Ordering::Relaxed)),
             marks_us: [0, 1, 2].map(|signal| {
                 let mark = gauges.marks[signal].load(Ordering::Relaxed);
                 (mark != i64::MIN && mark != 0).then_some(mark)

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 
 use parking_lot::Mutex;
+use pyflare_connectors::Signal;
 
 use crate::time::Tick;
 
@@ -22,8 +23,8 @@ pub struct EngineStatus {
     pub complete_tick: Tick,
     pub replaying: bool,
     pub failure: Option<String>,
-    /// Rows admitted, by stream: spans, metrics, logs.
-    pub rows: [u64; 3],
+    /// Rows admitted, by signal; those of all users' streams together.
+    pub rows: [u64; Signal::ALL.len()],
     /// The streams' marks, microseconds.
     pub marks_us: [Option<i64>; 3],
     pub requests: u64,
@@ -46,7 +47,7 @@ pub(crate) struct Gauges {
     pub tick: AtomicU64,
     pub replaying: AtomicBool,
     pub failed: AtomicBool,
-    pub rows: [AtomicU64; 3],
+    pub rows: [AtomicU64; Signal::ALL.len()],
     pub requests: AtomicU64,
     pub duplicates: AtomicU64,
     pub rejected_rows: AtomicU64,
