@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit};
 use arrow::row::{RowConverter, SortField};
 use proptest::prelude::*;
 use pyflare_operators::aggregate::{
-    Accumulator, AggregateError, CellKind, Combiner, Reading, read, row_counts, summable,
+    Accumulator, AggregateError, CellKind, Combiner, Numbering, Reading, read, row_counts, summable,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -132,6 +132,29 @@ fn same(a: ArrayRef, b: ArrayRef) -> bool {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Rows chosen by number, keys numbered beforehand, and errors among them: as by a selection of a batch.
+    #[test]
+    fn numbered_keys_fold_as_keys_do(first in rows(), second in rows(), chosen in prop::collection::vec(any::<bool>(), 40)) {
+        let mut by_selection = Combiner::new(KINDS.to_vec());
+        let mut by_number = Combiner::new(KINDS.to_vec());
+        for (rows, too_large) in [(&first, Some(1e30)), (&second, None)] {
+            let (keys, mut inputs) = columns(rows);
+            if let (Some(value), Some(floats)) = (too_large, inputs[3].clone()) {
+                let floats = floats.as_primitive::<Float64Type>().iter().enumerate();
+                let with_errors = floats.map(|(row, float)| if row % 5 == 3 { Some(value) } else { float });
+                inputs[3] = Some(Arc::new(with_errors.collect::<Float64Array>()));
+            }
+            let selection = BooleanArray::from(chosen[..rows.len()].to_vec());
+            let numbers: Vec<u32> = (0..rows.len() as u32).filter(|row| chosen[*row as usize]).collect();
+            let (mut errors, mut same_errors) = (Vec::new(), Vec::new());
+            by_selection.fold(&keys, &inputs, Some(&selection), 1, &mut errors).unwrap();
+            let numbering = Numbering::of(&keys);
+            by_number.fold_rows(&keys, Some(&numbering), &inputs, Some(&numbers), 1, &mut same_errors).unwrap();
+            prop_assert_eq!(format!("{errors:?}"), format!("{same_errors:?}"));
+        }
+        prop_assert_eq!(drain(&mut by_selection), drain(&mut by_number));
+    }
 
     #[test]
     fn accumulators_are_an_abelian_group(a in rows(), b in rows(), c in rows(), n in -3i64..4) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -89,6 +90,49 @@ def lives_and_dies(server: Server, everything: list[Sent]) -> None:
     assert dropped.status in (200, 204), f"DELETE: {dropped.status} {dropped.body[:300]!r}"
     view = f"{server.api_url}/api/v1/views/{MONITOR}"
     eventually(lambda: assert_equal(request(view).status, 404, "status of the dropped view"))
+
+
+def altered(server: Server) -> None:
+    """ALTER keeps the content where rows are kept as before; bad options and readers are refused with their codes."""
+    for sql in (
+        "CREATE MONITOR per_status WITH (description = 'before') AS SELECT status, count(*) AS n FROM spans GROUP BY 1",
+        "CREATE MONITOR states AS SELECT count(*) AS states, sum(n) AS n FROM live.per_status",
+    ):
+        server.sql(sql)
+    assert server.endpoints is not None
+    message = ExportTraceServiceRequest.FromString(FIXTURE.read_bytes())
+    for attribute in message.resource_spans[0].resource.attributes:
+        if attribute.key == "service.name":
+            attribute.value.string_value = "altered"
+    sent = request(f"{server.endpoints.otlp_http_url}/v1/traces", message.SerializeToString())
+    assert_equal(sent.status, 200, "status")
+    wanted = sum(len(scope.spans) for resource in message.resource_spans for scope in resource.scope_spans)
+
+    def counted() -> None:
+        assert_equal(int(server.sql("SELECT sum(n) FROM live.per_status")[0][0]), wanted, "spans counted")
+
+    eventually(counted)
+    body = json.dumps({"query": "ALTER MONITOR per_status SET (max_rows = 1000)"}).encode()
+    refused = request(f"{server.api_url}/api/v1/sql", body, content_type="application/json")
+    assert_equal((refused.status, json.loads(refused.body)["code"]), (409, "PF-3011"), "ALTER of what is read")
+    server.sql("DROP MONITOR states")
+    server.sql("ALTER MONITOR per_status SET (max_rows = 1000, description = 'after')")
+    counted()
+    listed = {item["name"]: item for item in server.get("/api/v1/monitors?limit=1000")["items"]}
+    assert_equal(listed["per_status"]["description"], "after", "description")
+    for sql, code in (
+        ("ALTER MONITOR per_status SET (colour = 'red')", "PF-4004"),
+        ("ALTER MONITOR per_status SET (retention = 'soon')", "PF-4004"),
+        ("ALTER MONITOR per_status", "PF-4001"),
+        ("ALTER MONITOR nobody SET (max_rows = 1000)", "PF-3002"),
+        ("ALTER MONITOR requests SET (max_rows = 1000)", "PF-3003"),
+    ):
+        answer = request(
+            f"{server.api_url}/api/v1/sql", json.dumps({"query": sql}).encode(), content_type="application/json"
+        )
+        assert_equal(json.loads(answer.body).get("code"), code, sql)
+    server.sql("ALTER MONITOR IF EXISTS nobody RESET (retention)")
+    server.sql("DROP MONITOR per_status")
 
 
 def over_others(server: Server) -> None:

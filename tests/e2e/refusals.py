@@ -177,6 +177,7 @@ def metrics_are_prometheus(server: Server) -> None:
     assert_equal(answer.status, 200, "status of /metrics")
     checked = subprocess.run([promtool, "check", "metrics"], input=answer.body, capture_output=True, timeout=60)
     assert checked.returncode == 0, (checked.stdout + checked.stderr).decode()
+    assert b'pyflare_rows_admitted_total{stream="user_streams"}' in answer.body, "rows of users' streams"
     names = set(re.findall(rb"^([a-zA-Z_:][a-zA-Z0-9_:]*)", answer.body, re.MULTILINE))
     foreign = sorted(name for name in names if not name.startswith((b"pyflare_", b"process_")))
     assert not foreign, f"metrics that are not named pyflare_*: {foreign}"

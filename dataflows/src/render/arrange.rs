@@ -2,7 +2,8 @@
 //!
 //! Keys are `pane ‖ group` as memcmp-ordered row bytes, so panes that expire are one range at the front; the
 //! accumulator is the differential *diff*, so a group costs one update, however many rows it stands for. Where the
-//! result does not show the pane, a second arrangement by the group alone sums the panes still alive.
+//! result does not show the pane, the arrangement is by the group alone and sums the panes still alive; what each pane
+//! holds of it lies beside it ([`Panes`]), to be taken back when the pane ends.
 //!
 //! Invariants: an accumulator that sums to zero vanishes; after tick `t` is complete, the trace holds exactly the
 //! updates of ticks `≤ t`; compaction is advanced from one place (the worker, as told by the coordinator).
@@ -11,23 +12,26 @@ use std::cell::{Cell, RefCell};
 use std::ops::Range;
 use std::rc::Rc;
 
+use differential_dataflow::VecCollection;
 use differential_dataflow::difference::{Abelian, IsZero, Monoid, Semigroup};
 use differential_dataflow::input::{Input, InputSession};
+use differential_dataflow::operators::arrange::arrangement::arrange_core;
 use differential_dataflow::operators::arrange::{Arranged, TraceAgent};
 use differential_dataflow::trace::cursor::{Cursor, cursor_list};
-use differential_dataflow::trace::implementations::ord_neu::OrdKeySpine;
 use differential_dataflow::trace::implementations::spine_fueled::SpineBatch;
+use differential_dataflow::trace::implementations::{KeyBatcher, KeySpine};
 use differential_dataflow::trace::{BatchCursor, Navigable, TraceReader};
 use pyflare_operators::aggregate::Accumulator;
 use serde::{Deserialize, Serialize};
 use timely::container::CapacityContainerBuilder;
-use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::channels::pact::{Exchange, Pipeline};
 use timely::dataflow::operators::generic::operator::Operator;
-use timely::dataflow::operators::probe::{Handle as ProbeHandle, Probe};
 use timely::progress::frontier::{Antichain, AntichainRef};
 use timely::worker::Worker;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::leaf::Layout;
+use super::panes::Panes;
 use crate::time::Tick;
 
 /// `pane ‖ group`, or the group alone, as row bytes.
@@ -75,7 +79,7 @@ impl Abelian for Diff {
     }
 }
 
-type KeyTrace = TraceAgent<OrdKeySpine<Key, Tick, Diff>>;
+type KeyTrace = TraceAgent<KeySpine<Key, Tick, Diff>>;
 
 /// What happened to one key at one tick.
 #[derive(Debug)]
@@ -90,15 +94,14 @@ pub(crate) struct Change {
 
 /// One view's dataflow on one worker.
 pub(crate) struct ArrangedView {
-    input: InputSession<Tick, Key, Diff>,
-    base: KeyTrace,
-    /// By group alone, where the result does not show the pane.
-    merged: Option<KeyTrace>,
-    probe: ProbeHandle<Tick>,
-    /// Of the operator that tracks the lowest pane, where it is one of its own.
-    lowest_probe: Option<ProbeHandle<Tick>>,
+    input: InputSession<Tick, (Key, ()), Diff>,
+    trace: KeyTrace,
+    /// Where keys are groups alone.
+    panes: Option<Rc<RefCell<Panes>>>,
+    /// Every update below this tick is in the trace, and told.
+    complete_below: Rc<Cell<Tick>>,
     changes: Rc<RefCell<Vec<Change>>>,
-    /// No key of this worker's share has a pane below this.
+    /// No key of this worker's share has a pane below this; not maintained beside `panes`.
     lowest_pane: Rc<Cell<i64>>,
     touched: bool,
     operators: Range<usize>,
@@ -110,38 +113,29 @@ impl ArrangedView {
     /// Builds the dataflow; it takes updates from `start` on. Every worker must do this in the same order.
     pub fn build(worker: &mut Worker, name: &str, layout: Layout, start: Tick) -> ArrangedView {
         let first = worker.peek_identifier();
-        let probe = ProbeHandle::new();
+        let complete_below = Rc::new(Cell::new(0));
         let changes: Rc<RefCell<Vec<Change>>> = Rc::default();
         let lowest_pane = Rc::new(Cell::new(i64::MAX));
-        let (mut input, base, merged, lowest_probe) = worker.dataflow_named(name, |scope| {
-            let (input, updates) = scope.new_collection::<Key, Diff>();
-            let base = updates.arrange_by_self_named("panes");
-            let base_trace = base.trace.clone();
-            let lowest = Rc::clone(&lowest_pane);
-            let (merged, lowest_probe) = match layout {
-                Layout::Merged => {
-                    let lowest_probe = track_lowest_pane(&base, lowest);
-                    let groups = base.as_collection(|key, ()| Key::from(&key[PANE_BYTES..]));
-                    let merged = groups.arrange_by_self_named("groups");
-                    let trace = merged.trace.clone();
-                    report_changes(merged, layout, &changes, None, &probe);
-                    (Some(trace), Some(lowest_probe))
-                }
-                Layout::Rows | Layout::Groups => {
-                    report_changes(base, layout, &changes, Some(lowest), &probe);
-                    (None, None)
-                }
+        let panes = (layout == Layout::Merged).then(Rc::default);
+        let (mut input, trace) = worker.dataflow_named(name, |scope| {
+            // As an arrangement without values wants them, which spares an operator.
+            let (input, updates) = scope.new_collection::<(Key, ()), Diff>();
+            let arranged = match &panes {
+                Some(panes) => arrange_groups(updates, Rc::clone(panes)),
+                None => updates.arrange_named("panes", KeyBatcher::new),
             };
-            (input, base_trace, merged, lowest_probe)
+            let trace = arranged.trace.clone();
+            let lowest = panes.is_none().then(|| Rc::clone(&lowest_pane));
+            report_changes(arranged, layout, &changes, lowest, &complete_below);
+            (input, trace)
         });
         input.advance_to(start);
         input.flush();
         ArrangedView {
             input,
-            base,
-            merged,
-            probe,
-            lowest_probe,
+            trace,
+            panes,
+            complete_below,
             changes,
             lowest_pane,
             touched: false,
@@ -165,7 +159,7 @@ impl ArrangedView {
         self.touched = true;
         self.came.0 += 1;
         self.came.1 += (key.len() + size_of::<Accumulator>() + size_of_val(&accumulator.cells[..])) as u64;
-        self.input.update(key, Diff(accumulator));
+        self.input.update((key, ()), Diff(accumulator));
     }
 
     /// Timely's identifiers of its operators.
@@ -176,9 +170,9 @@ impl ArrangedView {
     /// Updates that are kept, and roughly their bytes.
     pub fn kept(&self) -> (u64, u64) {
         let mut updates = 0;
-        for trace in std::iter::once(&self.base).chain(&self.merged) {
-            trace.map_spans(|span| updates += span.inner.as_ref().map_or(0, SpineBatch::len) as u64);
-        }
+        self.trace
+            .map_spans(|span| updates += span.inner.as_ref().map_or(0, SpineBatch::len) as u64);
+        updates += self.panes.as_ref().map_or(0, |panes| panes.borrow().len()) as u64;
         let (keys, bytes) = self.came;
         (updates, updates * (bytes / keys.max(1) + UPDATE_BYTES))
     }
@@ -190,8 +184,7 @@ impl ArrangedView {
     }
 
     pub fn is_complete(&self, tick: Tick) -> bool {
-        let probes = self.lowest_probe.iter().chain([&self.probe]);
-        !probes.into_iter().any(|probe| probe.less_equal(&tick))
+        self.complete_below.get() > tick
     }
 
     pub fn take_changes(&mut self) -> Vec<Change> {
@@ -200,12 +193,16 @@ impl ArrangedView {
 
     /// No key of this worker's share has a pane below this, as far as is known.
     pub fn lowest_pane(&self) -> i64 {
-        self.lowest_pane.get()
+        match &self.panes {
+            Some(panes) => panes.borrow().lowest(),
+            None => self.lowest_pane.get(),
+        }
     }
 
-    /// The end of the first pane after `after` that has a key on this worker.
+    /// The end of the first pane after `after` that has a key on this worker; keys must show the pane.
     pub fn next_pane(&mut self, after: i64) -> Option<i64> {
-        let (mut cursor, storage) = cursor_over(&mut self.base);
+        debug_assert!(self.panes.is_none(), "keys without a pane");
+        let (mut cursor, storage) = cursor_over(&mut self.trace);
         cursor.seek_key(&storage, &first_key_after(after));
         while let Some(key) = cursor.get_key(&storage) {
             let pane = pane_of(key);
@@ -217,7 +214,7 @@ impl ArrangedView {
         None
     }
 
-    /// Every key of the panes with `after < end ≤ until` at `tick`, with its accumulator.
+    /// Every key of the panes with `after < end ≤ until` at `tick`, with its accumulator; keys must show the pane.
     pub fn read_panes(
         &mut self,
         after: i64,
@@ -225,7 +222,8 @@ impl ArrangedView {
         tick: Tick,
         mut visit: impl FnMut(&Key, Accumulator),
     ) {
-        let (mut cursor, storage) = cursor_over(&mut self.base);
+        debug_assert!(self.panes.is_none(), "keys without a pane");
+        let (mut cursor, storage) = cursor_over(&mut self.trace);
         cursor.seek_key(&storage, &first_key_after(after));
         while let Some(key) = cursor.get_key(&storage).filter(|key| pane_of(key) <= until) {
             if let Some(accumulator) = sum_through(&mut cursor, &storage, tick) {
@@ -239,10 +237,19 @@ impl ArrangedView {
     ///
     /// The trace must be complete up to the tick before: then what it holds of those panes is final.
     pub fn expire(&mut self, until: i64) {
-        if self.lowest_pane.get() > until {
+        if self.lowest_pane() > until {
             return;
         }
-        let (mut cursor, storage) = cursor_over(&mut self.base);
+        if let Some(panes) = &self.panes {
+            let panes = Rc::clone(panes);
+            for (end, group, accumulator) in panes.borrow().until(until) {
+                let mut accumulator = accumulator.clone();
+                accumulator.negate();
+                self.update(key_of(end, group), accumulator);
+            }
+            return;
+        }
+        let (mut cursor, storage) = cursor_over(&mut self.trace);
         let mut expired = Vec::new();
         let mut lowest = i64::MAX;
         while let Some(key) = cursor.get_key(&storage) {
@@ -265,8 +272,9 @@ impl ArrangedView {
         }
     }
 
-    /// Takes back every key of this worker's share that is wanted, under the same condition.
+    /// Takes back every key of this worker's share that is wanted, under the same condition; keys must show the pane.
     pub fn take_back(&mut self, wanted: impl Fn(&[u8]) -> bool) {
+        debug_assert!(self.panes.is_none(), "keys without a pane");
         let mut found = Vec::new();
         self.read(Tick::MAX, |key, accumulator| {
             if wanted(key) {
@@ -281,7 +289,7 @@ impl ArrangedView {
 
     /// Every key with rows at `tick`, with its accumulator. `tick` must not lie below the compaction frontier.
     pub fn read(&mut self, tick: Tick, mut visit: impl FnMut(&Key, Accumulator)) {
-        let (mut cursor, storage) = cursor_over(self.merged.as_mut().unwrap_or(&mut self.base));
+        let (mut cursor, storage) = cursor_over(&mut self.trace);
         while let Some(key) = cursor.get_key(&storage) {
             if let Some(accumulator) = sum_through(&mut cursor, &storage, tick) {
                 visit(key, accumulator);
@@ -293,20 +301,14 @@ impl ArrangedView {
     /// Allows times below `since` to be merged.
     pub fn compact(&mut self, since: Tick) {
         let frontier = [since];
-        for trace in std::iter::once(&mut self.base).chain(self.merged.as_mut()) {
-            trace.set_logical_compaction(AntichainRef::new(&frontier));
-            trace.set_physical_compaction(AntichainRef::new(&frontier));
-        }
+        self.trace.set_logical_compaction(AntichainRef::new(&frontier));
+        self.trace.set_physical_compaction(AntichainRef::new(&frontier));
     }
 }
 
 /// No key of a pane that ends at or before `pane` lies at or above it.
 fn first_key_after(pane: i64) -> Key {
-    let mut key = vec![1];
-    let mut bytes = pane.saturating_add(1).to_be_bytes();
-    bytes[0] ^= 0x80;
-    key.extend_from_slice(&bytes);
-    Key::from(key)
+    key_of(pane.saturating_add(1), &[])
 }
 
 type KeyCursor = differential_dataflow::trace::cursor::CursorList<BatchCursor<KeyTrace>>;
@@ -334,24 +336,43 @@ fn sum_through(cursor: &mut KeyCursor, storage: &Vec<KeyBatch>, tick: Tick) -> O
     sum.filter(|sum| !sum.is_zero())
 }
 
-/// For an arrangement whose changes nobody reports.
-fn track_lowest_pane<'scope>(base: &Arranged<'scope, KeyTrace>, lowest: Rc<Cell<i64>>) -> ProbeHandle<Tick> {
-    let probe = ProbeHandle::new();
-    let stream = base.stream.clone();
-    let tracked = stream.unary_frontier::<CapacityContainerBuilder<Vec<()>>, _, _, _>(
-        Pipeline,
-        "lowest pane",
-        move |_capability, _info| {
-            move |(input, _frontier), _output| {
-                input.for_each(|_capability, spans| {
-                    let batches: Vec<KeyBatch> = spans.drain(..).filter_map(|span| span.inner).collect();
-                    lower_to_first_pane(&lowest, &batches);
+/// Arranges updates by group alone, and enters them by pane on the way.
+fn arrange_groups<'scope>(
+    updates: VecCollection<'scope, Tick, (Key, ()), Diff>,
+    panes: Rc<RefCell<Panes>>,
+) -> Arranged<'scope, KeyTrace> {
+    type Update = ((Key, ()), Tick, Diff);
+    let by_group = Exchange::new(|((key, ()), ..): &Update| xxh3_64(&key[PANE_BYTES..]));
+    let groups = updates
+        .inner
+        .unary::<CapacityContainerBuilder<Vec<Update>>, _, _, _>(by_group, "panes", |_, _| {
+            move |input, output| {
+                input.for_each(|capability, updates| {
+                    let mut panes = panes.borrow_mut();
+                    let mut session = output.session(&capability);
+                    for ((key, ()), tick, diff) in updates.drain(..) {
+                        let group = &key[PANE_BYTES..];
+                        panes.add(pane_of(&key), group, &diff.0);
+                        session.give(((Key::from(group), ()), tick, diff));
+                    }
                 });
             }
-        },
-    );
-    tracked.probe_with(&probe);
-    probe
+        });
+    arrange_core::<_, _, KeyBatcher<Key, Tick, Diff>, KeySpine<Key, Tick, Diff>>(
+        groups,
+        Pipeline,
+        "groups",
+        KeyBatcher::new,
+    )
+}
+
+/// As [`pane_of`] reads it.
+fn key_of(pane: i64, group: &[u8]) -> Key {
+    let mut key = Vec::with_capacity(PANE_BYTES + group.len());
+    key.push(1);
+    key.extend_from_slice(&(pane ^ i64::MIN).to_be_bytes());
+    key.extend_from_slice(group);
+    Key::from(key)
 }
 
 fn lower_to_first_pane(lowest: &Cell<i64>, batches: &[KeyBatch]) {
@@ -363,25 +384,27 @@ fn lower_to_first_pane(lowest: &Cell<i64>, batches: &[KeyBatch]) {
     }
 }
 
-/// Hands every key's change at every tick to `changes`, and lets `probe` follow.
+/// Hands every key's change at every tick to `changes`, and says how far that is complete.
 fn report_changes<'scope>(
     arranged: Arranged<'scope, KeyTrace>,
     layout: Layout,
     changes: &Rc<RefCell<Vec<Change>>>,
     lowest: Option<Rc<Cell<i64>>>,
-    probe: &ProbeHandle<Tick>,
+    complete_below: &Rc<Cell<Tick>>,
 ) {
     let changes = Rc::clone(changes);
+    let complete_below = Rc::clone(complete_below);
     let mut trace = arranged.trace.clone();
     let mut seen = Antichain::from_elem(0);
     let mut upper = Antichain::from_elem(0);
-    let reported = arranged
+    // It is scheduled whenever its frontier moves, so that a probe behind it would say the same.
+    arranged
         .stream
         .unary_frontier::<CapacityContainerBuilder<Vec<()>>, _, _, _>(
             Pipeline,
             "changes",
             move |_capability, _info| {
-                move |(input, _frontier), _output| {
+                move |(input, frontier), _output| {
                     seen.clone_from(&upper);
                     let mut batches = Vec::new();
                     input.for_each(|_capability, spans| {
@@ -408,10 +431,11 @@ fn report_changes<'scope>(
                     trace.advance_upper(&mut upper);
                     trace.set_logical_compaction(upper.borrow());
                     trace.set_physical_compaction(upper.borrow());
+                    let complete = frontier.frontier().first().copied();
+                    complete_below.set(complete.unwrap_or(Tick::MAX));
                 }
             },
         );
-    reported.probe_with(probe);
 }
 
 /// Multiplicities are linear: what a tick adds is what changes.

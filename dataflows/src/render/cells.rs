@@ -62,13 +62,15 @@ impl Cells {
         Ok(Outputs { outputs })
     }
 
+    /// Arguments and filters.
+    pub fn arguments(&self) -> impl Iterator<Item = &Expr> {
+        let inputs = self.inputs.iter();
+        inputs.flat_map(|input| input.argument.iter().chain(&input.filter))
+    }
+
     /// Whether no row is refused for what these cells are fed with.
     pub fn never_fail(&self) -> bool {
-        let expressions = self
-            .inputs
-            .iter()
-            .flat_map(|input| input.argument.iter().chain(&input.filter));
-        !self.kinds.contains(&CellKind::SumFloat) && expressions.into_iter().all(Expr::never_fails)
+        !self.kinds.contains(&CellKind::SumFloat) && self.arguments().all(Expr::never_fails)
     }
 
     /// Whether every cell of `other` is one of these.

@@ -16,6 +16,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use super::cells::{Cells, Outputs};
 use super::figures::Figures;
 use super::pipeline::Pipeline;
+use super::shared_batch::Condition;
 use crate::plan::{
     Aggregate, DEFAULT_LATENESS_US, Declared, Expr, Literal, NamedExpr, Plan, PlanError, WINDOW_END,
     WINDOW_START, compile, source_schema,
@@ -66,6 +67,55 @@ pub(crate) struct Base {
     pub figures: Figures,
     keys: Vec<Expr>,
     below_plan: Plan,
+    /// Where it can be fed from whole batches.
+    pub direct: Option<Direct>,
+}
+
+/// How to feed a base from a whole batch, of which it takes some rows, instead of from a copy of those rows: its chain
+/// is conditions on columns of the stream and at most one tumbling window, its keys and arguments are columns.
+pub(crate) struct Direct {
+    pub conditions: Vec<Condition>,
+    /// What tells these conditions from others.
+    pub text: String,
+    /// The time column and size of the window.
+    pub window: Option<(String, i64)>,
+}
+
+impl Direct {
+    fn of(below: &Plan, source: &Schema) -> Option<Direct> {
+        match below {
+            Plan::Source { .. } => Some(Direct {
+                conditions: Vec::new(),
+                text: String::new(),
+                window: None,
+            }),
+            Plan::Filter { input, predicate } => {
+                let mut direct = Direct::of(input, source)?;
+                let condition = Condition {
+                    text: serde_json::to_string(predicate).ok()?,
+                    // Above a window only if it does not ask for its bounds.
+                    compiled: compile(predicate, source).ok()?,
+                };
+                direct.text.push_str(&condition.text);
+                direct.conditions.push(condition);
+                Some(direct)
+            }
+            Plan::Tumble {
+                input,
+                time,
+                size_us,
+                slide_us: None,
+            } => {
+                let mut direct = Direct::of(input, source)?;
+                if direct.window.is_some() || source.index_of(time).is_err() {
+                    return None;
+                }
+                direct.window = Some((time.clone(), *size_us));
+                Some(direct)
+            }
+            _ => None,
+        }
+    }
 }
 
 impl Base {
@@ -119,10 +169,15 @@ impl Base {
         let mut cells = Cells::default();
         let outputs = cells.add(aggregates, below.schema())?;
         expressions.extend(cells.expressions());
+        let source_schema = kept(&source_schema(stream, declared)?, &source_columns);
+        let is_plain = |expr: &Expr| matches!(expr, Expr::Column(_) | Expr::Literal(_));
+        let direct = (keys.iter().all(is_plain) && cells.arguments().all(is_plain))
+            .then(|| Direct::of(below_plan, &source_schema));
         let base = Base {
             layout,
             rule,
-            source_schema: kept(&source_schema(stream, declared)?, &source_columns),
+            direct: direct.flatten(),
+            source_schema,
             stream: stream.to_string(),
             declared: declared.cloned(),
             source_columns,

@@ -373,7 +373,7 @@ fn bisect(
     }
 }
 
-fn evaluate_all(
+pub(crate) fn evaluate_all(
     expressions: &[Arc<dyn PhysicalExpr>],
     batch: &RecordBatch,
 ) -> Result<Vec<ArrayRef>, DataFusionError> {

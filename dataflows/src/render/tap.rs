@@ -7,17 +7,16 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
-use arrow::datatypes::{DataType, Float64Type, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Float64Type};
 use arrow::row::{RowConverter, SortField};
 use pyflare_operators::aggregate::{Accumulator, Combiner};
 
 use super::arrange::Key;
-use super::key_cache::KeyCache;
-use super::leaf::Base;
+use super::leaf::{Base, Direct};
 use super::left_out::{LateRows, LeftOut, project_of};
-use super::pipeline::{Flow, batch_of, evaluate};
+use super::pipeline::{Flow, batch_of, evaluate, evaluate_all};
+use super::shared_batch::{Chosen, SharedBatch};
 use crate::plan::PlanError;
-use crate::time::window_start;
 
 pub(crate) struct Tap {
     base: Arc<Base>,
@@ -59,56 +58,133 @@ impl Tap {
         })
     }
 
-    /// Folds one batch. `source` holds the base's source columns, `event_time` the rows' event time; `cache` is
-    /// the batch's own.
+    /// Folds one batch, whose rows' event time is `event_time`.
     pub fn fold(
         &mut self,
-        source: &RecordBatch,
+        shared: &mut SharedBatch<'_>,
         event_time: &ArrayRef,
         mark_us: Option<i64>,
-        cache: &mut KeyCache,
         left_out: &mut LeftOut,
     ) {
-        let rows = source.num_rows();
-        if rows == 0 {
+        let base = Arc::clone(&self.base);
+        let source = shared.select(&base.source_columns, base.below_input());
+        if source.num_rows() == 0 {
             return;
         }
-        let carried = match self.base.windowed {
-            true => Int64Array::from(vec![0; rows]),
-            false => {
-                let pane_us = self.base.rule.pane_us;
-                let times = event_time.as_primitive::<TimestampMicrosecondType>();
-                Int64Array::new(
-                    times
-                        .unary::<_, TimestampMicrosecondType>(|time| {
-                            window_start(time, pane_us).saturating_add(pane_us)
-                        })
-                        .values()
-                        .clone(),
-                    None,
-                )
-            }
+        let late_until = base.rule.late_until(mark_us);
+        let direct = base.direct.as_ref();
+        if direct
+            .and_then(|direct| self.fold_direct(direct, shared, &source, event_time, late_until, left_out))
+            .is_none()
+        {
+            self.fold_copy(shared, source, event_time, late_until, left_out);
+        }
+    }
+
+    /// Folds the rows that count where they are; `None` if the batch has rows that must be told apart one by one.
+    fn fold_direct(
+        &mut self,
+        direct: &Direct,
+        shared: &mut SharedBatch<'_>,
+        source: &RecordBatch,
+        event_time: &ArrayRef,
+        late_until: Option<i64>,
+        left_out: &mut LeftOut,
+    ) -> Option<()> {
+        let base = Arc::clone(&self.base);
+        let panes = match &direct.window {
+            Some((time, size_us)) => shared.panes(source.column_by_name(time)?, *size_us),
+            None => shared.panes(event_time, base.rule.pane_us),
+        }?;
+        if late_until.is_some_and(|until| panes.lowest <= until) {
+            return None;
+        }
+        let chosen = shared.chosen(&direct.text, &direct.conditions, source)?;
+        let rows = match &chosen {
+            Chosen::All => None,
+            Chosen::Rows(rows) if rows.is_empty() => return Some(()),
+            Chosen::Rows(rows) => Some(rows.as_slice()),
         };
-        let batch = batch_of(self.base.below_input(), source.columns().to_vec(), rows);
-        let flow = self.base.below.run(Flow { batch, carried }, &mut left_out.errors);
-        let flow = drop_late(flow, self.base.rule.late_until(mark_us), &mut left_out.late);
+        let mut columns = source.columns().to_vec();
+        if direct.window.is_some() {
+            columns.extend([Arc::clone(&panes.starts), Arc::clone(&panes.ends)]);
+        }
+        let batch = batch_of(base.below.schema(), columns, source.num_rows());
+        let mut arrays = evaluate_all(base.expressions(), &batch).ok()?;
+        let rest = arrays.split_off(base.key_types.len());
+        self.fold_keys(
+            shared,
+            (Arc::clone(&panes.panes_array), arrays),
+            rest,
+            &batch,
+            rows,
+            left_out,
+        );
+        Some(())
+    }
+
+    /// Runs the chain over a copy of the rows that are left after each step.
+    fn fold_copy(
+        &mut self,
+        shared: &mut SharedBatch<'_>,
+        source: RecordBatch,
+        event_time: &ArrayRef,
+        late_until: Option<i64>,
+        left_out: &mut LeftOut,
+    ) {
+        let base = Arc::clone(&self.base);
+        let carried = match base.windowed {
+            true => Int64Array::from(vec![0; source.num_rows()]),
+            false => shared
+                .panes(event_time, base.rule.pane_us)
+                .expect("invariant: every row has an event time")
+                .panes
+                .clone(),
+        };
+        let flow = base.below.run(
+            Flow {
+                batch: source,
+                carried,
+            },
+            &mut left_out.errors,
+        );
+        let flow = drop_late(flow, late_until, &mut left_out.late);
         if flow.batch.num_rows() == 0 {
             return;
         }
-        let keys = self.base.key_types.len();
-        let (mut arrays, flow) = evaluate(self.base.expressions(), flow, &mut left_out.errors);
-        let rest = arrays.split_off(keys);
-        let mut key_arrays: Vec<ArrayRef> = Vec::with_capacity(keys + 1);
-        key_arrays.push(Arc::new(flow.carried.clone()));
-        key_arrays.extend(arrays.into_iter().map(normalise));
-        let encoded = cache.encode(&self.converter, key_arrays);
+        let (mut arrays, flow) = evaluate(base.expressions(), flow, &mut left_out.errors);
+        let rest = arrays.split_off(base.key_types.len());
+        let panes: ArrayRef = Arc::new(flow.carried);
+        self.fold_keys(shared, (panes, arrays), rest, &flow.batch, None, left_out);
+    }
+
+    fn fold_keys(
+        &mut self,
+        shared: &mut SharedBatch<'_>,
+        (panes, keys): (ArrayRef, Vec<ArrayRef>),
+        rest: Vec<ArrayRef>,
+        batch: &RecordBatch,
+        rows: Option<&[u32]>,
+        left_out: &mut LeftOut,
+    ) {
+        let arrays = std::iter::once(panes)
+            .chain(keys.into_iter().map(normalise))
+            .collect();
+        let (grouping, numbering) = shared.grouping(&self.converter, arrays);
         let inputs = self.base.cells.inputs(rest);
         let mut bad_rows = Vec::new();
         self.combiner
-            .fold(&*encoded, &inputs, None, 1, &mut bad_rows)
+            .fold_rows(
+                &grouping.rows,
+                numbering.as_deref(),
+                &inputs,
+                rows,
+                1,
+                &mut bad_rows,
+            )
             .expect("invariant: the cells were planned for these inputs");
         for bad in bad_rows {
-            let project = project_of(&flow.batch, bad.row);
+            let project = project_of(batch, bad.row);
             left_out.errors.record(project, 1, bad);
         }
     }

@@ -4,9 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::RecordBatch;
 use pyflare_operators::aggregate::Accumulator;
-use pyflare_operators::decode;
 use pyflare_operators::streams::DEFAULT_TIME;
 
 use super::messages::Commit;
@@ -14,7 +13,7 @@ use super::streams::StreamId;
 use crate::render::arrange::{Change, Key, pane_of};
 use crate::render::figures::News;
 use crate::render::left_out::LeftOut;
-use crate::render::{ArrangedView, Base, Busy, Figure, Tap};
+use crate::render::{ArrangedView, Base, Busy, Figure, SharedBatch, Tap};
 use crate::time::Tick;
 
 /// A decoded batch waiting for its tick's commit.
@@ -25,6 +24,16 @@ pub(super) struct DecodedBatch {
     pub bytes: u64,
     /// False: the rows are stored and in no view.
     pub in_views: bool,
+}
+
+impl DecodedBatch {
+    pub fn shared(&self) -> SharedBatch<'_> {
+        let decoded_as = match self.stream {
+            StreamId::Signal(signal) => signal.stream(),
+            StreamId::User(_) => None,
+        };
+        SharedBatch::new(&self.batch, decoded_as)
+    }
 }
 
 /// A base on this worker.
@@ -105,6 +114,12 @@ impl WorkerBase {
         self.changes.retain(|change| pane_of(&change.key) <= before);
     }
 
+    /// The column that holds the rows' event time.
+    pub fn time_column(&self) -> &str {
+        let declared = self.base.declared.as_ref();
+        declared.map_or(DEFAULT_TIME, |declared| declared.time.as_str())
+    }
+
     /// Tells what it keeps and has done, if that is new and was not told just now.
     pub fn tell(&mut self, worker: usize, busy: &Busy) {
         if !self.news.is_due() {
@@ -137,40 +152,6 @@ impl WorkerBase {
             Some(closing) => self
                 .arranged
                 .read_panes(i64::MIN, closing.closed_at(tick), tick, visit),
-        }
-    }
-}
-
-impl WorkerBase {
-    /// The rows' event time.
-    pub fn event_time(&self, decoded: &DecodedBatch) -> ArrayRef {
-        let declared = self.base.declared.as_ref();
-        let time = declared.map_or(DEFAULT_TIME, |declared| declared.time.as_str());
-        Arc::clone(
-            decoded
-                .batch
-                .column_by_name(time)
-                .expect("invariant: every stream has an event time"),
-        )
-    }
-
-    /// The columns that it reads.
-    pub fn select(&self, decoded: &DecodedBatch) -> RecordBatch {
-        let columns = &self.base.source_columns;
-        let batch = &decoded.batch;
-        match decoded.stream {
-            StreamId::Signal(signal) => {
-                let names: Vec<&str> = columns.iter().map(String::as_str).collect();
-                let stream = signal.stream().expect("invariant: OTLP's signals have streams");
-                decode::select(stream, batch, &names).expect("invariant: the decoder made this batch")
-            }
-            StreamId::User(_) => {
-                let places = columns.iter().map(|column| batch.schema_ref().index_of(column));
-                let places: Result<Vec<usize>, _> = places.collect();
-                places
-                    .and_then(|places| batch.project(&places))
-                    .expect("invariant: a base over a stream was checked against its declaration")
-            }
         }
     }
 }

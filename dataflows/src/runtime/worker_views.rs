@@ -24,7 +24,7 @@ use crate::render::figures::News;
 use crate::render::finish::Finished;
 use crate::render::graph::Input;
 use crate::render::left_out::{LeftOut, RowErrors};
-use crate::render::{ArrangedView, Base, Busy, Finish, KeyCache, Ledger, Limits, RunningGraph, Tap};
+use crate::render::{ArrangedView, Base, Busy, Finish, Ledger, Limits, RunningGraph, Tap};
 use crate::time::Tick;
 
 /// Rows of one finished batch when a view is read.
@@ -143,17 +143,13 @@ impl Views {
         }
         // All bases of a batch while it is in the processor's cache.
         for decoded in batches.iter().filter(|decoded| decoded.in_views) {
-            let mut cache = KeyCache::default();
-            for base in self
-                .bases
-                .values_mut()
-                .filter(|base| base.stream == decoded.stream)
-            {
+            let mut shared = decoded.shared();
+            let bases = self.bases.values_mut();
+            for base in bases.filter(|base| base.stream == decoded.stream) {
                 let mark = commit.marks.of(base.stream);
-                let (event_time, source) = (base.event_time(decoded), base.select(decoded));
                 let begun = Instant::now();
-                base.tap
-                    .fold(&source, &event_time, mark, &mut cache, &mut base.left_out);
+                let event_time = shared.column(base.time_column());
+                base.tap.fold(&mut shared, &event_time, mark, &mut base.left_out);
                 base.folding += begun.elapsed();
             }
         }

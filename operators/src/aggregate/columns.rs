@@ -233,7 +233,7 @@ impl Column {
                 sum: wide::from_i128(std::mem::take(&mut sums[group])),
                 count: std::mem::take(&mut counts[group]),
             }),
-            Column::SumDecimal(sums) => Cell::SumDecimal(std::mem::take(&mut sums[group])),
+            Column::SumDecimal(sums) => Cell::SumDecimal(Box::new(std::mem::take(&mut sums[group]))),
             Column::SumFloat(sums) => Cell::SumFloat(Box::new(std::mem::take(&mut sums[group]))),
             Column::Quantiles { settled, .. } => Cell::Quantiles(std::mem::take(&mut settled[group])),
             Column::Extremes(column) => Cell::Extremes(std::mem::take(&mut column.settled[group])),
@@ -268,22 +268,15 @@ impl ExtremesColumn {
     }
 
     fn settle(&mut self, groups: usize) {
-        use super::Multiset;
         let Self {
             numbers,
             decimals,
             bytes,
             settled,
         } = self;
-        numbers.settle(groups, |group, counts| {
-            settled[group].numbers.add(&Multiset::from_sorted(counts))
-        });
-        decimals.settle(groups, |group, counts| {
-            settled[group].decimals.add(&Multiset::from_sorted(counts))
-        });
-        bytes.settle(groups, |group, counts| {
-            settled[group].bytes.add(&Multiset::from_sorted(counts))
-        });
+        numbers.settle(groups, |group, counts| settled[group].include_numbers(counts));
+        decimals.settle(groups, |group, counts| settled[group].include_decimals(counts));
+        bytes.settle(groups, |group, counts| settled[group].include_bytes(counts));
     }
 
     fn append(&mut self, input: &ArrayRef, selection: Selection<'_>, diff: i64) -> Result<(), ArrowError> {

@@ -9,7 +9,7 @@
 //! plus bounded buffers.
 
 use super::columns::{self, Column, Selection};
-use super::group_table::{GroupTable, Keys};
+use super::group_table::{GroupTable, Keys, Numbering};
 use super::{Accumulator, AggregateError, CellKind, RowError};
 use arrow::array::{Array, ArrayRef, BooleanArray};
 use arrow::datatypes::DataType;
@@ -27,6 +27,8 @@ pub struct Combiner {
     /// Of the batch at hand: the rows that count, and their groups.
     selected: Vec<u32>,
     group_of_row: Vec<u32>,
+    /// The group of each number of a [`Numbering`].
+    group_of_number: Vec<u32>,
 }
 
 impl Combiner {
@@ -39,6 +41,7 @@ impl Combiner {
             columns,
             selected: Vec::new(),
             group_of_row: Vec::new(),
+            group_of_number: Vec::new(),
         }
     }
 
@@ -65,44 +68,84 @@ impl Combiner {
         diff: i64,
         errors: &mut Vec<RowError>,
     ) -> Result<(), AggregateError> {
-        self.check(keys.len(), inputs, selection)?;
-        let in_error = self.refused(inputs, selection, errors);
-        let all = selection.is_none() && in_error.is_empty();
-        self.selected.clear();
-        if !all {
-            let mut in_error = in_error.iter().copied().peekable();
-            for row in 0..keys.len() {
-                let refused = in_error.next_if_eq(&row).is_some();
-                let selected =
-                    selection.is_none_or(|selection| selection.is_valid(row) && selection.value(row));
-                if selected && !refused {
-                    self.selected.push(row as u32);
-                }
-            }
+        if let Some(found) = selection
+            .map(|selection| selection.len())
+            .filter(|found| *found != keys.len())
+        {
+            return Err(AggregateError::InputLength {
+                cell: inputs.len(),
+                expected: keys.len(),
+                found,
+            });
         }
-        self.group_of_row.clear();
+        let rows: Option<Vec<u32>> = selection.map(|selection| {
+            let chosen = selection.values().set_indices().map(|row| row as u32);
+            chosen.filter(|row| selection.is_valid(*row as usize)).collect()
+        });
+        self.fold_rows(keys, None, inputs, rows.as_deref(), diff, errors)
+    }
+
+    /// As [`fold`](Self::fold), of the rows named in ascending order, or of all.
+    ///
+    /// Where many combiners fold one batch by the same keys, a [`Numbering`] of them spares each the look-ups.
+    pub fn fold_rows<K: Keys + ?Sized>(
+        &mut self,
+        keys: &K,
+        numbering: Option<&Numbering>,
+        inputs: &[Option<ArrayRef>],
+        rows: Option<&[u32]>,
+        diff: i64,
+        errors: &mut Vec<RowError>,
+    ) -> Result<(), AggregateError> {
+        self.check(keys.len(), inputs)?;
+        let in_error = self.refused(inputs, rows, errors);
         let Self {
             table,
-            rows,
+            rows: counts,
             group_of_row,
+            group_of_number,
             selected,
             ..
         } = self;
-        if all {
-            number(table, rows, group_of_row, 0..keys.len(), keys, diff);
-        } else {
-            number(
-                table,
-                rows,
-                group_of_row,
-                selected.iter().map(|row| *row as usize),
-                keys,
-                diff,
-            );
+        let rows = match in_error.is_empty() {
+            true => rows,
+            false => {
+                selected.clear();
+                let mut in_error = in_error.iter().copied().peekable();
+                let mut keep = |row: u32| in_error.next_if_eq(&(row as usize)).is_none();
+                match rows {
+                    Some(rows) => selected.extend(rows.iter().copied().filter(|row| keep(*row))),
+                    None => selected.extend((0..keys.len() as u32).filter(|row| keep(*row))),
+                }
+                Some(selected.as_slice())
+            }
+        };
+        group_of_row.clear();
+        let mut count = |group: u32| {
+            if group as usize == counts.len() {
+                counts.push(0);
+            }
+            counts[group as usize] += diff;
+            group_of_row.push(group);
+        };
+        match numbering {
+            None => each(rows, keys.len(), |row| count(table.intern(keys.key(row)))),
+            Some(numbering) => {
+                group_of_number.clear();
+                group_of_number.resize(numbering.first_row.len(), u32::MAX);
+                each(rows, keys.len(), |row| {
+                    let number = numbering.of_row[row] as usize;
+                    if group_of_number[number] == u32::MAX {
+                        let first = numbering.first_row[number] as usize;
+                        group_of_number[number] = table.intern(keys.key(first));
+                    }
+                    count(group_of_number[number]);
+                });
+            }
         }
         let selection = Selection {
             groups: &self.group_of_row,
-            rows: (!all).then_some(self.selected.as_slice()),
+            rows,
         };
         let groups = self.table.len();
         for (cell, (column, input)) in self.columns.iter_mut().zip(inputs).enumerate() {
@@ -113,12 +156,7 @@ impl Combiner {
     }
 
     /// Whether the batch fits the cells and the table.
-    fn check(
-        &self,
-        rows: usize,
-        inputs: &[Option<ArrayRef>],
-        selection: Option<&BooleanArray>,
-    ) -> Result<(), AggregateError> {
+    fn check(&self, rows: usize, inputs: &[Option<ArrayRef>]) -> Result<(), AggregateError> {
         if inputs.len() != self.kinds.len() {
             return Err(AggregateError::InputCount {
                 expected: self.kinds.len(),
@@ -146,24 +184,14 @@ impl Combiner {
                 });
             }
         }
-        match selection
-            .map(|selection| selection.len())
-            .filter(|found| *found != rows)
-        {
-            Some(found) => Err(AggregateError::InputLength {
-                cell: inputs.len(),
-                expected: rows,
-                found,
-            }),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// Reports the selected rows that some cell cannot take, and returns them in order, once each.
     fn refused(
         &self,
         inputs: &[Option<ArrayRef>],
-        selection: Option<&BooleanArray>,
+        rows: Option<&[u32]>,
         errors: &mut Vec<RowError>,
     ) -> Vec<usize> {
         let before = errors.len();
@@ -171,9 +199,7 @@ impl Combiner {
             columns::refused(cell, *kind, input.as_ref(), errors);
         }
         let mut found = errors.split_off(before);
-        found.retain(|error| {
-            selection.is_none_or(|selection| selection.is_valid(error.row) && selection.value(error.row))
-        });
+        found.retain(|error| rows.is_none_or(|rows| rows.binary_search(&(error.row as u32)).is_ok()));
         found.sort_by_key(|error| error.row);
         found.dedup_by_key(|error| error.row);
         let rows = found.iter().map(|error| error.row).collect();
@@ -208,22 +234,12 @@ impl Combiner {
     }
 }
 
-/// Numbers the groups of rows and counts the rows of each group.
-fn number<K: Keys + ?Sized>(
-    table: &mut GroupTable,
-    counts: &mut Vec<i64>,
-    groups: &mut Vec<u32>,
-    rows: impl Iterator<Item = usize>,
-    keys: &K,
-    diff: i64,
-) {
-    for row in rows {
-        let group = table.intern(keys.key(row));
-        if group as usize == counts.len() {
-            counts.push(0);
-        }
-        counts[group as usize] += diff;
-        groups.push(group);
+/// Calls back with the rows named, or with all of so many.
+#[inline]
+fn each(rows: Option<&[u32]>, all: usize, visit: impl FnMut(usize)) {
+    match rows {
+        Some(rows) => rows.iter().map(|row| *row as usize).for_each(visit),
+        None => (0..all).for_each(visit),
     }
 }
 

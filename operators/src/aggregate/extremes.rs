@@ -9,44 +9,216 @@ use super::multiset::Multiset;
 use serde::{Deserialize, Serialize};
 
 /// The values of a group, sorted, with counts; see the module.
+///
+/// Invariant: one form for one content, so that equality of forms is equality of contents.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "Values", into = "Values")]
 pub struct Extremes {
-    pub(super) numbers: Multiset<i64>,
-    pub(super) decimals: Multiset<i128>,
-    pub(super) bytes: Multiset<Box<[u8]>>,
+    values: Values,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+enum Values {
+    #[default]
+    None,
+    /// One different number and its count: most groups of high cardinality have no more, and pay for no set.
+    Number(i64, i64),
+    /// At least two different ones.
+    Numbers(Multiset<i64>),
+    Decimals(Multiset<i128>),
+    Bytes(Multiset<Box<[u8]>>),
+}
+
+impl From<Values> for Extremes {
+    /// Whatever was written, the form is the one for its content.
+    fn from(values: Values) -> Self {
+        let values = match values {
+            Values::Number(_, 0) => Values::None,
+            Values::Numbers(set) => Values::of_numbers(set),
+            Values::Decimals(set) => Values::of_decimals(set),
+            Values::Bytes(set) => Values::of_bytes(set),
+            values => values,
+        };
+        Extremes { values }
+    }
+}
+
+impl From<Extremes> for Values {
+    fn from(extremes: Extremes) -> Self {
+        extremes.values
+    }
+}
+
+impl Values {
+    fn of_numbers(numbers: Multiset<i64>) -> Self {
+        if let Some((value, count)) = numbers.only() {
+            return Values::Number(*value, *count);
+        }
+        match numbers.is_empty() {
+            true => Values::None,
+            false => Values::Numbers(numbers),
+        }
+    }
+
+    fn of_decimals(decimals: Multiset<i128>) -> Self {
+        match decimals.is_empty() {
+            true => Values::None,
+            false => Values::Decimals(decimals),
+        }
+    }
+
+    fn of_bytes(bytes: Multiset<Box<[u8]>>) -> Self {
+        match bytes.is_empty() {
+            true => Values::None,
+            false => Values::Bytes(bytes),
+        }
+    }
+
+    fn plus(self, other: &Values) -> Values {
+        let sum = |mut set: Multiset<i64>, other: &Multiset<i64>| {
+            set.add(other);
+            Values::of_numbers(set)
+        };
+        match (self, other) {
+            (values, Values::None) => values,
+            (Values::None, other) => other.clone(),
+            (Values::Number(value, count), Values::Number(other, more)) if value == *other => {
+                match count.wrapping_add(*more) {
+                    0 => Values::None,
+                    count => Values::Number(value, count),
+                }
+            }
+            (Values::Number(value, count), Values::Number(other, more)) => {
+                let mut entries = [(value, count), (*other, *more)];
+                entries.sort_unstable();
+                Values::Numbers(Multiset::from_sorted(&entries))
+            }
+            (Values::Number(value, count), Values::Numbers(set)) => {
+                sum(set.clone(), &Multiset::from_sorted(&[(value, count)]))
+            }
+            (Values::Numbers(set), Values::Number(value, count)) => {
+                sum(set, &Multiset::from_sorted(&[(*value, *count)]))
+            }
+            (Values::Numbers(set), Values::Numbers(other)) => sum(set, other),
+            (Values::Decimals(mut set), Values::Decimals(other)) => {
+                set.add(other);
+                Values::of_decimals(set)
+            }
+            (Values::Bytes(mut set), Values::Bytes(other)) => {
+                set.add(other);
+                Values::of_bytes(set)
+            }
+            (values, _) => {
+                debug_assert!(false, "a column of one type fills one multiset");
+                values
+            }
+        }
+    }
 }
 
 impl Extremes {
     pub(super) fn add(&mut self, other: &Self) {
-        self.numbers.add(&other.numbers);
-        self.decimals.add(&other.decimals);
-        self.bytes.add(&other.bytes);
+        self.include(&other.values);
+    }
+
+    fn include(&mut self, values: &Values) {
+        self.values = std::mem::take(&mut self.values).plus(values);
+    }
+
+    /// Adds numbers in strictly ascending order with counts that are not zero.
+    pub(super) fn include_numbers(&mut self, counts: &[(i64, i64)]) {
+        match counts {
+            [(value, count)] => self.include(&Values::Number(*value, *count)),
+            _ => self.include(&Values::of_numbers(Multiset::from_sorted(counts))),
+        }
+    }
+
+    /// As [`include_numbers`](Self::include_numbers), of decimals.
+    pub(super) fn include_decimals(&mut self, counts: &[(i128, i64)]) {
+        self.include(&Values::of_decimals(Multiset::from_sorted(counts)));
+    }
+
+    /// As [`include_numbers`](Self::include_numbers), of bytes.
+    pub(super) fn include_bytes(&mut self, counts: &[(Box<[u8]>, i64)]) {
+        self.include(&Values::of_bytes(Multiset::from_sorted(counts)));
     }
 
     pub(super) fn scale(&mut self, factor: i64) {
-        self.numbers.scale(factor);
-        self.decimals.scale(factor);
-        self.bytes.scale(factor);
+        self.values = match std::mem::take(&mut self.values) {
+            Values::None => Values::None,
+            Values::Number(value, count) => match count.wrapping_mul(factor) {
+                0 => Values::None,
+                count => Values::Number(value, count),
+            },
+            Values::Numbers(mut set) => {
+                set.scale(factor);
+                Values::of_numbers(set)
+            }
+            Values::Decimals(mut set) => {
+                set.scale(factor);
+                Values::of_decimals(set)
+            }
+            Values::Bytes(mut set) => {
+                set.scale(factor);
+                Values::of_bytes(set)
+            }
+        };
     }
 
     pub(super) fn is_zero(&self) -> bool {
-        self.numbers.is_empty() && self.decimals.is_empty() && self.bytes.is_empty()
+        matches!(self.values, Values::None)
+    }
+
+    /// The greatest or the least number present.
+    pub(super) fn number(&self, greatest: bool) -> Option<i64> {
+        match &self.values {
+            Values::Number(value, count) => (*count > 0).then_some(*value),
+            Values::Numbers(set) => end(set, greatest).copied(),
+            _ => None,
+        }
+    }
+
+    /// The greatest or the least decimal present.
+    pub(super) fn decimal(&self, greatest: bool) -> Option<i128> {
+        match &self.values {
+            Values::Decimals(set) => end(set, greatest).copied(),
+            _ => None,
+        }
+    }
+
+    /// The last or the first bytes present.
+    pub(super) fn bytes(&self, greatest: bool) -> Option<&[u8]> {
+        match &self.values {
+            Values::Bytes(set) => end(set, greatest).map(AsRef::as_ref),
+            _ => None,
+        }
     }
 
     /// The number of values held.
     pub(super) fn total(&self) -> i64 {
-        let numbers = self.numbers.iter().map(|(_, count)| count);
-        let decimals = self.decimals.iter().map(|(_, count)| count);
-        numbers
-            .chain(decimals)
-            .chain(self.bytes.iter().map(|(_, count)| count))
-            .sum()
+        match &self.values {
+            Values::None => 0,
+            Values::Number(_, count) => *count,
+            Values::Numbers(set) => set.total(),
+            Values::Decimals(set) => set.total(),
+            Values::Bytes(set) => set.total(),
+        }
     }
 
     /// The number of distinct values held, which is what this cell costs.
     pub fn distinct(&self) -> usize {
-        self.numbers.distinct() + self.decimals.distinct() + self.bytes.distinct()
+        match &self.values {
+            Values::None => 0,
+            Values::Number(..) => 1,
+            Values::Numbers(set) => set.distinct(),
+            Values::Decimals(set) => set.distinct(),
+            Values::Bytes(set) => set.distinct(),
+        }
     }
+}
+
+fn end<V: Ord + Clone>(set: &Multiset<V>, greatest: bool) -> Option<&V> {
+    if greatest { set.last() } else { set.first() }
 }
 
 /// A double as an integer of the same order.

@@ -55,6 +55,31 @@ impl Keys for usize {
     }
 }
 
+/// The different keys of a batch, numbered by first sight.
+pub struct Numbering {
+    pub(super) of_row: Vec<u32>,
+    /// By number, a row that has the key.
+    pub(super) first_row: Vec<u32>,
+}
+
+impl Numbering {
+    pub fn of<K: Keys + ?Sized>(keys: &K) -> Numbering {
+        let mut table = GroupTable::default();
+        let mut first_row = Vec::new();
+        let of_row = (0..keys.len()).map(|row| {
+            let number = table.intern(keys.key(row));
+            if number as usize == first_row.len() {
+                first_row.push(row as u32);
+            }
+            number
+        });
+        Numbering {
+            of_row: of_row.collect(),
+            first_row,
+        }
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Slot {
     group: u32,

@@ -35,7 +35,7 @@ pub use buckets::{Bucket, bucket, representative};
 pub use combiner::Combiner;
 pub use error::{AggregateError, GroupError, RowError};
 pub use extremes::Extremes;
-pub use group_table::Keys;
+pub use group_table::{Keys, Numbering};
 pub use histogram::Histogram;
 pub use multiset::Multiset;
 pub use reading::{Reading, read, row_counts};

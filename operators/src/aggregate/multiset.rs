@@ -45,6 +45,19 @@ impl<V> Multiset<V> {
         self.chunks().iter().map(|chunk| chunk.len()).sum()
     }
 
+    /// The entry, if there is just one.
+    pub(super) fn only(&self) -> Option<&(V, i64)> {
+        match self.chunks() {
+            [chunk] if chunk.len() == 1 => chunk.first(),
+            _ => None,
+        }
+    }
+
+    /// The sum of all counts.
+    pub(super) fn total(&self) -> i64 {
+        self.iter().map(|(_, count)| count).sum()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.chunks.is_none()
     }

@@ -193,47 +193,22 @@ fn extremes<'a>(
         Some(Cell::Extremes(extremes)) => Some(extremes),
         _ => None,
     });
-    let number = |cell: Option<&super::Extremes>| {
-        let numbers = &cell?.numbers;
-        if greatest { numbers.last() } else { numbers.first() }.copied()
-    };
+    let number = |cell: Option<&super::Extremes>| cell?.number(greatest);
     match data_type {
         DataType::Float32 | DataType::Float64 => {
             let values = Float64Array::from_iter(cells.map(|cell| number(cell).map(unordered)));
             cast(&values, data_type).ok()
         }
         DataType::Decimal128(..) => {
-            let values = cells.map(|cell| {
-                let decimals = &cell?.decimals;
-                if greatest {
-                    decimals.last()
-                } else {
-                    decimals.first()
-                }
-                .copied()
-            });
+            let values = cells.map(|cell| cell?.decimal(greatest));
             decimals(values.collect(), data_type)
         }
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {
-            let values = cells.map(|cell| {
-                let bytes = if greatest {
-                    cell?.bytes.last()
-                } else {
-                    cell?.bytes.first()
-                };
-                bytes.map(|bytes| String::from_utf8_lossy(bytes))
-            });
+            let values = cells.map(|cell| cell?.bytes(greatest).map(String::from_utf8_lossy));
             cast(&StringArray::from_iter(values), data_type).ok()
         }
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView => {
-            let values = cells.map(|cell| {
-                let bytes = if greatest {
-                    cell?.bytes.last()
-                } else {
-                    cell?.bytes.first()
-                };
-                bytes.map(|bytes| bytes.as_ref())
-            });
+            let values = cells.map(|cell| cell?.bytes(greatest));
             cast(&BinaryArray::from_iter(values), data_type).ok()
         }
         _ => from_integers(Int64Array::from_iter(cells.map(number)), data_type),

@@ -143,6 +143,17 @@ async fn statement(
             };
             outcome(api, word, &name, started)
         }
+        Statement::Alter { name, if_exists } => {
+            let word = match api.view(scope, &name) {
+                Ok(view) => {
+                    api.engine.alter(scope, &view.name, sql).await?;
+                    "altered"
+                }
+                Err(failure) if if_exists && failure.kind == FailureKind::NotFound => "absent",
+                Err(failure) => return Err(failure.into()),
+            };
+            outcome(api, word, &name, started)
+        }
         Statement::Show => {
             let items: Vec<MonitorItem> = api
                 .visible(scope)

@@ -23,6 +23,10 @@ pub enum Statement {
         or_replace: bool,
         if_not_exists: bool,
     },
+    Alter {
+        name: String,
+        if_exists: bool,
+    },
     Drop {
         name: String,
         if_exists: bool,
@@ -172,6 +176,9 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Carries out a CREATE MONITOR for the scope's owner.
     async fn create(&self, scope: &Scope, sql: &str) -> Result<Created, Failure>;
+
+    /// Gives a monitor other options by an ALTER MONITOR statement.
+    async fn alter(&self, scope: &Scope, name: &ViewName, sql: &str) -> Result<(), Failure>;
 
     /// Drops a monitor: `PF-3002` unknown, `PF-3003` built in.
     async fn drop_monitor(&self, name: &ViewName) -> Result<(), Failure>;

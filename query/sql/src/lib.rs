@@ -1,6 +1,7 @@
 //! The monitor language: what a person types becomes a [`MonitorDefinition`].
 //!
 //! - `statement`: the wrapper (`CREATE MONITOR … WITH (…) AS … EMIT CHANGES`), names, options, limits;
+//! - [`alter`]: other options for a monitor that is there;
 //! - `stream`: the statements about streams;
 //! - `clauses`: clauses that cannot be maintained, refused at their place;
 //! - `hidden`, `catalog`, [`window`], [`aggregates`]: what the planner knows that SQL does not;
@@ -13,6 +14,7 @@
 //! [`SqlError`], never a panic and never a plan that does not end; a definition survives its way through JSON.
 
 pub mod aggregates;
+pub mod alter;
 pub mod error;
 pub mod explain;
 pub mod window;
@@ -40,6 +42,7 @@ use datafusion::sql::sqlparser::ast::{Ident, Query, SelectItem, SetExpr};
 use pyflare_dataflows::{Expr, MonitorDefinition, Plan};
 use pyflare_operators::streams::StreamDefinition;
 
+pub use alter::OptionChanges;
 pub use error::{Position, SqlError, SqlErrorKind};
 pub use explain::{Explained, ExplainedNode};
 pub use options::OPTIONS;
@@ -76,6 +79,12 @@ pub enum Statement {
         if_exists: bool,
         /// Also the monitors that read it.
         cascade: bool,
+    },
+    /// Make [`OptionChanges::statement`] of the monitor's definition, and create by that.
+    AlterMonitor {
+        name: String,
+        if_exists: bool,
+        changes: OptionChanges,
     },
     ShowMonitors,
     /// `EXPLAIN MONITOR CREATE MONITOR …` or `EXPLAIN MONITOR SELECT …`.
@@ -133,6 +142,15 @@ pub fn parse(sql: &str, scope: &PlanScope) -> Result<Statement, SqlError> {
             name,
             if_exists,
             cascade,
+        }),
+        Parsed::Alter {
+            name,
+            if_exists,
+            changes,
+        } => Ok(Statement::AlterMonitor {
+            name,
+            if_exists,
+            changes,
         }),
         Parsed::Show => Ok(Statement::ShowMonitors),
         Parsed::Explain(create) => {

@@ -66,14 +66,17 @@ pub(crate) fn read(written: &[WrittenOption]) -> Result<MonitorOptions, SqlError
                 }
                 options.description = Some(text.to_string());
             }
-            _ => {
-                let known = OPTIONS.map(|(name, _)| name).join(", ");
-                return Err(refused(format!("there is no option {name}")).hint(format!("there are {known}")));
-            }
+            _ => return Err(unknown(&name).at(position)),
         }
         seen.push(name);
     }
     Ok(options)
+}
+
+pub(crate) fn unknown(name: &str) -> SqlError {
+    let known = OPTIONS.map(|(name, _)| name).join(", ");
+    SqlError::new(SqlErrorKind::MonitorOption, format!("there is no option {name}"))
+        .hint(format!("there are {known}"))
 }
 
 /// The digits of a bare number, where the option is one.

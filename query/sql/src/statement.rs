@@ -7,12 +7,13 @@ use datafusion::sql::sqlparser::ast::{Ident, ObjectNamePart, Query, Spanned, Sql
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
-use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
+use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 use pyflare_dataflows::MonitorOptions;
 use pyflare_operators::streams::StreamDefinition;
 
+use crate::alter::OptionChanges;
 use crate::error::{Position, SqlError, SqlErrorKind};
-use crate::{options, stream};
+use crate::{alter, options, stream};
 
 /// Longest statement, in bytes.
 pub const LONGEST_STATEMENT: usize = 64 * 1024;
@@ -33,6 +34,11 @@ pub(crate) enum Parsed {
         name: String,
         if_exists: bool,
         cascade: bool,
+    },
+    Alter {
+        name: String,
+        if_exists: bool,
+        changes: OptionChanges,
     },
     Show,
     Explain(Box<Create>),
@@ -61,6 +67,8 @@ pub(crate) struct Create {
     pub or_replace: bool,
     pub if_not_exists: bool,
     pub options: MonitorOptions,
+    /// Where the query begins in the statement.
+    pub query_at: Location,
     pub query: Box<Query>,
 }
 
@@ -135,6 +143,7 @@ fn leads_to_monitor(sql: &str) -> bool {
             }
             matches!(word.as_deref(), Some("monitor" | "stream"))
         }
+        Some("alter") => words.next().as_deref() == Some("monitor"),
         Some("drop") => matches!(words.next().as_deref(), Some("monitor" | "stream")),
         Some("explain") => {
             let mut word = words.next();
@@ -282,6 +291,9 @@ fn statement(parser: &mut Parser<'_>) -> Result<Parsed, SqlError> {
         expect(parser, "monitors")?;
         return Ok(Parsed::Show);
     }
+    if eat(parser, "alter") {
+        return alter::statement(parser);
+    }
     if eat(parser, "drop") {
         expect(parser, "monitor")?;
         let if_exists = eat(parser, "if");
@@ -331,6 +343,7 @@ fn statement(parser: &mut Parser<'_>) -> Result<Parsed, SqlError> {
                 or_replace: false,
                 if_not_exists: false,
                 options: MonitorOptions::default(),
+                query_at: parser.peek_token().span.start,
                 query: query(parser)?,
             })));
         }
@@ -384,6 +397,7 @@ fn create(parser: &mut Parser<'_>) -> Result<Create, SqlError> {
         or_replace,
         if_not_exists,
         options,
+        query_at: parser.peek_token().span.start,
         query: query(parser)?,
     })
 }

@@ -28,7 +28,7 @@ pub struct BenchArgs {
     /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
-    /// Only these parts: decode, views, keyed, everything, freshness, idle; nexmark, monitors and memory, which take minutes,
+    /// Only these parts: decode, views, keyed, everything, freshness, idle; nexmark, monitors, installs and memory, which take minutes,
     /// run only when named
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
@@ -75,7 +75,7 @@ fn figure(
 }
 
 /// The parts, in order.
-const PARTS: [&str; 9] = [
+const PARTS: [&str; 10] = [
     "decode",
     "views",
     "keyed",
@@ -84,10 +84,11 @@ const PARTS: [&str; 9] = [
     "idle",
     "nexmark",
     "monitors",
+    "installs",
     "memory",
 ];
 /// Parts that take minutes and run only when asked for.
-const LONG: [&str; 3] = ["nexmark", "monitors", "memory"];
+const LONG: [&str; 4] = ["nexmark", "monitors", "installs", "memory"];
 
 /// Measures and prints.
 pub fn run(args: BenchArgs) -> anyhow::Result<()> {
@@ -122,6 +123,7 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
             "freshness" => runtime.block_on(freshness::freshness(args.seconds))?,
             "nexmark" => runtime.block_on(nexmark::nexmark(args.seconds))?,
             "monitors" => runtime.block_on(monitors::monitors(args.seconds))?,
+            "installs" => runtime.block_on(monitors::installs())?,
             "idle" => runtime.block_on(idle::idle())?,
             _ => runtime.block_on(pipeline::memory(args.millions))?,
         };

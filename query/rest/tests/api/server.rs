@@ -191,6 +191,10 @@ impl Engine for FakeEngine {
                 if_exists: false,
                 cascade: false,
             },
+            ["alter", "monitor", _, "set" | "reset", ..] => Statement::Alter {
+                name: words[2].clone(),
+                if_exists: false,
+            },
             ["show", "monitors"] => Statement::Show,
             ["explain", "monitor", "select" | "create", ..] => {
                 Statement::Explain(Box::new(Self::explained(sql)))
@@ -235,6 +239,12 @@ impl Engine for FakeEngine {
         } else {
             Created::New(view)
         })
+    }
+
+    async fn alter(&self, scope: &Scope, name: &ViewName, _sql: &str) -> Result<(), Failure> {
+        let query = "SELECT altered";
+        self.0.drop_view(name)?;
+        self.0.install(scope.owner(), &name.name, query, false).map(drop)
     }
 
     async fn drop_monitor(&self, name: &ViewName) -> Result<(), Failure> {

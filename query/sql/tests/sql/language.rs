@@ -206,6 +206,57 @@ fn options_are_read() {
 }
 
 #[test]
+fn an_altered_monitor_is_its_statement_with_other_options() {
+    let altered = |created: &str, change: &str| {
+        let Statement::CreateMonitor(create) = parse(created, &scope()).unwrap() else {
+            panic!("{created}")
+        };
+        let Statement::AlterMonitor { name, changes, .. } = parse(change, &scope()).unwrap() else {
+            panic!("{change}")
+        };
+        assert_eq!(name, "a");
+        let text = changes.statement(&create.definition).unwrap();
+        let Statement::CreateMonitor(again) = parse(&text, &scope()).unwrap() else {
+            panic!("{text}")
+        };
+        assert!(again.or_replace);
+        assert_eq!(again.definition.plan, create.definition.plan);
+        text
+    };
+    let created = "CREATE MONITOR a WITH (retention = '90 minutes', description = 'It''s ☃ mine')\n  AS /* ☃ */ \
+                   SELECT name, 'AS ☃' AS text FROM spans WHERE name <> 'WITH' EMIT CHANGES";
+    let rest = "SELECT name, 'AS ☃' AS text FROM spans WHERE name <> 'WITH' EMIT CHANGES";
+    for (change, options) in [
+        (
+            "ALTER MONITOR a SET (retention = '2 days', lateness = '0 seconds', max_rows = 7)",
+            " WITH (retention = '2 days', lateness = '0 seconds', description = 'It''s ☃ mine', max_rows = '7')",
+        ),
+        (
+            "alter monitor if exists a set (description = 'new');",
+            " WITH (retention = '90 minutes', description = 'new')",
+        ),
+        ("ALTER MONITOR a RESET (retention, description)", ""),
+        (
+            "ALTER MONITOR a RESET (max_rows)",
+            " WITH (retention = '90 minutes', description = 'It''s ☃ mine')",
+        ),
+    ] {
+        assert_eq!(
+            altered(created, change),
+            format!("CREATE OR REPLACE MONITOR a{options} AS {rest}"),
+            "{change}"
+        );
+    }
+    let closed = "CREATE MONITOR IF NOT EXISTS a AS SELECT window_start, count(*) AS n \
+                  FROM TUMBLE(spans, event_time, INTERVAL '1 minute') GROUP BY 1 EMIT FINAL";
+    let text = altered(closed, "ALTER MONITOR a SET (max_tick_rows = '1_000')");
+    assert!(
+        text.starts_with("CREATE OR REPLACE MONITOR a WITH (max_tick_rows = '1000') AS SELECT window_start")
+    );
+    assert!(text.ends_with("EMIT FINAL"));
+}
+
+#[test]
 fn hidden_columns_are_selected_only_by_name() {
     let star = columns(&define("SELECT * FROM spans"));
     assert!(

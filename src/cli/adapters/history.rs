@@ -1,0 +1,143 @@
+//! Ad-hoc SQL over the engine's views and the stored tables.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use async_trait::async_trait;
+use datafusion::catalog::TableProvider;
+use pyflare_dataflows::{Engine, ViewName};
+use pyflare_delta::DeltaStore;
+use pyflare_history as history;
+
+use super::{is_temporary, source_error};
+
+/// Ad-hoc SQL over the engine.
+pub struct EngineSource {
+    pub engine: Engine,
+    pub stored: bool,
+}
+
+struct EngineHold(pyflare_dataflows::ReadHold);
+
+impl history::Hold for EngineHold {
+    fn tick(&self) -> u64 {
+        self.0.tick()
+    }
+}
+
+#[async_trait]
+impl history::LiveSource for EngineSource {
+    fn hold(&self) -> Arc<dyn history::Hold> {
+        Arc::new(EngineHold(self.engine.hold()))
+    }
+
+    fn views(&self, scope: &history::Scope) -> Vec<history::ViewDescription> {
+        let mut views = self.engine.views();
+        views.extend(self.engine.companions());
+        let visible = views
+            .iter()
+            .filter(|view| scope.sees(view.name.project.as_deref()) && !is_temporary(&view.name));
+        visible
+            .map(|view| history::ViewDescription {
+                name: view.name.name.clone(),
+                project: view.name.project.clone(),
+                schema: Arc::clone(&view.schema),
+                stored: self.stored && view.companion_of.is_none(),
+            })
+            .collect()
+    }
+
+    fn streams(&self, scope: &history::Scope) -> Vec<history::StreamDescription> {
+        let mut streams = history::signal_streams();
+        let declared = self.engine.streams().into_iter();
+        let seen = declared.filter(|stream| scope.sees(stream.name.project.as_deref()));
+        streams.extend(seen.map(|stream| history::StreamDescription {
+            name: stream.name.name,
+            project: stream.name.project,
+            schema: stream.schema,
+            table: stream.table,
+        }));
+        streams
+    }
+
+    async fn peek(
+        &self,
+        view: &history::ViewDescription,
+        hold: &Arc<dyn history::Hold>,
+        request: history::PeekRequest,
+        scope: &history::Scope,
+    ) -> Result<Vec<RecordBatch>, history::SourceError> {
+        let name = ViewName {
+            project: view.project.clone(),
+            name: view.name.clone(),
+        };
+        let found = self
+            .engine
+            .peek_at(&name, hold.tick(), scope.project.as_deref())
+            .await
+            .map_err(source_error)?;
+        let Some(columns) = request.projection else {
+            return Ok(found.batches);
+        };
+        found
+            .batches
+            .iter()
+            .map(|batch| batch.project(&columns).map_err(source_error))
+            .collect()
+    }
+
+    async fn tail(
+        &self,
+        relation: &history::Relation,
+        hold: &Arc<dyn history::Hold>,
+        _scope: &history::Scope,
+    ) -> Result<history::Tail, history::SourceError> {
+        let tail = match relation {
+            history::Relation::Stream(stream) => match &stream.project {
+                None => self.engine.tail(&stream.name, hold.tick()),
+                Some(project) => {
+                    let name = ViewName::of_project(project, &stream.name);
+                    self.engine.stream_tail(&name, hold.tick())
+                }
+            },
+            history::Relation::Changes(view) => {
+                let name = ViewName {
+                    project: view.project.clone(),
+                    name: view.name.clone(),
+                };
+                self.engine.changes_tail(&name, hold.tick())
+            }
+        };
+        Ok(history::Tail {
+            flushed: tail.flushed,
+            batches: tail.batches,
+        })
+    }
+}
+
+/// Stored tables; a view's changes lie under a name that also says which incarnation it is.
+pub struct DeltaTables {
+    pub engine: Engine,
+    pub store: Option<Arc<DeltaStore>>,
+}
+
+#[async_trait]
+impl history::StoredTables for DeltaTables {
+    async fn provider(&self, table: &str) -> Result<Option<Arc<dyn TableProvider>>, history::SourceError> {
+        let Some(store) = &self.store else { return Ok(None) };
+        let table = match table.strip_suffix("_changes") {
+            Some(view) => {
+                let name = match view.split_once('/') {
+                    Some((project, name)) => ViewName::of_project(project, name),
+                    None => ViewName::builtin(view),
+                };
+                match self.engine.view_named(&name) {
+                    Some(view) => view.changes_table.clone(),
+                    None => return Ok(None),
+                }
+            }
+            None => table.to_string(),
+        };
+        store.provider(&table).await.map_err(source_error)
+    }
+}
