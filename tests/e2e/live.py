@@ -80,12 +80,52 @@ async def _frames_add_up(server: Server, scratch: Path, count: int) -> None:
         sent = await asyncio.to_thread(send, server, "otel-python-grpc", count, scratch, "default", 41, "live-")
         first = await _until_equal(socket, live, [sent])
         assert_equal(live.resets, 1, "resets of a subscription with a snapshot")
+        assert live.upper is not None
+        passed, then = live.upper, Counter(live.rows)
     async with connect(server.endpoints.live_url, max_size=None) as socket:
         await socket.send(json.dumps({"type": "subscribe", "id": "b", "view": "requests", "resume": live.resume}))
         again = await asyncio.to_thread(send, server, "otel-python-grpc", count, scratch, "default", 42, "live-")
         await _until_equal(socket, live, [sent, again])
         assert_equal(live.resets, 1, "resets: a token still known must resume, not start anew")
+    async with connect(server.endpoints.live_url, max_size=None) as socket:
+        await _passed(socket, live, passed, then)
+        await _keys(socket, live)
     print(f"     {live.frames} frames; all spans were in the view {first * 1000:.0f} ms after the export returned")
+
+
+async def _passed(socket: Any, live: LiveView, passed: int, then: Counter[tuple[Any, ...]]) -> None:
+    """The view as it was before a tick, with what followed and without; a tick that is not known is refused."""
+    subscribe = {"type": "subscribe", "view": "requests"}
+    await socket.send(json.dumps(subscribe | {"id": "c", "as_of": passed - 1}))
+    again = LiveView("requests")
+    while again.frames == 0:
+        again.apply(await _next(socket))
+    assert_equal((again.upper, again.rows), (passed, then), "the view as of a tick that has passed")
+    while again.rows != live.rows:
+        again.apply(await _next(socket))
+    await socket.send(json.dumps({"type": "unsubscribe", "id": "c"}))
+    while (await _next(socket))["type"] != "end":
+        pass
+    await socket.send(json.dumps(subscribe | {"id": "d", "up_to": passed}))
+    ended = LiveView("requests")
+    while (message := await _next(socket))["type"] != "end":
+        ended.apply(message)
+    assert_equal(ended.rows, then, "the view up to a tick that has passed")
+    await socket.send(json.dumps(subscribe | {"id": "e", "as_of": 1}))
+    answers = [await _next(socket) for _ in range(2)]
+    assert_equal(answers[-1].get("code"), "PF-5022", f"as of the beginning of time: {answers}")
+
+
+async def _keys(socket: Any, live: LiveView) -> None:
+    """The view key by key."""
+    message = {"type": "subscribe", "id": "f", "view": "requests", "envelope": "upsert"}
+    await socket.send(json.dumps(message))
+    schema = await _next(socket)
+    keys = [place for place, column in enumerate(schema["columns"]) if column["key"]]
+    frame = await _next(socket)
+    found = {tuple(row[1:][place] for place in keys): tuple(row[1:]) for row in frame["rows"] if row[0] == 1}
+    wanted = {tuple(row[place] for place in keys): row for row in live.rows}
+    assert_equal((found, len(frame["rows"])), (wanted, len(wanted)), "upserts of a snapshot")
 
 
 async def _next(socket: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ mod graph;
 mod graph_cases;
 mod hostile;
 mod nexmark;
+mod past;
 mod random;
 mod sharing;
 mod streams;

@@ -21,6 +21,11 @@ pub(crate) struct Changes {
 }
 
 impl Changes {
+    pub fn negated(mut self) -> Changes {
+        self.diffs.iter_mut().for_each(|diff| *diff = -*diff);
+        self
+    }
+
     pub fn approximate_bytes(&self) -> usize {
         self.batch.get_array_memory_size() + self.diffs.len() * 8
     }

@@ -40,6 +40,10 @@ pub struct SubscribeOptions {
     /// What was missed since that frame comes as it was sent at first, a frame per tick that changed something,
     /// instead of as its net.
     pub every_tick: bool,
+    /// Begin with the content, or the changes, after this tick. It must have passed, and what changed since must be known.
+    pub as_of: Option<Tick>,
+    /// End before this tick.
+    pub up_to: Option<Tick>,
     /// Of built-in views only this project's rows.
     pub project: Option<String>,
 }
@@ -145,6 +149,8 @@ impl Engine {
             progress: options.progress,
             resume: options.resume,
             every_tick: options.every_tick,
+            as_of: options.as_of,
+            up_to: options.up_to,
             sender,
         };
         self.shared

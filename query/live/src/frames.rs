@@ -3,6 +3,8 @@
 //! Progress is sent at most every 250 ms. A frame that is held back is not lost but merged into the next one sent,
 //! whose `lower` is then the held one's: so the frames that are sent still follow on without gap or overlap.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::time::{Duration, Instant};
 
 use pyflare_history::encode::{Int64Mode, write_cell};
@@ -86,6 +88,33 @@ impl Pacer {
             && self
                 .last_sent
                 .is_none_or(|last| now.duration_since(last) >= PROGRESS_INTERVAL)
+    }
+}
+
+/// Leaves of each key the row it has now, or, where it has none, the row it had. Differences become 1 and −1; rows that
+/// are left out get 0.
+pub(crate) fn last_of_each_key(frame: &mut Frame, key: &[usize]) {
+    let Some(batch) = &frame.batch else { return };
+    let mut of_key: HashMap<String, usize> = HashMap::new();
+    for row in 0..batch.num_rows() {
+        let mut text = String::new();
+        for column in key {
+            write_cell(&mut text, batch.column(*column).as_ref(), row, Int64Mode::Number);
+            text.push(',');
+        }
+        let diff = frame.diffs[row].signum();
+        frame.diffs[row] = diff;
+        if diff == 0 {
+            continue;
+        }
+        match of_key.entry(text) {
+            Entry::Vacant(entry) => drop(entry.insert(row)),
+            Entry::Occupied(mut entry) => {
+                // A row that comes stands for its key; one that goes with it is what it was before.
+                let other = if diff > 0 { entry.insert(row) } else { row };
+                frame.diffs[other] = 0;
+            }
+        }
     }
 }
 
@@ -178,6 +207,24 @@ mod tests {
                 prop_assert!(pair[1] - pair[0] >= PROGRESS_INTERVAL);
             }
         }
+    }
+
+    #[test]
+    fn an_upsert_has_each_key_once() {
+        let keys: ArrayRef = Arc::new(StringArray::from(vec!["a", "a", "b", "c", "d", "d", "e"]));
+        let values: ArrayRef = Arc::new(Int64Array::from_iter_values([1, 2, 3, 4, 6, 5, 7]));
+        let mut frame = Frame {
+            batch: Some(RecordBatch::try_from_iter([("key", keys), ("n", values)]).unwrap()),
+            diffs: vec![-1, 1, -1, 1, 1, -1, 0],
+            ..progress(1, 5)
+        };
+        last_of_each_key(&mut frame, &[0]);
+        let text = encode("u", &frame, Int64Mode::Number);
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            value["rows"],
+            serde_json::json!([[1, "a", 2], [-1, "b", 3], [1, "c", 4], [1, "d", 6]])
+        );
     }
 
     #[test]

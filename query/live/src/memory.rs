@@ -396,6 +396,13 @@ impl Views for MemoryEngine {
         view: &ViewName,
         options: SubscribeOptions,
     ) -> Result<Box<dyn Subscription>, Failure> {
+        if options.as_of.is_some() || options.up_to.is_some() {
+            return Err(Failure::new(
+                FailureKind::Invalid,
+                "PF-5022",
+                "an engine in memory tells the present only",
+            ));
+        }
         let mut state = self.state.lock();
         let upper = state.upper;
         let Some(relation) = state.relations.get_mut(view) else {

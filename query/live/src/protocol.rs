@@ -30,8 +30,23 @@ pub(crate) struct Subscribe {
     #[serde(default)]
     pub progress: bool,
     pub resume: Option<String>,
+    pub as_of: Option<u64>,
+    pub up_to: Option<u64>,
+    #[serde(default)]
+    pub envelope: Envelope,
     #[serde(default)]
     pub int64: Int64Format,
+}
+
+/// How a frame says what changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Envelope {
+    /// Rows with the change of their number.
+    #[default]
+    Diff,
+    /// Each key at most once: 1 with its row, or −1 with the row it had.
+    Upsert,
 }
 
 #[derive(Debug, Deserialize)]
@@ -86,7 +101,7 @@ fn garbage(detail: &str) -> Failure {
         "PF-5015",
         format!(
             "the message cannot be understood ({detail}); send {{\"type\": \"subscribe\", \"id\", \"view\" | \"sql\", \
-             \"snapshot\", \"progress\", \"resume\", \"int64\"}} or {{\"type\": \"unsubscribe\", \"id\"}}"
+             \"snapshot\", \"progress\", \"resume\", \"as_of\", \"up_to\", \"envelope\", \"int64\"}} or {{\"type\": \"unsubscribe\", \"id\"}}"
         ),
     )
 }

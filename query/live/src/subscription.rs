@@ -10,8 +10,10 @@ use pyflare_history::encode::Int64Mode;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use crate::frames::{Pacer, encode};
-use crate::protocol::{Int64Format, Subscribe, column_infos, end_message, error_message, schema_message};
+use crate::frames::{Pacer, encode, last_of_each_key};
+use crate::protocol::{
+    Envelope, Int64Format, Subscribe, column_infos, end_message, error_message, schema_message,
+};
 use crate::service::{LiveCounters, Shared};
 use crate::socket::{Outbound, Outgoing};
 use crate::views::{Event, Frame, SubscribeOptions, Subscription, View, ViewName};
@@ -99,6 +101,8 @@ impl Opened {
             // Always asked for: it lets held-back ticks be merged, and keeps the resume token young.
             progress: true,
             resume: request.resume.clone(),
+            as_of: request.as_of,
+            up_to: request.up_to,
             project: narrowed(&view, scope),
         };
         let subscription = shared.views.subscribe(&view.name, options)?;
@@ -115,6 +119,13 @@ impl Opened {
         request: &Subscribe,
         sql: &str,
     ) -> Result<Opened, Failure> {
+        if request.as_of.is_some() {
+            return Err(Failure::new(
+                FailureKind::Invalid,
+                "PF-5022",
+                "a query's monitor begins with its subscription, so \"as_of\" is for views",
+            ));
+        }
         let name = format!("{TEMPORARY_PREFIX}{}", Uuid::new_v4().simple());
         let view = shared.views.install_temporary(scope.owner(), &name, sql).await?;
         let temporary = view.name.clone();
@@ -122,6 +133,8 @@ impl Opened {
             snapshot: request.snapshot,
             progress: true,
             resume: None,
+            as_of: None,
+            up_to: request.up_to,
             project: narrowed(&view, scope),
         };
         match shared.views.subscribe(&view.name, options) {
@@ -143,6 +156,15 @@ impl Opened {
         outbound: &Outbound,
         stop: &mut oneshot::Receiver<()>,
     ) -> Ended {
+        if request.envelope == Envelope::Upsert && self.subscription.key().is_empty() {
+            return Ended::Refused(Failure::new(
+                FailureKind::Invalid,
+                "PF-5023",
+                "no column is a key here, so there is nothing to upsert by; leave \"envelope\" out, or subscribe to a \
+                 GROUP BY that shows its keys",
+            ));
+        }
+        let key = self.subscription.key().to_vec();
         let columns = column_infos(&self.subscription.schema(), self.subscription.key());
         if outbound
             .send(Outgoing::text(schema_message(&request.id, &columns)))
@@ -161,10 +183,14 @@ impl Opened {
                 event = self.subscription.next() => match event {
                     Event::Frame(frame) => pacer.push(frame, Instant::now()),
                     Event::End { reason } => return Ended::Told(reason),
+                    Event::Refused(failure) => return Ended::Refused(failure),
                 },
                 () = sleep_until(deadline), if deadline.is_some() => pacer.flush(Instant::now()),
             };
-            let Some(frame) = frame else { continue };
+            let Some(mut frame) = frame else { continue };
+            if request.envelope == Envelope::Upsert {
+                last_of_each_key(&mut frame, &key);
+            }
             if frame.diffs.len() > shared.limits.frame_rows {
                 return Ended::Refused(Failure::new(
                     FailureKind::TooLarge,

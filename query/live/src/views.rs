@@ -67,6 +67,10 @@ pub struct SubscribeOptions {
     pub progress: bool,
     /// Continue where this token of an earlier frame stood.
     pub resume: Option<String>,
+    /// Begin with the content, or the changes, after this tick, which must have passed and be known still.
+    pub as_of: Option<u64>,
+    /// End before this tick.
+    pub up_to: Option<u64>,
     /// Only the rows of this project (built-in views hold those of all).
     pub project: Option<String>,
 }
@@ -88,10 +92,12 @@ pub struct Frame {
 #[derive(Clone, Debug)]
 pub enum Event {
     Frame(Frame),
-    /// Nothing follows: the view was dropped, or the engine stops.
+    /// Nothing follows: all of it was told, the view was dropped, or the engine stops.
     End {
         reason: String,
     },
+    /// What was asked for is not to be had, and nothing follows.
+    Refused(Failure),
 }
 
 /// A running subscription. Dropping it ends it.

@@ -37,6 +37,9 @@ impl live::Subscription for EngineSubscription {
                 resume: frame.resume,
             }),
             pyflare_dataflows::Event::End { reason } => live::Event::End { reason },
+            pyflare_dataflows::Event::Refused { reason } => {
+                live::Event::Refused(live::Failure::new(live::FailureKind::Invalid, "PF-5022", reason))
+            }
         }
     }
 }
@@ -66,12 +69,16 @@ impl live::Views for EngineViews {
             snapshot,
             progress,
             resume,
+            as_of,
+            up_to,
             project,
         } = options;
         let options = SubscribeOptions {
             snapshot,
             progress,
             resume,
+            as_of,
+            up_to,
             project,
             ..SubscribeOptions::default()
         };

@@ -7,94 +7,31 @@
 //! Invariants: frames of one subscription follow on (`lower` of the next is `upper` of the last); a slow subscriber
 //! never slows anyone else down: when its bounded queue is full it gets a fresh snapshot with `reset` instead.
 
-use std::collections::{BTreeMap, VecDeque};
+mod ring;
+mod subscriber;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
-use arrow::compute::filter_record_batch;
-use arrow::datatypes::DataType;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use tokio::sync::mpsc;
 
+use self::ring::Ring;
+pub use self::subscriber::{Event, Frame};
+pub(crate) use self::subscriber::{NewSubscriber, only_project};
+use self::subscriber::{State, Subscriber};
 use super::consolidate::{Changes, TickChanges, consolidate};
 use super::flush::FlusherHandle;
-use super::holds::{Holds, ReadHold};
+use super::holds::Holds;
 use super::messages::{AppliedCommand, PeekRequest, PeekShare, ToHub, ToWorker, ViewChange, ViewLeftOut};
 use super::tail::HistoryTail;
 use super::views::{InstalledView, Relation, RelationId};
 use super::worker_link::WorkerLinks;
 use crate::time::Tick;
 
-/// Frames older than this leave the ring.
-const RING_MS: u64 = 5 * 60 * 1_000;
-/// Bytes of frames kept per view; beyond it the oldest leave earlier.
-const RING_BYTES: usize = 16 << 20;
 /// Frames that may wait for one subscriber.
 pub(crate) const SUBSCRIBER_QUEUE: usize = 256;
-
-/// The net change of the ticks `lower ≤ t < upper`.
-#[derive(Debug, Clone)]
-pub struct Frame {
-    pub lower: Tick,
-    pub upper: Tick,
-    /// Forget what you had: this is all of it.
-    pub reset: bool,
-    /// The changed rows; `None` when only time has passed.
-    pub batch: Option<RecordBatch>,
-    /// The difference of each row, never zero.
-    pub diffs: Vec<i64>,
-    /// Opaque; hand it back to continue right after this frame.
-    pub resume: String,
-}
-
-/// What a subscription yields.
-#[derive(Debug, Clone)]
-pub enum Event {
-    Frame(Frame),
-    /// The view is gone.
-    End {
-        reason: String,
-    },
-}
-
-pub(crate) struct NewSubscriber {
-    pub id: u64,
-    pub relation: Relation,
-    pub project: Option<String>,
-    pub snapshot: bool,
-    pub progress: bool,
-    pub resume: Option<String>,
-    pub every_tick: bool,
-    pub sender: mpsc::Sender<Event>,
-}
-
-enum State {
-    /// A snapshot at this tick is being read; changes after it wait.
-    AwaitingSnapshot {
-        tick: Tick,
-        pending: Vec<TickChanges>,
-        _hold: ReadHold,
-    },
-    Live,
-    /// The queue was full: a snapshot follows once there is room.
-    Lagging,
-}
-
-struct Subscriber {
-    new: NewSubscriber,
-    state: State,
-    next_lower: Tick,
-}
-
-struct Ring {
-    relation: Relation,
-    frames: VecDeque<(Tick, TickChanges)>,
-    bytes: usize,
-    /// The ring holds every change at a tick ≥ this.
-    floor: Tick,
-}
 
 pub(crate) struct Hub {
     pub receiver: Receiver<ToHub>,
@@ -304,13 +241,7 @@ impl Hub {
             self.tail.add_view(Arc::clone(view));
         }
         for relation in Relation::all_of(view) {
-            let ring = Ring {
-                floor: view.installed_at,
-                relation,
-                frames: VecDeque::new(),
-                bytes: 0,
-            };
-            self.state.rings.insert(ring.relation.id(), ring);
+            self.state.rings.insert(relation.id(), Ring::new(relation));
         }
     }
 
@@ -318,7 +249,7 @@ impl Hub {
         let mut snapshots = Vec::new();
         let mut closed = Vec::new();
         for (id, subscriber) in &mut self.state.subscribers {
-            if subscriber.new.sender.is_closed() {
+            if subscriber.new.sender.is_closed() || matches!(subscriber.state, State::Over) {
                 closed.push(*id);
                 continue;
             }
@@ -328,13 +259,15 @@ impl Hub {
                     tick: at, pending, ..
                 } => {
                     if let Some(changes) = changes.filter(|_| tick > *at) {
-                        pending.push(changes.clone());
+                        pending.push((tick, changes.clone()));
                     }
                 }
                 State::Live => {
                     let changes = changes.and_then(TickChanges::net);
                     subscriber.send(&self.lineage, tick + 1, false, changes);
+                    subscriber.end_at(tick);
                 }
+                State::Over => {}
                 State::Lagging => {
                     if subscriber.new.sender.capacity() >= SUBSCRIBER_QUEUE / 2 {
                         snapshots.push(*id);
@@ -381,41 +314,40 @@ impl Hub {
             .resume
             .as_deref()
             .and_then(|token| self.resume_point(new.relation.id(), token, complete));
+        let ring = &self.state.rings[&new.relation.id()];
+        let after = new.as_of.map_or(complete, |as_of| as_of.min(complete));
         let wants_snapshot = new.snapshot || new.resume.is_some();
-        let next_lower = resumed.unwrap_or(complete + 1);
         let mut subscriber = Subscriber {
+            next_lower: resumed.unwrap_or(after + 1),
             new,
             state: State::Live,
-            next_lower,
         };
-        match resumed {
-            Some(from) => {
-                let missed = self.state.rings[&subscriber.new.relation.id()].since(from);
-                if subscriber.new.every_tick {
-                    for (tick, changes) in missed {
-                        let Some(changes) = changes.net() else { continue };
-                        // A queue that is full asks for a snapshot.
-                        if matches!(subscriber.state, State::Live) {
-                            subscriber.send(&self.lineage, tick + 1, false, Some(changes));
-                        }
-                    }
-                    if matches!(subscriber.state, State::Live) {
-                        subscriber.send(&self.lineage, complete + 1, false, None);
-                    }
-                } else {
-                    let missed: Vec<Changes> =
-                        missed.iter().flat_map(|(_, changes)| changes.parts()).collect();
-                    subscriber.send(&self.lineage, complete + 1, false, consolidate(&missed));
-                }
-                self.state.subscribers.insert(id, subscriber);
+        let asked = [
+            subscriber.new.as_of,
+            subscriber.new.up_to.map(|up_to| up_to.saturating_sub(1)),
+        ];
+        // Content of a tick that has passed is the newest without what came after.
+        let oldest = asked.into_iter().flatten().filter(|tick| *tick < complete).min();
+        if let Some(oldest) = oldest.filter(|oldest| oldest + 1 < ring.floor) {
+            subscriber.refuse(format!(
+                "tick {oldest} is no longer known: the changes of this view are kept since tick {}",
+                ring.floor
+            ));
+        } else if let Some(future) = subscriber.new.as_of.filter(|as_of| *as_of > complete) {
+            subscriber.refuse(format!(
+                "as_of is tick {future}, which has not come; the newest complete one is {complete}"
+            ));
+        } else if resumed.is_some() || !wants_snapshot {
+            let missed = ring.since(subscriber.next_lower);
+            if !missed.is_empty() || resumed.is_some() || subscriber.new.up_to.is_some() {
+                subscriber.catch_up(&self.lineage, &missed, complete);
             }
-            None => {
-                self.state.subscribers.insert(id, subscriber);
-                if wants_snapshot {
-                    self.request_snapshot(id);
-                }
-            }
+        } else {
+            self.state.subscribers.insert(id, subscriber);
+            self.request_snapshot(id);
+            return;
         }
+        self.state.subscribers.insert(id, subscriber);
     }
 
     /// The tick from which a token continues, if the ring still has everything after it.
@@ -485,112 +417,34 @@ impl Hub {
             return;
         }
         let pending = std::mem::take(pending);
-        let parts: Vec<Changes> = shares
+        let mut parts: Vec<Changes> = shares
             .into_iter()
             .flatten()
             .map(|(batch, diffs)| Changes { batch, diffs })
             .collect();
         subscriber.state = State::Live;
-        subscriber.send(&self.lineage, tick + 1, true, consolidate(&parts));
-        let missed: Vec<Changes> = pending.iter().flat_map(TickChanges::parts).collect();
-        if complete > tick && matches!(subscriber.state, State::Live) {
-            subscriber.send(&self.lineage, complete + 1, false, consolidate(&missed));
-        }
-    }
-}
-
-impl Subscriber {
-    /// Sends the net change up to `upper`; without changes only if progress or a reset is wanted.
-    fn send(&mut self, lineage: &str, upper: Tick, reset: bool, changes: Option<Changes>) {
-        let changes = changes.and_then(|changes| self.visible(changes));
-        if changes.is_none() && !reset && !self.new.progress {
-            return;
-        }
-        let (batch, diffs) = match changes {
-            Some(changes) => (Some(changes.batch), changes.diffs),
-            None => (None, Vec::new()),
-        };
-        let lower = if reset {
-            self.new.relation.view.installed_at
+        let shown = subscriber.shows(tick);
+        let missed = if shown == tick {
+            pending
         } else {
-            self.next_lower
-        };
-        let lower = lower.min(upper);
-        let resume = format!("{lineage}.{}.{upper}", self.new.relation.id());
-        let frame = Frame {
-            lower,
-            upper,
-            reset,
-            batch,
-            diffs,
-            resume,
-        };
-        match self.new.sender.try_send(Event::Frame(frame)) {
-            Ok(()) => self.next_lower = upper,
-            Err(_) => self.state = State::Lagging,
-        }
-    }
-
-    /// Of a built-in view only the rows of the subscriber's project.
-    fn visible(&self, changes: Changes) -> Option<Changes> {
-        let (Some(project), None) = (&self.new.project, &self.new.relation.view.name.project) else {
-            return Some(changes);
-        };
-        only_project(changes, project)
-    }
-}
-
-/// The rows whose `project` column is this one.
-pub(crate) fn only_project(changes: Changes, project: &str) -> Option<Changes> {
-    let index = changes.batch.schema().index_of("project").ok()?;
-    let mask: BooleanArray = match changes.batch.column(index).data_type() {
-        DataType::Utf8View => changes
-            .batch
-            .column(index)
-            .as_string_view()
-            .iter()
-            .map(|value| Some(value == Some(project)))
-            .collect(),
-        _ => changes
-            .batch
-            .column(index)
-            .as_string::<i32>()
-            .iter()
-            .map(|value| Some(value == Some(project)))
-            .collect(),
-    };
-    let diffs: Vec<i64> = changes
-        .diffs
-        .iter()
-        .zip(mask.values())
-        .filter(|(_, keep)| *keep)
-        .map(|(diff, _)| *diff)
-        .collect();
-    let batch =
-        filter_record_batch(&changes.batch, &mask).expect("invariant: mask and batch are equally long");
-    (batch.num_rows() > 0).then_some(Changes { batch, diffs })
-}
-
-impl Ring {
-    fn push(&mut self, tick: Tick, changes: TickChanges) {
-        self.relation.count(changes.rows(), changes.updates());
-        self.bytes += changes.approximate_bytes();
-        self.frames.push_back((tick, changes));
-        while let Some((oldest, changes)) = self.frames.front() {
-            if self.bytes <= RING_BYTES && oldest + RING_MS >= tick {
-                break;
+            let missed = self.state.rings.get(&subscriber.new.relation.id());
+            let missed = missed.filter(|ring| ring.floor <= shown + 1);
+            let Some(missed) = missed.map(|ring| ring.since(shown + 1)) else {
+                return subscriber.refuse(format!("tick {shown} is no longer known"));
+            };
+            for (_, changes) in missed.iter().filter(|(at, _)| *at <= tick) {
+                parts.extend(changes.parts().into_iter().map(Changes::negated));
             }
-            self.floor = oldest + 1;
-            self.bytes -= changes.approximate_bytes();
-            self.frames.pop_front();
+            missed
+        };
+        // A snapshot that replaces what a slow reader missed is of the newest tick.
+        subscriber.new.as_of = None;
+        subscriber.send(&self.lineage, shown + 1, true, consolidate(&parts));
+        if matches!(subscriber.state, State::Live) {
+            match missed.is_empty() && complete == shown {
+                true => subscriber.end_at(complete),
+                false => subscriber.catch_up(&self.lineage, &missed, complete),
+            }
         }
-    }
-
-    fn since(&self, from: Tick) -> Vec<(Tick, TickChanges)> {
-        self.frames
-            .iter()
-            .filter(|(tick, _)| *tick >= from)
-            .cloned()
-            .collect()
     }
 }
