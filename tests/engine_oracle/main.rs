@@ -7,6 +7,9 @@
 
 mod bed;
 mod cases;
+#[path = "../support/clause_files.rs"]
+mod clause_files;
+mod clauses;
 mod expected;
 mod frames;
 mod grammar;
