@@ -22,8 +22,9 @@ SET default_null_order = 'nulls_last_on_asc_first_on_desc';
 SET integer_division = true;
 CREATE SCHEMA live;
 CREATE MACRO known(l) AS list_sort(list_filter(l, lambda x: x IS NOT NULL));
+CREATE MACRO place(l, q) AS q * (len(known(l)) - 1);
 CREATE MACRO between_ranks(l, q) AS CASE WHEN len(known(l)) > 0 THEN
-  [known(l)[1 + floor(q * (len(known(l)) - 1))::BIGINT]::DOUBLE, known(l)[1 + ceil(q * (len(known(l)) - 1))::BIGINT]::DOUBLE] END;
+  [known(l)[1 + floor(place(l, q))::BIGINT]::DOUBLE, known(l)[1 + ceil(place(l, q))::BIGINT]::DOUBLE] END;
 """
 DUCKDB_TYPES = {
     "timestamp[us, tz=UTC]": "TIMESTAMP",
@@ -47,7 +48,7 @@ class Oracle:
         self._database.execute(SETTINGS)
         for stream, columns in TYPES.items():
             declared = ", ".join(f"{name} {DUCKDB_TYPES[str(data_type)]}" for name, data_type in columns.items())
-            self._database.execute(f"CREATE TABLE {stream} ({declared}, project VARCHAR DEFAULT 'default')")
+            self._database.execute(f"CREATE TABLE {stream} (project VARCHAR DEFAULT 'default', {declared})")
         for record in records:
             if record.for_duckdb is None or record.refusal is not None:
                 continue
@@ -86,9 +87,8 @@ class Oracle:
 
 def _columns(stream: str) -> str:
     """Times are kept without a zone: DuckDB cuts those without asking where it is."""
-    return ", ".join(
-        f"{name} AT TIME ZONE 'UTC'" if str(data_type).startswith("timestamp") else name for name, data_type in TYPES[stream].items()
-    )
+    is_time = {name: str(data_type).startswith("timestamp") for name, data_type in TYPES[stream].items()}
+    return ", ".join(f"{name} AT TIME ZONE 'UTC'" if time else name for name, time in is_time.items())
 
 
 def windows_as_subqueries(query: str) -> str:
@@ -104,11 +104,10 @@ def windows_as_subqueries(query: str) -> str:
     if found[1] == "TUMBLE":
         starts = f"time_bucket({size}, {time}, TIMESTAMP '1970-01-01')"
     else:
-        starts = f"unnest(generate_series(time_bucket({slide}, {time} - {size}, TIMESTAMP '1970-01-01'), {time}, {slide}))"
-    subquery = (
-        f"(SELECT *, window_start + {size} AS window_end FROM "
-        f"(SELECT *, {starts} AS window_start FROM {source} WHERE {time} IS NOT NULL) WHERE window_start + {size} > {time})"
-    )
+        first = f"time_bucket({slide}, {time} - {size}, TIMESTAMP '1970-01-01')"
+        starts = f"unnest(generate_series({first}, {time}, {slide}))"
+    started = f"(SELECT *, {starts} AS window_start FROM {source} WHERE {time} IS NOT NULL)"
+    subquery = f"(SELECT *, window_start + {size} AS window_end FROM {started} WHERE window_start + {size} > {time})"
     rest = query[end:]
     alias = "" if re.match(r"\s+AS\b", rest) else f" AS {name}"
     return query[: found.start()] + subquery + alias + windows_as_subqueries(rest)

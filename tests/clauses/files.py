@@ -18,6 +18,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent.parent / "slt" / "clauses"
 EMIT = re.compile(r"\s+EMIT\s+(CHANGES|FINAL)\s*$")
+SECTIONS = ("duckdb", "duckdb none", "datafusion", "datafusion none", "errors", "shows nothing in the end")
 DEFAULT_LATENESS = "10 minutes"
 
 
@@ -90,9 +91,7 @@ def _record(lines: list[str], place: str) -> Record:
     for line in rest:
         if line.startswith("---- "):
             section = line.removeprefix("---- ").partition(":")[0]
-            assert section in ("duckdb", "duckdb none", "datafusion", "datafusion none", "errors", "shows nothing in the end"), (
-                f"{place}: {line} is no section"
-            )
+            assert section in SECTIONS, f"{place}: {line} is no section"
             sections[section] = []
         else:
             sections[section].append(line)

@@ -118,10 +118,8 @@ def _cut(rows: dict[str, list[Row]], chance: random.Random) -> list[Request]:
 def as_table(stream: str, rows: list[Row]) -> pa.Table:
     """In the streams' own types."""
     columns = TYPES[stream]
-    arrays = {
-        name: pa.array([_as_value(row[name], data_type) for row in rows], data_type) for name, data_type in columns.items()
-    }
-    return pa.table(arrays)
+    values = {name: [_as_value(row[name], data_type) for row in rows] for name, data_type in columns.items()}
+    return pa.table({name: pa.array(values[name], data_type) for name, data_type in columns.items()})
 
 
 def _as_value(value: Any, data_type: pa.DataType) -> Any:
@@ -132,7 +130,7 @@ def _as_value(value: Any, data_type: pa.DataType) -> Any:
     if pa.types.is_decimal(data_type):
         return Decimal(value)
     if pa.types.is_map(data_type):
-        return [(key, json.dumps(one, ensure_ascii=False)) for key, one in value.items()]
+        return [(key, None if one is None else json.dumps(one, ensure_ascii=False)) for key, one in value.items()]
     return value
 
 

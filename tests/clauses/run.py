@@ -32,6 +32,7 @@ from runner import Runner, assert_equal, eventually  # noqa: E402
 from server import Server  # noqa: E402
 
 ROWS = 700
+OF_STREAMS = "FROM pyflare_internal.streams WHERE partition IS NULL"
 # Blocks of rows after which everything is compared.
 POINTS = (2, 6, rows.BLOCKS)
 
@@ -57,11 +58,12 @@ class Bed:
         for record in self.records:
             answer = self._ask(record.statement)
             if not answer.ok:
-                refused.append(f"{record.place}: {record.name}: {answer.json().get('code')} {answer.json().get('detail')}")
+                told = answer.json()
+                refused.append(f"{record.place}: {record.name}: {told.get('code')} {told.get('detail')}")
         assert not refused, "\n".join(refused)
 
-    def send(self, block: list[rows.Request]) -> None:
-        for request in block:
+    def send(self, blocks: list[list[rows.Request]]) -> None:
+        for request in (request for block in blocks for request in block):
             answer = self.session.post(
                 f"{self.server.api_url}/api/v1/streams/{request.stream}",
                 data=request.body(self.chance),
@@ -69,21 +71,22 @@ class Bed:
                 timeout=30,
             )
             assert_equal(answer.status_code, 200, answer.text[:300])
-            assert_equal((answer.json()["accepted"], answer.json()["rejected"]), (len(request.rows), []), "accepted rows")
+            told = answer.json()
+            assert_equal((told["accepted"], told["rejected"]), (len(request.rows), []), "accepted rows")
             self.oracle.add(request.stream, request.rows)
             self.sent += len(request.rows)
 
     def quiet(self) -> None:
         """All rows are admitted."""
-        listed = "SELECT sum(admitted_rows) FROM pyflare_internal.streams WHERE partition IS NULL AND stream IN ('calls', 'people', 'labels')"
+        listed = f"SELECT sum(admitted_rows) {OF_STREAMS} AND stream IN ('calls', 'people', 'labels')"
         eventually(lambda: assert_equal(int(self.server.sql(listed)[0][0]), self.sent, "admitted rows"))
 
     def mark(self) -> datetime | None:
-        found = self.server.sql("SELECT mark FROM pyflare_internal.streams WHERE stream = 'calls' AND partition IS NULL")
+        found = self.server.sql(f"SELECT mark {OF_STREAMS} AND stream = 'calls'")
         return datetime.fromisoformat(found[0][0]).replace(tzinfo=None) if found and found[0][0] else None
 
     def compare(self, at_end: bool) -> None:
-        wrong = []
+        wrong: list[str] = []
         for record in self.records:
             try:
                 eventually(functools.partial(self._same, record, at_end), seconds=3 if not wrong else 0)
@@ -113,7 +116,7 @@ class Bed:
                 wrong.append(f"{record.place}: {record.name}: {found} errors, must be {wanted}")
         assert not wrong, "\n".join(wrong)
 
-    def _ask(self, query: str, **more: str) -> requests.Response:
+    def _ask(self, query: str, **more: object) -> requests.Response:
         return self.session.post(f"{self.server.api_url}/api/v1/sql", json={"query": query, **more}, timeout=60)
 
     def _view(self, name: str) -> list[tuple[object, ...]]:
@@ -131,7 +134,9 @@ def refused(server: Server, record: Record) -> None:
     assert_equal(told.get("code"), record.refusal, f"{record.place}: {record.select}: {told.get('detail')}")
 
 
-def on_workers(runner: Runner, workers: int, records: list[Record], seed: int, options: argparse.Namespace, scratch: Path) -> None:
+def on_workers(
+    runner: Runner, workers: int, records: list[Record], seed: int, options: argparse.Namespace, scratch: Path
+) -> None:
     server = Server(options.binary.resolve(), scratch / f"data-{workers}", ["--workers", str(workers)])
     what = f"{workers} workers" if workers > 1 else "1 worker"
 
@@ -146,10 +151,11 @@ def on_workers(runner: Runner, workers: int, records: list[Record], seed: int, o
         check(f"{len(bed.records)} monitors are created", bed.create)
         blocks = rows.blocks(random.Random(seed), options.rows)
         for begun, end in zip((0, *POINTS), POINTS, strict=False):
-            sent = check(f"blocks {begun + 1} to {end} are sent", lambda begun=begun, end=end: [bed.send(one) for one in blocks[begun:end]])
+            sent = check(f"blocks {begun + 1} to {end} are sent", functools.partial(bed.send, blocks[begun:end]))
             if not sent or not check("everything is admitted", bed.quiet):
                 return
-            check(f"{bed.sent} rows: all views equal DuckDB", lambda end=end: bed.compare(end == rows.BLOCKS))
+            compare = functools.partial(bed.compare, end == rows.BLOCKS)
+            check(f"{bed.sent} rows: all views equal DuckDB", compare)
         check("what is left out", lambda: eventually(bed.left_out, seconds=5))
         if workers == 1:
             for record in records:

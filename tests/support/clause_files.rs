@@ -2,6 +2,8 @@
 //!
 //! Shared by path between test binaries of several packages: what is run by the engine oracle is what the reference
 //! pages show.
+// Each of them reads its own part.
+#![allow(dead_code)]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -103,6 +103,9 @@ impl Visitor for Clauses {
                 hint,
             );
         }
+        if query.fetch.is_some() {
+            return refuse("FETCH FIRST is not supported", span, "write ORDER BY … LIMIT n");
+        }
         let oddities = [
             (!query.locks.is_empty(), "FOR UPDATE and FOR SHARE"),
             (query.for_clause.is_some(), "FOR XML and FOR JSON"),
@@ -288,7 +291,8 @@ fn check_function(function: &Function) -> Flow {
     }
     let maintained = FUNCTIONS.iter().any(|(known, _)| *known == name) || name == "mean";
     if !maintained {
-        if is_other_aggregate(&name) {
+        // `first_value` and its relatives are window functions as well.
+        if is_other_aggregate(&name) && !(function.over.is_some() && is_window_function(&name)) {
             let known: Vec<&str> = FUNCTIONS.iter().map(|(known, _)| *known).collect();
             let hint = match name.as_str() {
                 "percentile_cont" | "quantile_cont" => {
@@ -374,6 +378,12 @@ fn plain_name(name: &ObjectName) -> Option<String> {
         [ObjectNamePart::Identifier(identifier)] => Some(identifier.value.to_ascii_lowercase()),
         _ => None,
     }
+}
+
+fn is_window_function(name: &str) -> bool {
+    pyflare_dataflows::plan::window_functions()
+        .iter()
+        .any(|function| function.name() == name || function.aliases().iter().any(|alias| alias == name))
 }
 
 /// Whether DataFusion has an aggregate of this name.

@@ -16,7 +16,7 @@ use pyflare_dataflows::plan::{scalar_functions, window_functions};
 use self::samples::{AGGREGATES, SCALARS, WINDOWS};
 use crate::aggregates::{FUNCTIONS, aggregate_functions};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FunctionKind {
     /// One value from the values of a row.
     Scalar,
@@ -58,10 +58,17 @@ impl Function {
         }
     }
 
-    /// What stands between the parentheses of its first syntax.
-    pub fn takes(&self) -> String {
-        let syntax = self.syntax.first().map_or("", String::as_str);
-        let inside = syntax.split_once('(').map_or("", |(_, rest)| rest);
+    /// What stands between the parentheses of a call, by this name or an alias.
+    pub fn takes(&self, name: &str) -> String {
+        let called = |syntax: &&String| {
+            syntax
+                .trim()
+                .strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with('('))
+        };
+        let syntax = self.syntax.iter().find(called).or(self.syntax.first());
+        let inside = syntax.and_then(|syntax| syntax.split_once('('));
+        let inside = inside.map_or("", |(_, rest)| rest.trim());
         inside.strip_suffix(')').unwrap_or(inside).to_string()
     }
 }
@@ -89,12 +96,11 @@ fn without_links(text: &str) -> String {
     plain + rest
 }
 
-/// All functions of monitors, by kind and name.
+/// All functions of monitors: aggregates as they are declared, then window functions, then scalar ones by name.
 pub fn functions() -> Vec<Function> {
     let mut all = aggregates();
     all.extend(windows());
     all.extend(scalars());
-    all.sort_by(|one, other| (one.kind, &one.name).cmp(&(other.kind, &other.name)));
     all
 }
 

@@ -190,10 +190,13 @@ fn offers(accepted: &[(Function, String)]) -> String {
             FunctionKind::Window => "windows",
             FunctionKind::Scalar => "scalars",
         };
-        by_kind.entry(kind).or_default().push(serde_json::json!({
-            "name": function.name,
-            "takes": function.takes(),
-            "about": function.summary(),
+        let names = std::iter::once(&function.name).chain(&function.aliases);
+        by_kind.entry(kind).or_default().extend(names.map(|name| {
+            serde_json::json!({
+                "name": name,
+                "takes": function.takes(name),
+                "about": function.summary(),
+            })
         }));
     }
     let mut text = serde_json::to_string_pretty(&by_kind).unwrap();
