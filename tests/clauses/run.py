@@ -47,6 +47,8 @@ class Bed:
         self.chance = random.Random(seed)
         self.sent = 0
         self.session = requests.Session()
+        # Not asked for proxies in the environment at every request.
+        self.session.trust_env = False
 
     def declare(self) -> None:
         for statement in files.statements():

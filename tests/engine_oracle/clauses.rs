@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
@@ -29,7 +29,7 @@ use crate::frames::{Transcript, follow};
 use crate::graph::views_of;
 
 const BLOCKS: usize = 10;
-const ROWS_OF_BLOCK: usize = 30;
+const ROWS_OF_BLOCK: usize = 24;
 const MINUTE_US: i64 = 60_000_000;
 
 /// A request's rows, all of one stream.
@@ -84,7 +84,7 @@ fn requests(random: &mut StdRng, folder: &std::path::Path) -> Vec<Request> {
         for (stream, mut rows) in rows {
             rows.shuffle(random);
             while !rows.is_empty() {
-                let size = [1, 4, 9, 20][random.random_range(0..4)].min(rows.len());
+                let size = [1, 5, 12, 24][random.random_range(0..4)].min(rows.len());
                 let stream = stream.clone();
                 of_block.push(Request {
                     stream,
@@ -283,6 +283,7 @@ impl Run {
 
 /// Sends the rows and follows every view.
 async fn run(workers: usize, seed: u64) {
+    let begun = Instant::now();
     let directory = tempfile::tempdir().unwrap();
     let opened = open(directory.path(), workers);
     let engine = &opened.engine;
@@ -316,7 +317,7 @@ async fn run(workers: usize, seed: u64) {
             .await;
         sent += 1;
         // Some requests share a tick.
-        if random.random_range(0..3) > 0 {
+        if random.random_range(0..2) > 0 {
             opened.admitted(sent).await;
         }
     }
@@ -369,6 +370,7 @@ async fn run(workers: usize, seed: u64) {
         row_ticks,
         last,
     };
+    let ended = begun.elapsed();
     let outcomes = tokio::task::block_in_place(|| compare(&run, &installed, &left_out));
     let wrong: Vec<&String> = outcomes
         .iter()
@@ -387,8 +389,11 @@ async fn run(workers: usize, seed: u64) {
     );
     let compared: usize = outcomes.into_iter().flatten().sum();
     println!(
-        "{workers} workers, seed {seed}: {} monitors, {compared} comparisons",
-        installed.len()
+        "{workers} workers, seed {seed}: {} monitors, {} ticks with rows, run in {:.1} s; {compared} comparisons in {:.1} s",
+        installed.len(),
+        run.row_ticks.len(),
+        ended.as_secs_f64(),
+        (begun.elapsed() - ended).as_secs_f64(),
     );
 }
 

@@ -12,6 +12,7 @@ mod clause_files;
 mod clauses;
 mod expected;
 mod frames;
+mod functions;
 mod grammar;
 mod graph;
 mod graph_cases;

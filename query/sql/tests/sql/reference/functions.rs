@@ -213,19 +213,15 @@ fn the_pages_of_functions_are_current() {
 
 #[test]
 fn samples_call_what_they_are_a_sample_of() {
+    let mut wrong = Vec::new();
     for function in functions() {
-        let sample = function
-            .sample
-            .unwrap_or_else(|| panic!("{} has no sample", function.name));
-        assert!(
-            sample.contains(&format!("{}(", function.name)),
-            "{sample} does not call {}",
-            function.name
-        );
-        assert!(
-            !function.summary().is_empty(),
-            "{} is not described",
-            function.name
-        );
+        let called = format!("{}(", function.name);
+        if !function.sample.is_some_and(|sample| sample.contains(&called)) {
+            wrong.push(format!("{} has no sample that calls it", function.name));
+        }
+        if function.summary().is_empty() {
+            wrong.push(format!("{} is not described", function.name));
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
