@@ -130,10 +130,15 @@ class Bed:
         return list(zip(*columns, strict=True))
 
 
-def refused(server: Server, record: Record) -> None:
-    answer = requests.post(f"{server.api_url}/api/v1/sql", json={"query": record.statement}, timeout=30)
-    told = answer.json() if not answer.ok else {}
-    assert_equal(told.get("code"), record.refusal, f"{record.place}: {record.select}: {told.get('detail')}")
+def refused(server: Server, records: list[Record]) -> None:
+    wrong = []
+    for record in (record for record in records if record.refusal is not None):
+        query = f"EXPLAIN MONITOR {record.statement}"
+        answer = requests.post(f"{server.api_url}/api/v1/sql", json={"query": query}, timeout=30)
+        told = answer.json() if not answer.ok else {}
+        if told.get("code") != record.refusal:
+            wrong.append(f"{record.place}: {told.get('code')} {told.get('detail')}, must be {record.refusal}")
+    assert not wrong, "\n".join(wrong)
 
 
 def on_workers(
@@ -160,9 +165,7 @@ def on_workers(
             check(f"{bed.sent} rows: all views equal DuckDB", compare)
         check("what is left out", lambda: eventually(bed.left_out, seconds=5))
         if workers == 1:
-            for record in records:
-                if record.refusal is not None:
-                    check(f"{record.place} is refused", functools.partial(refused, server, record))
+            check("what is refused", functools.partial(refused, server, records))
     finally:
         if server.process is not None and server.process.poll() is not None:
             check("the server did not end by itself", lambda: assert_equal(server.log_tail(), "", "its log"))

@@ -8,8 +8,8 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     Distinct, DuplicateTreatment, Expr, Function, FunctionArgumentClause, FunctionArguments, GroupByExpr,
-    LimitClause, ObjectName, ObjectNamePart, Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned,
-    TableFactor, Visit, Visitor,
+    Join, JoinConstraint, JoinOperator, LimitClause, ObjectName, ObjectNamePart, Query, Select, SetExpr,
+    SetOperator, SetQuantifier, Spanned, TableFactor, Visit, Visitor,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
@@ -177,6 +177,9 @@ impl Visitor for Clauses {
                 "write GROUP BY ROLLUP (…), CUBE (…) or GROUPING SETS (…)",
             );
         }
+        for join in select.from.iter().flat_map(|from| &from.joins) {
+            shared_columns(join, span)?;
+        }
         if select.from.is_empty() {
             return refuse(
                 "a SELECT without FROM is constant",
@@ -251,6 +254,25 @@ impl Visitor for Clauses {
             _ => ControlFlow::Continue(()),
         }
     }
+}
+
+/// In a RIGHT or FULL JOIN the column of both sides is the one that is there; DataFusion takes the left one's NULL.
+fn shared_columns(join: &Join, span: Span) -> Flow {
+    let (what, constraint) = match &join.join_operator {
+        JoinOperator::Right(constraint) | JoinOperator::RightOuter(constraint) => ("RIGHT JOIN", constraint),
+        JoinOperator::FullOuter(constraint) => ("FULL JOIN", constraint),
+        _ => return ControlFlow::Continue(()),
+    };
+    let how = match constraint {
+        JoinConstraint::Using(_) => format!("{what} … USING"),
+        JoinConstraint::Natural => format!("NATURAL {what}"),
+        JoinConstraint::On(_) | JoinConstraint::None => return ControlFlow::Continue(()),
+    };
+    refuse(
+        format!("{how} is not maintained: its columns of both sides have no name of their own"),
+        span,
+        "write ON a.x = b.x, and coalesce(a.x, b.x) AS x",
+    )
 }
 
 const WINDOW_HINT: &str = "use TUMBLE(spans, event_time, INTERVAL '1 minute')";
