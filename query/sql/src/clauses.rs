@@ -250,6 +250,7 @@ impl Visitor for Clauses {
                 span,
                 "use LIKE, or ~ with a regular expression",
             ),
+            Expr::Function(function) if is_window_function(function) => ControlFlow::Continue(()),
             Expr::Function(function) => check_function(function),
             _ => ControlFlow::Continue(()),
         }
@@ -313,8 +314,7 @@ fn check_function(function: &Function) -> Flow {
     }
     let maintained = FUNCTIONS.iter().any(|(known, _)| *known == name) || name == "mean";
     if !maintained {
-        // `first_value` and its relatives are window functions as well.
-        if is_other_aggregate(&name) && !(function.over.is_some() && is_window_function(&name)) {
+        if is_other_aggregate(&name) {
             let known: Vec<&str> = FUNCTIONS.iter().map(|(known, _)| *known).collect();
             let hint = match name.as_str() {
                 "percentile_cont" | "quantile_cont" => {
@@ -402,10 +402,13 @@ fn plain_name(name: &ObjectName) -> Option<String> {
     }
 }
 
-fn is_window_function(name: &str) -> bool {
-    pyflare_dataflows::plan::window_functions()
-        .iter()
-        .any(|function| function.name() == name || function.aliases().iter().any(|alias| alias == name))
+/// Whether it is called as a window function: `first_value` and its relatives are aggregates as well.
+fn is_window_function(function: &Function) -> bool {
+    let is_called = |known: &str| plain_name(&function.name).is_some_and(|name| name == known);
+    function.over.is_some()
+        && pyflare_dataflows::plan::window_functions()
+            .iter()
+            .any(|known| is_called(known.name()) || known.aliases().iter().any(|alias| is_called(alias)))
 }
 
 /// Whether DataFusion has an aggregate of this name.

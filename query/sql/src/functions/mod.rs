@@ -51,7 +51,7 @@ impl Function {
         let line = self.description.trim().split("\n\n").next().unwrap_or_default();
         let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
         let end = line.find(". ").map_or(line.len(), |end| end + 1);
-        let plain = without_links(&line[..end]).replace(['`', '*'], "");
+        let plain = without_links(&line[..end]).replace('`', "").replace("**", "");
         match plain.ends_with('.') || plain.is_empty() {
             true => plain,
             false => format!("{plain}."),

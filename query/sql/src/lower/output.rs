@@ -4,9 +4,8 @@
 //! computes in another type is cast where nothing is lost, and refused otherwise.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, TimeUnit};
+use arrow::datatypes::{DataType, TimeUnit};
 use pyflare_operators::fields::type_name;
 
 use crate::error::{SqlError, SqlErrorKind};
@@ -28,8 +27,8 @@ pub(super) fn view_type(name: &str, data_type: &DataType) -> Result<Option<DataT
         | DataType::Decimal128(..) => None,
         same if *same == microseconds => None,
         DataType::List(item) if matches!(item.data_type(), DataType::Utf8) => None,
-        DataType::List(item) if matches!(item.data_type(), DataType::Utf8View | DataType::LargeUtf8) => {
-            Some(DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true))))
+        DataType::List(item) if item.data_type().is_string() => {
+            Some(DataType::new_list(DataType::Utf8, true))
         }
         DataType::Map(..) => None,
         DataType::Utf8 | DataType::LargeUtf8 => Some(DataType::Utf8View),

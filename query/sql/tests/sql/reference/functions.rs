@@ -145,7 +145,7 @@ fn family_page(family: &str, meaning: &str, members: &[&(Function, String)]) -> 
         if !function.arguments.is_empty() {
             page.push_str("| argument | |\n|---|---|\n");
             for (name, meaning) in &function.arguments {
-                writeln!(page, "| `{}` | {} |", cell(name), cell(meaning)).unwrap();
+                writeln!(page, "| `{}` | {} |", cell(name), listed(meaning)).unwrap();
             }
             page.push('\n');
         }
@@ -162,6 +162,18 @@ fn family_page(family: &str, meaning: &str, members: &[&(Function, String)]) -> 
         .unwrap();
     }
     page
+}
+
+/// Text for a cell, its lists one entry a line.
+fn listed(text: &str) -> String {
+    let mut lines = Vec::new();
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        match line.strip_prefix("- ") {
+            Some(entry) => lines.push(format!("<br>– {}", cell(entry))),
+            None => lines.push(cell(line)),
+        }
+    }
+    lines.join(" ")
 }
 
 fn refusals(refused: &[(Function, String)]) -> String {
