@@ -250,7 +250,6 @@ pub(super) const SCALARS: &[(&str, &str)] = &[
     ("make_date", "make_date(2026, 1, output_tokens)"),
     ("make_time", "date_part('hour', make_time(12, 30, 0))"),
     ("map", "map(make_array('model'), make_array(model))"),
-    ("map_entries", "cardinality(map_entries(attributes))"),
     ("map_extract", "map_extract(attributes, 'customer.tier')[1]"),
     ("map_keys", "map_keys(attributes)"),
     ("map_values", "map_values(attributes)"),
