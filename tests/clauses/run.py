@@ -34,7 +34,7 @@ from server import Server  # noqa: E402
 ROWS = 700
 OF_STREAMS = "FROM pyflare_internal.streams WHERE partition IS NULL"
 # Blocks of rows after which everything is compared.
-POINTS = (2, 6, rows.BLOCKS)
+POINTS = (4, rows.BLOCKS)
 
 
 class Bed:

@@ -84,7 +84,7 @@ fn requests(random: &mut StdRng, folder: &std::path::Path) -> Vec<Request> {
         for (stream, mut rows) in rows {
             rows.shuffle(random);
             while !rows.is_empty() {
-                let size = [1, 5, 12, 24][random.random_range(0..4)].min(rows.len());
+                let size = [2, 8, 16, 24][random.random_range(0..4)].min(rows.len());
                 let stream = stream.clone();
                 of_block.push(Request {
                     stream,
