@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 BINARY = $(shell cargo metadata --format-version 1 --no-deps --offline 2>/dev/null | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/release/pyflare
 
-.PHONY: help setup ui build run test test-rust test-ui test-e2e lint fmt bench fuzz docs
+.PHONY: help setup ui build run test test-rust test-ui test-e2e lint fmt bench fuzz reference docs
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,9 @@ bench: build  ## measure this machine against the targets
 
 fuzz:  ## feed the decoder mutated requests for FUZZ_SECONDS (600)
 	tools/fuzz.sh "$(or $(FUZZ_SECONDS),600)"
+
+reference:  ## write the generated pages of the reference anew
+	PYFLARE_WRITE_FIELDS=1 PYFLARE_WRITE_REFERENCE=1 cargo test --release --workspace --test sql --test fields_page
 
 docs:  ## build the book (needs mdbook)
 	mdbook build docs

@@ -7,6 +7,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 "$here/clients/install.sh" --quiet
 "$here/support/python" "$here/oracle/planted_faults.py"
 "$here/support/python" "$here/e2e/run.py" --binary "$binary"
+"$here/support/python" "$here/clauses/run.py" --binary "$binary"
 "$here/support/python" "$here/crash/kill.py" --binary "$binary" --kills "${PYFLARE_KILLS:-8}" --seconds "${PYFLARE_KILL_SECONDS:-40}"
 "$here/support/python" "$here/rough/run.py" --binary "$binary"
 "$here/support/python" "$here/tutorial/run.py" --binary "$binary"

@@ -4,16 +4,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::{ArrayRef, RecordBatch};
-use arrow::compute::{cast, concat_batches};
-use arrow::datatypes::SchemaRef;
+use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::compute::{cast, concat_batches, filter_record_batch};
+use arrow::datatypes::{Int64Type, SchemaRef};
 use arrow::row::{OwnedRow, RowConverter, SortField};
 use bytes::Bytes;
 use pyflare_connectors::{ContentType, Log, LogRecord, Signal};
-use pyflare_dataflows::{Engine, EngineOptions, MonitorDefinition, ViewName};
+use pyflare_dataflows::{Engine, EngineOptions, MonitorDefinition, Tail, ViewName};
 use pyflare_delta::DeltaStore;
 use pyflare_log::{EmbeddedLog, FileCatalog, FileTickLog, LogOptions};
 use pyflare_operators::corpus::{Generator, Traffic};
+use pyflare_operators::streams::StreamDefinition;
+use pyflare_sql::{PlanScope, Statement};
 
 /// Rows with multiplicities, in a form that compares bit for bit.
 pub type Content = std::collections::BTreeMap<OwnedRow, i64>;
@@ -148,6 +150,53 @@ pub fn request(seed: u64, start_ns: u64, spans: usize) -> Vec<u8> {
         ..Traffic::default()
     };
     Generator::new(seed, traffic).small_request(spans)
+}
+
+/// A content as rows.
+pub fn as_batch(schema: &SchemaRef, content: &Content) -> RecordBatch {
+    let fields = schema
+        .fields()
+        .iter()
+        .map(|field| SortField::new(field.data_type().clone()));
+    let converter = RowConverter::new(fields.collect()).unwrap();
+    let parser = converter.parser();
+    let rows: Vec<_> = content
+        .iter()
+        .flat_map(|(row, count)| std::iter::repeat_n(row, usize::try_from(*count).unwrap()))
+        .collect();
+    let columns = converter
+        .convert_rows(rows.iter().map(|row| parser.parse(row.as_ref())))
+        .unwrap();
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+    RecordBatch::try_new_with_options(SchemaRef::clone(schema), columns, &options).unwrap()
+}
+
+/// The rows of `after < _tick ≤ until`.
+pub fn between(rows: &RecordBatch, after: u64, until: u64) -> RecordBatch {
+    let ticks = rows.column_by_name("_tick").unwrap().as_primitive::<Int64Type>();
+    let mask: BooleanArray = ticks
+        .values()
+        .iter()
+        .map(|tick| Some((*tick as u64) > after && (*tick as u64) <= until))
+        .collect();
+    filter_record_batch(rows, &mask).unwrap()
+}
+
+/// The rows of a tail, in one piece.
+pub fn all_rows(tail: &Tail) -> RecordBatch {
+    concat_batches(&tail.batches[0].schema(), &tail.batches).unwrap()
+}
+
+/// What `CREATE STREAM` declares in the project `default`.
+pub fn declared(sql: &str) -> StreamDefinition {
+    let scope = PlanScope {
+        project: Some("default".into()),
+        ..PlanScope::default()
+    };
+    match pyflare_sql::parse(sql, &scope).unwrap() {
+        Statement::CreateStream { definition, .. } => *definition,
+        other => panic!("{other:?}"),
+    }
 }
 
 pub fn copy_directory(from: &Path, to: &Path) {

@@ -5,15 +5,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use arrow::array::{AsArray, BooleanArray, RecordBatch};
-use arrow::compute::filter_record_batch;
+use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, SchemaRef};
 use futures::future::join_all;
 use pyflare_dataflows::{Engine, MonitorDefinition, SubscribeOptions, ViewName};
 use pyflare_sql::{PlanScope, Statement, ViewColumns};
 use tokio::sync::watch;
 
-use crate::bed::{Content, add_rows, copy_directory, open, request, view_name};
+use crate::bed::{Content, add_rows, as_batch, between, copy_directory, open, request, view_name};
 use crate::frames::{Transcript, again, follow};
 
 const BODIES: u64 = 24;
@@ -207,7 +206,7 @@ const SECOND: &[(&str, &str)] = &[
     ),
 ];
 
-fn views_of(engine: &Engine) -> PlanScope {
+pub fn views_of(engine: &Engine) -> PlanScope {
     let columns = |view: &std::sync::Arc<pyflare_dataflows::ViewDescription>| ViewColumns {
         name: view.name.name.clone(),
         builtin: view.name.project.is_none(),
@@ -275,17 +274,6 @@ fn followed(
         (name, transcript)
     };
     installed.iter().map(follow).collect()
-}
-
-/// The rows of `after < _tick ≤ until`.
-fn between(rows: &RecordBatch, after: u64, until: u64) -> RecordBatch {
-    let ticks = rows.column_by_name("_tick").unwrap().as_primitive::<Int64Type>();
-    let mask: BooleanArray = ticks
-        .values()
-        .iter()
-        .map(|tick| Some((*tick as u64) > after && (*tick as u64) <= until))
-        .collect();
-    filter_record_batch(rows, &mask).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -403,23 +391,4 @@ async fn graphs_equal_the_batch_at_every_tick_and_on_any_number_of_workers() {
         }
         replayed.shutdown();
     }
-}
-
-/// A content as rows.
-fn as_batch(schema: &SchemaRef, content: &Content) -> RecordBatch {
-    let fields = schema
-        .fields()
-        .iter()
-        .map(|field| arrow::row::SortField::new(field.data_type().clone()));
-    let converter = arrow::row::RowConverter::new(fields.collect()).unwrap();
-    let parser = converter.parser();
-    let rows: Vec<_> = content
-        .iter()
-        .flat_map(|(row, count)| std::iter::repeat_n(row, usize::try_from(*count).unwrap()))
-        .collect();
-    let columns = converter
-        .convert_rows(rows.iter().map(|row| parser.parse(row.as_ref())))
-        .unwrap();
-    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows.len()));
-    RecordBatch::try_new_with_options(SchemaRef::clone(schema), columns, &options).unwrap()
 }

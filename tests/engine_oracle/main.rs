@@ -7,8 +7,12 @@
 
 mod bed;
 mod cases;
+#[path = "../support/clause_files.rs"]
+mod clause_files;
+mod clauses;
 mod expected;
 mod frames;
+mod functions;
 mod grammar;
 mod graph;
 mod graph_cases;

@@ -9,7 +9,7 @@ use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Float64Array, Int64Array, RecordBatch,
     StringArray, TimestampMicrosecondArray,
 };
-use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use arrow::ipc::writer::StreamWriter;
 use futures::future::join_all;
@@ -19,7 +19,7 @@ use pyflare_operators::streams::StreamDefinition;
 use pyflare_sql::{PlanScope, Statement};
 use tokio::sync::watch;
 
-use crate::bed::{Content, Opened, add_rows, copy_directory, open, request, view_name};
+use crate::bed::{Content, Opened, add_rows, all_rows, copy_directory, declared, open, request, view_name};
 use crate::expected::Marks;
 use crate::frames::{Transcript, again, follow};
 
@@ -92,17 +92,6 @@ fn definition(sql: &str, streams: &[Arc<StreamDefinition>]) -> MonitorDefinition
     };
     match pyflare_sql::parse(sql, &scope).unwrap_or_else(|error| panic!("{sql}: {error}")) {
         Statement::CreateMonitor(create) => create.definition,
-        other => panic!("{other:?}"),
-    }
-}
-
-fn declared(sql: &str) -> StreamDefinition {
-    let scope = PlanScope {
-        project: Some("default".into()),
-        ..PlanScope::default()
-    };
-    match pyflare_sql::parse(sql, &scope).unwrap() {
-        Statement::CreateStream { definition, .. } => *definition,
         other => panic!("{other:?}"),
     }
 }
@@ -195,10 +184,6 @@ async fn send(opened: &Opened) -> u64 {
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
     requests
-}
-
-fn all_rows(tail: &pyflare_dataflows::Tail) -> RecordBatch {
-    concat_batches(&tail.batches[0].schema(), &tail.batches).unwrap()
 }
 
 /// The rows that count at `tick`, by the contract: admitted after the start, neither from the future nor late, and

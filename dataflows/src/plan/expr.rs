@@ -9,6 +9,7 @@
 //! written as Arrow prints them (`Int64`, `Timestamp(µs, "UTC")`).
 
 mod compile;
+mod guard;
 mod literal;
 
 use std::collections::BTreeSet;
@@ -17,6 +18,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use compile::{compile, scalar_function, scalar_functions};
+pub(crate) use guard::guarded;
 pub use literal::Literal;
 
 /// A deterministic function of one row.

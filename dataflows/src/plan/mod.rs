@@ -12,6 +12,7 @@ mod window;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use expr::guarded;
 pub use expr::{BinaryOp, Branch, Expr, Literal, compile, scalar_function, scalar_functions};
 pub use schema::{WINDOW_END, WINDOW_START};
 pub use source::Declared;

@@ -206,6 +206,7 @@ impl Aggregate {
                     DataType::Int64
                     | DataType::Int32
                     | DataType::Float64
+                    | DataType::Decimal128(..)
                     | DataType::Utf8View
                     | DataType::Utf8
                     | DataType::Boolean
@@ -224,6 +225,7 @@ impl Aggregate {
                     kept @ (DataType::Int64
                     | DataType::Int32
                     | DataType::Float64
+                    | DataType::Decimal128(..)
                     | DataType::Utf8View
                     | DataType::Utf8
                     | DataType::Boolean

@@ -14,7 +14,7 @@ use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::windows::create_window_expr;
 use datafusion::scalar::ScalarValue;
 
-use super::{Expr, Frame, FrameBound, FrameUnit, OrderKey, PlanError, WindowColumn, compile};
+use super::{Expr, Frame, FrameBound, FrameUnit, OrderKey, PlanError, WindowColumn, compile, guarded};
 
 /// The window functions that a monitor may use: those whose value a partition and its order decide exactly.
 pub fn window_functions() -> Vec<Arc<WindowUDF>> {
@@ -103,7 +103,7 @@ impl Windowing {
     pub fn run(&self, partition: &RecordBatch) -> Result<RecordBatch, DataFusionError> {
         let mut columns = partition.columns().to_vec();
         for function in &self.functions {
-            columns.push(function.evaluate(partition)?);
+            columns.push(guarded(|| function.evaluate(partition))?);
         }
         Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
     }

@@ -17,7 +17,7 @@ use datafusion::error::DataFusionError;
 use datafusion::physical_expr::PhysicalExpr;
 
 use super::left_out::{RowErrors, project_of};
-use crate::plan::{Plan, PlanError, WINDOW_END, WINDOW_START, compile, source_schema};
+use crate::plan::{Plan, PlanError, WINDOW_END, WINDOW_START, compile, guarded, source_schema};
 use crate::time::window_start;
 
 /// A batch and the number that travels with each of its rows.
@@ -377,8 +377,8 @@ pub(crate) fn evaluate_all(
     expressions: &[Arc<dyn PhysicalExpr>],
     batch: &RecordBatch,
 ) -> Result<Vec<ArrayRef>, DataFusionError> {
-    expressions
+    let evaluated = expressions
         .iter()
-        .map(|expression| expression.evaluate(batch)?.into_array(batch.num_rows()))
-        .collect()
+        .map(|expression| expression.evaluate(batch)?.into_array(batch.num_rows()));
+    guarded(|| evaluated.collect())
 }

@@ -8,8 +8,8 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     Distinct, DuplicateTreatment, Expr, Function, FunctionArgumentClause, FunctionArguments, GroupByExpr,
-    LimitClause, ObjectName, ObjectNamePart, Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned,
-    TableFactor, Visit, Visitor,
+    Join, JoinConstraint, JoinOperator, LimitClause, ObjectName, ObjectNamePart, Query, Select, SetExpr,
+    SetOperator, SetQuantifier, Spanned, TableFactor, Visit, Visitor,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
@@ -103,6 +103,9 @@ impl Visitor for Clauses {
                 hint,
             );
         }
+        if query.fetch.is_some() {
+            return refuse("FETCH FIRST is not supported", span, "write ORDER BY … LIMIT n");
+        }
         let oddities = [
             (!query.locks.is_empty(), "FOR UPDATE and FOR SHARE"),
             (query.for_clause.is_some(), "FOR XML and FOR JSON"),
@@ -174,6 +177,9 @@ impl Visitor for Clauses {
                 "write GROUP BY ROLLUP (…), CUBE (…) or GROUPING SETS (…)",
             );
         }
+        for join in select.from.iter().flat_map(|from| &from.joins) {
+            shared_columns(join, span)?;
+        }
         if select.from.is_empty() {
             return refuse(
                 "a SELECT without FROM is constant",
@@ -244,10 +250,30 @@ impl Visitor for Clauses {
                 span,
                 "use LIKE, or ~ with a regular expression",
             ),
+            Expr::Function(function) if is_window_function(function) => ControlFlow::Continue(()),
             Expr::Function(function) => check_function(function),
             _ => ControlFlow::Continue(()),
         }
     }
+}
+
+/// In a RIGHT or FULL JOIN the column of both sides is the one that is there; DataFusion takes the left one's NULL.
+fn shared_columns(join: &Join, span: Span) -> Flow {
+    let (what, constraint) = match &join.join_operator {
+        JoinOperator::Right(constraint) | JoinOperator::RightOuter(constraint) => ("RIGHT JOIN", constraint),
+        JoinOperator::FullOuter(constraint) => ("FULL JOIN", constraint),
+        _ => return ControlFlow::Continue(()),
+    };
+    let how = match constraint {
+        JoinConstraint::Using(_) => format!("{what} … USING"),
+        JoinConstraint::Natural => format!("NATURAL {what}"),
+        JoinConstraint::On(_) | JoinConstraint::None => return ControlFlow::Continue(()),
+    };
+    refuse(
+        format!("{how} is not maintained: its columns of both sides have no name of their own"),
+        span,
+        "write ON a.x = b.x, and coalesce(a.x, b.x) AS x",
+    )
 }
 
 const WINDOW_HINT: &str = "use TUMBLE(spans, event_time, INTERVAL '1 minute')";
@@ -374,6 +400,15 @@ fn plain_name(name: &ObjectName) -> Option<String> {
         [ObjectNamePart::Identifier(identifier)] => Some(identifier.value.to_ascii_lowercase()),
         _ => None,
     }
+}
+
+/// Whether it is called as a window function: `first_value` and its relatives are aggregates as well.
+fn is_window_function(function: &Function) -> bool {
+    let is_called = |known: &str| plain_name(&function.name).is_some_and(|name| name == known);
+    function.over.is_some()
+        && pyflare_dataflows::plan::window_functions()
+            .iter()
+            .any(|known| is_called(known.name()) || known.aliases().iter().any(|alias| is_called(alias)))
 }
 
 /// Whether DataFusion has an aggregate of this name.

@@ -8,6 +8,7 @@
 //! - `depth`, `budget`, `planning`, `first_of_each`: DataFusion with a pinned list of rules, bounded in size;
 //! - `lower`: the logical plan becomes a [`Plan`](pyflare_dataflows::Plan);
 //! - [`explain`]: the same, in words;
+//! - [`functions`]: every function, described, for the reference and for completion;
 //! - `oracle`: the SELECT as a batch, to compare the engine with; for tests.
 //!
 //! Invariants: the same text gives the same plan; whatever the text says, the answer is a plan or a coded
@@ -17,6 +18,7 @@ pub mod aggregates;
 pub mod alter;
 pub mod error;
 pub mod explain;
+pub mod functions;
 pub mod window;
 
 mod budget;

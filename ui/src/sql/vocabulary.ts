@@ -1,4 +1,9 @@
-/** The words of the language that completion offers: functions with what they take, keywords by where they stand. */
+/**
+ * The words of the language that completion offers: functions with what they take, keywords by where they stand.
+ *
+ * The functions are those the planner knows: functions.json is written from its registries (`make reference`).
+ */
+import functions from './functions.json';
 
 export interface SqlFunction {
   readonly name: string;
@@ -6,73 +11,25 @@ export interface SqlFunction {
   readonly about: string;
 }
 
-const fn = (name: string, takes: string, about: string): SqlFunction => ({ name, takes, about });
-
 /** Those a monitor maintains; a query knows them too. */
-export const aggregates: readonly SqlFunction[] = [
-  fn('count', '*', 'Rows; with an argument, rows in which it is not NULL.'),
-  fn('sum', 'x', 'Exact for integers and decimals, correctly rounded for floats.'),
-  fn('avg', 'x', 'The exact sum divided by the count.'),
-  fn('min', 'x', 'The smallest value, of numbers, texts, booleans or times.'),
-  fn('max', 'x', 'The largest value, of numbers, texts, booleans or times.'),
-  fn('quantile', 'x, q', 'Within 1 % of the true value; q is a constant from 0 to 1.'),
-  fn('median', 'x', 'quantile(x, 0.5)'),
-  fn('approx_percentile_cont', 'x, q', 'quantile under its name in DataFusion.'),
-  fn('approx_distinct', 'x', 'Different values, counted exactly.'),
-  fn('bool_and', 'x', 'Whether all are true.'),
-  fn('bool_or', 'x', 'Whether any is true.'),
+export const aggregates: readonly SqlFunction[] = functions.aggregates;
+
+export const windowFunctions: readonly SqlFunction[] = functions.windows;
+
+/** What is written most often stands first. */
+const usual = [
+  'coalesce', 'nullif', 'greatest', 'least', 'date_trunc', 'date_bin', 'date_part', 'to_timestamp', 'to_char', 'lower',
+  'upper', 'trim', 'length', 'substr', 'split_part', 'replace', 'regexp_replace', 'regexp_like', 'starts_with', 'strpos',
+  'concat', 'concat_ws', 'md5', 'sha256', 'encode', 'abs', 'ceil', 'floor', 'round', 'sqrt',
+  'power', 'ln', 'log10', 'exp',
 ];
 
-export const windowFunctions: readonly SqlFunction[] = [
-  fn('row_number', '', 'The place of the row in its partition, from 1.'),
-  fn('rank', '', 'The place, equal for equal rows, with gaps.'),
-  fn('dense_rank', '', 'The place, equal for equal rows, without gaps.'),
-  fn('percent_rank', '', 'The rank as a share from 0 to 1.'),
-  fn('cume_dist', '', 'The share of rows up to this one.'),
-  fn('ntile', 'n', 'In which of n equal parts the row is.'),
-  fn('lag', 'x, n', 'x of the row n before this one.'),
-  fn('lead', 'x, n', 'x of the row n after this one.'),
-  fn('first_value', 'x', 'x of the first row of the frame.'),
-  fn('last_value', 'x', 'x of the last row of the frame.'),
-  fn('nth_value', 'x, n', 'x of the nth row of the frame.'),
-];
+export const scalars: readonly SqlFunction[] = functions.scalars.toSorted((one, other) => place(one.name) - place(other.name));
 
-export const scalars: readonly SqlFunction[] = [
-  fn('coalesce', 'a, b', 'The first that is not NULL.'),
-  fn('nullif', 'a, b', 'NULL if both are equal, else a: x / nullif(y, 0).'),
-  fn('greatest', 'a, b', 'The largest of the arguments.'),
-  fn('least', 'a, b', 'The smallest of the arguments.'),
-  fn('date_trunc', "'minute', time", 'The time cut to a unit.'),
-  fn('date_bin', "INTERVAL '5 minutes', time", 'The start of the interval that holds the time.'),
-  fn('date_part', "'hour', time", 'One part of a time as a number.'),
-  fn('to_timestamp', 'x', 'A time from text or seconds.'),
-  fn('to_char', "time, '%H:%M'", 'A time as text.'),
-  fn('lower', 'text', 'In lower case.'),
-  fn('upper', 'text', 'In upper case.'),
-  fn('trim', 'text', 'Without blanks at both ends.'),
-  fn('length', 'text', 'Number of characters.'),
-  fn('substr', 'text, start, count', 'Part of a text; the first character is 1.'),
-  fn('split_part', "text, '-', 1", 'The nth part of a text.'),
-  fn('replace', 'text, from, to', 'Every occurrence replaced.'),
-  fn('regexp_replace', 'text, pattern, to', 'The first match replaced; all with the flag g.'),
-  fn('regexp_like', 'text, pattern', 'Whether the pattern matches.'),
-  fn('starts_with', 'text, start', 'Whether the text begins so.'),
-  fn('strpos', 'text, part', 'Where the part begins, from 1; 0 if nowhere.'),
-  fn('concat', 'a, b', 'Texts joined; NULL counts as empty.'),
-  fn('concat_ws', "', ', a, b", 'Texts joined with a separator.'),
-  fn('md5', 'text', 'MD5 in hexadecimal digits.'),
-  fn('sha256', 'text', 'SHA-256 as bytes; encode(…, \'hex\') makes text of it.'),
-  fn('encode', "bytes, 'hex'", 'Bytes as text.'),
-  fn('abs', 'x', 'Without its sign.'),
-  fn('ceil', 'x', 'Rounded up.'),
-  fn('floor', 'x', 'Rounded down.'),
-  fn('round', 'x, digits', 'Rounded to so many decimal digits.'),
-  fn('sqrt', 'x', 'Square root.'),
-  fn('power', 'x, y', 'x to the y.'),
-  fn('ln', 'x', 'Natural logarithm.'),
-  fn('log10', 'x', 'Decimal logarithm.'),
-  fn('exp', 'x', 'e to the x.'),
-];
+function place(name: string): number {
+  const at = usual.indexOf(name);
+  return at < 0 ? usual.length : at;
+}
 
 /** What may follow something complete, by the clause. */
 export const after: Readonly<Record<string, readonly string[]>> = {

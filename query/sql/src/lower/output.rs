@@ -27,6 +27,9 @@ pub(super) fn view_type(name: &str, data_type: &DataType) -> Result<Option<DataT
         | DataType::Decimal128(..) => None,
         same if *same == microseconds => None,
         DataType::List(item) if matches!(item.data_type(), DataType::Utf8) => None,
+        DataType::List(item) if item.data_type().is_string() => {
+            Some(DataType::new_list(DataType::Utf8, true))
+        }
         DataType::Map(..) => None,
         DataType::Utf8 | DataType::LargeUtf8 => Some(DataType::Utf8View),
         integer if integer.is_integer() => Some(DataType::Int64),

@@ -1,0 +1,445 @@
+//! The language clause by clause: the monitors of `tests/slt/clauses` on engines with one, two and four workers, their
+//! rows in shuffled cuts; content at every tick = DataFusion's batch over the rows admitted until then.
+//!
+//! `tests/clauses/run.py` runs the same files against DuckDB. `PYFLARE_SEED` repeats a run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType};
+use pyflare_connectors::ContentType;
+use pyflare_dataflows::plan::WINDOW_END;
+use pyflare_dataflows::{Companion, Engine, MonitorDefinition, SubscribeOptions, ViewName};
+use pyflare_operators::streams::StreamDefinition;
+use pyflare_sql::oracle::Prepared;
+use pyflare_sql::{PlanScope, Statement};
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::bed::{Content, add_rows, all_rows, as_batch, between, declared, open, view_name};
+use crate::clause_files::{self, Kind, Record};
+use crate::expected::Marks;
+use crate::frames::{Transcript, follow};
+use crate::graph::views_of;
+
+const BLOCKS: usize = 10;
+const ROWS_OF_BLOCK: usize = 24;
+const MINUTE_US: i64 = 60_000_000;
+
+/// A request's rows, all of one stream.
+struct Request {
+    stream: String,
+    rows: Vec<String>,
+}
+
+/// Rows as `rows.json` describes them; event time goes forward, and a row is at most eight minutes behind.
+fn requests(random: &mut StdRng, folder: &std::path::Path) -> Vec<Request> {
+    let text = std::fs::read_to_string(folder.join("rows.json")).unwrap();
+    let described: BTreeMap<String, Value> = serde_json::from_str(&text).unwrap();
+    let shares: Vec<&String> = described
+        .iter()
+        .flat_map(|(name, stream)| std::iter::repeat_n(name, stream["share"].as_u64().unwrap() as usize))
+        .collect();
+    let start = pyflare_dataflows::time::now_ms() as i64 * 1_000 - 58 * MINUTE_US;
+    let step = 50 * MINUTE_US / (BLOCKS * ROWS_OF_BLOCK) as i64;
+    let mut numbers = 0;
+    let mut made = Vec::new();
+    for block in 0..BLOCKS {
+        let mut rows: BTreeMap<&String, Vec<String>> = BTreeMap::new();
+        for index in 0..ROWS_OF_BLOCK {
+            let stream = shares[random.random_range(0..shares.len())];
+            let of_stream = rows.entry(stream).or_default();
+            if !of_stream.is_empty() && random.random_range(0..12) == 0 {
+                of_stream.push(of_stream[random.random_range(0..of_stream.len())].clone());
+                continue;
+            }
+            let moment =
+                start + step * (block * ROWS_OF_BLOCK + index) as i64 - random.random_range(0..3 * MINUTE_US);
+            let columns = described[stream]["columns"].as_object().unwrap();
+            let mut row = serde_json::Map::new();
+            for (column, drawn) in columns {
+                let value = match drawn.as_str() {
+                    Some("number") => {
+                        numbers += 1;
+                        json!(numbers)
+                    }
+                    Some("earlier number") => json!(random.random_range(1..=numbers.max(1))),
+                    Some("moment") => json!(moment),
+                    _ => {
+                        let values = drawn.as_array().unwrap();
+                        values[random.random_range(0..values.len())].clone()
+                    }
+                };
+                row.insert(column.clone(), value);
+            }
+            of_stream.push(Value::Object(row).to_string());
+        }
+        let mut of_block = Vec::new();
+        for (stream, mut rows) in rows {
+            rows.shuffle(random);
+            while !rows.is_empty() {
+                let size = [2, 8, 16, 24][random.random_range(0..4)].min(rows.len());
+                let stream = stream.clone();
+                of_block.push(Request {
+                    stream,
+                    rows: rows.split_off(rows.len() - size),
+                });
+            }
+        }
+        of_block.shuffle(random);
+        made.extend(of_block);
+    }
+    made
+}
+
+fn definition(
+    sql: &str,
+    engine: &Engine,
+    streams: &[Arc<StreamDefinition>],
+) -> Result<MonitorDefinition, String> {
+    let scope = PlanScope {
+        streams: streams.to_vec(),
+        ..views_of(engine)
+    };
+    match pyflare_sql::parse(sql, &scope) {
+        Ok(Statement::CreateMonitor(create)) => Ok(create.definition),
+        Ok(other) => Err(format!("{other:?}")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// A monitor under test.
+struct Installed<'a> {
+    record: &'a Record,
+    definition: MonitorDefinition,
+    /// How many rows and groups are in error.
+    errors: Option<MonitorDefinition>,
+}
+
+async fn install<'a>(
+    engine: &Engine,
+    records: &[&'a Record],
+    streams: &[Arc<StreamDefinition>],
+) -> Vec<Installed<'a>> {
+    let (mut installed, mut failed) = (Vec::new(), Vec::new());
+    for record in records {
+        let planned = definition(&record.statement(), engine, streams);
+        match (&record.kind, planned) {
+            (Kind::Monitor { name, .. }, Ok(planned)) => {
+                let outcome = engine.install(planned.clone(), false).await;
+                outcome.unwrap_or_else(|error| panic!("{}: {name}: {error}", record.place));
+                let errors = record.section("errors").map(|count| {
+                    let sql = format!("CREATE MONITOR counted AS {count}");
+                    definition(&sql, engine, streams)
+                        .unwrap_or_else(|error| panic!("{}: {error}", record.place))
+                });
+                installed.push(Installed {
+                    record,
+                    definition: planned,
+                    errors,
+                });
+            }
+            (Kind::Refused(code), Err(error)) if error.starts_with(code.as_str()) => {}
+            (Kind::Refused(code), planned) => {
+                let found = planned.map_or_else(|error| error, |_| "accepted".into());
+                failed.push(format!("{}: {found}, not {code}", record.place));
+            }
+            (_, Err(error)) => failed.push(format!("{}: {error}", record.place)),
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+    installed
+}
+
+/// What was admitted and what was shown.
+struct Run {
+    /// The rows of the streams.
+    rows: BTreeMap<String, RecordBatch>,
+    marks: Marks,
+    contents: BTreeMap<String, BTreeMap<u64, Content>>,
+    schemas: BTreeMap<String, SchemaRef>,
+    row_ticks: BTreeSet<u64>,
+    last: u64,
+}
+
+impl Run {
+    fn at(&self, name: &str, tick: u64) -> Content {
+        let found = self.contents[name].range(..=tick).next_back();
+        found.map_or_else(Content::new, |(_, content)| content.clone())
+    }
+
+    /// The batch of a monitor at a tick.
+    fn batch(
+        &self,
+        prepared: &Prepared,
+        definition: &MonitorDefinition,
+        tick: u64,
+    ) -> Result<RecordBatch, String> {
+        let mut tables: Vec<(String, RecordBatch)> = Vec::new();
+        for (stream, rows) in &self.rows {
+            tables.push((stream.clone(), between(rows, 0, tick)));
+        }
+        for view in definition.plan.views() {
+            tables.push((
+                view.to_string(),
+                as_batch(&self.schemas[view], &self.at(view, tick)),
+            ));
+        }
+        let tables: Vec<(&str, &[RecordBatch])> = tables
+            .iter()
+            .map(|(name, rows)| (name.as_str(), std::slice::from_ref(rows)))
+            .collect();
+        let batch = prepared.rows(&tables).map_err(|error| error.strip_backtrace())?;
+        if !definition.options.emit_final {
+            return Ok(batch);
+        }
+        let passed = self
+            .marks
+            .before(tick)
+            .map(|mark| mark - definition.lateness_us());
+        let column = batch.column_by_name(WINDOW_END);
+        let column = column.ok_or("a final monitor shows window_end")?;
+        let ends = column.as_primitive::<TimestampMicrosecondType>();
+        let mask: BooleanArray = (0..batch.num_rows())
+            .map(|row| Some(passed.is_some_and(|passed| ends.is_valid(row) && ends.value(row) <= passed)))
+            .collect();
+        filter_record_batch(&batch, &mask).map_err(|error| error.to_string())
+    }
+
+    fn prepare(&self, definition: &MonitorDefinition) -> Result<Prepared, String> {
+        let mut relations: Vec<(&str, SchemaRef)> = Vec::new();
+        for (stream, rows) in &self.rows {
+            relations.push((stream, rows.schema()));
+        }
+        for view in definition.plan.views() {
+            relations.push((view, SchemaRef::clone(&self.schemas[view])));
+        }
+        Prepared::new(definition, &relations).map_err(|error| error.strip_backtrace())
+    }
+
+    /// Compares a view at every tick; says what differs.
+    fn check(&self, installed: &Installed<'_>) -> Result<usize, String> {
+        let (name, record) = (&installed.definition.name, installed.record);
+        let shows_in_the_end = !self.at(name, self.last).is_empty();
+        match record.section("shows nothing in the end") {
+            Some(_) if shows_in_the_end => return Err("shows something in the end".into()),
+            None if self.contents[name].values().all(Content::is_empty) => {
+                return Err("shows nothing, ever".into());
+            }
+            _ => {}
+        }
+        if record.section("datafusion none").is_some() {
+            return Ok(0);
+        }
+        let equal = match record.section("datafusion") {
+            Some(select) => MonitorDefinition {
+                sql: format!("CREATE MONITOR {name} AS {select}"),
+                ..installed.definition.clone()
+            },
+            None => installed.definition.clone(),
+        };
+        let prepared = self.prepare(&equal)?;
+        let schema = &self.schemas[name];
+        let mut ticks = self.row_ticks.clone();
+        ticks.extend(
+            self.contents[name]
+                .keys()
+                .copied()
+                .filter(|tick| *tick <= self.last),
+        );
+        for tick in &ticks {
+            let batch = self.batch(&prepared, &equal, *tick)?;
+            let mut expected = Content::new();
+            add_rows(schema, &batch, None, &mut expected);
+            let content = self.at(name, *tick);
+            if content != expected {
+                let shown = |content: &Content| {
+                    let rows = as_batch(schema, content);
+                    arrow::util::pretty::pretty_format_batches(&[rows.slice(0, rows.num_rows().min(12))])
+                        .unwrap()
+                        .to_string()
+                };
+                let only = |one: &Content, other: &Content| -> Content {
+                    let more = one.iter().filter(|(row, count)| other.get(*row) != Some(*count));
+                    more.map(|(row, count)| (row.clone(), *count)).collect()
+                };
+                return Err(format!(
+                    "at tick {tick} {} rows, the batch has {}; shown only:\n{}\nin the batch only:\n{}",
+                    content.len(),
+                    expected.len(),
+                    shown(&only(&content, &expected)),
+                    shown(&only(&expected, &content)),
+                ));
+            }
+        }
+        Ok(ticks.len())
+    }
+}
+
+/// Sends the rows and follows every view.
+async fn run(workers: usize, seed: u64) {
+    let begun = Instant::now();
+    let directory = tempfile::tempdir().unwrap();
+    let opened = open(directory.path(), workers);
+    let engine = &opened.engine;
+    let mut random = StdRng::seed_from_u64(seed);
+    let folder = clause_files::folder(env!("CARGO_MANIFEST_DIR"));
+    let mut streams = Vec::new();
+    for sql in clause_files::streams(&folder) {
+        let created = engine.create_stream(declared(&sql)).await.unwrap();
+        streams.push(created.definition);
+    }
+    let files = clause_files::files(&folder);
+    let records: Vec<&Record> = files.iter().flat_map(|file| &file.records).collect();
+    let installed = install(engine, &records, &streams).await;
+    let (stop, stopped) = watch::channel(false);
+    let following: Vec<_> = installed
+        .iter()
+        .map(|view| {
+            let options = SubscribeOptions {
+                snapshot: true,
+                ..SubscribeOptions::default()
+            };
+            follow(engine, &view_name(&view.definition), options, stopped.clone())
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let mut sent = 0;
+    for request in requests(&mut random, &folder) {
+        let body = request.rows.join("\n").into_bytes();
+        opened
+            .append_rows(&request.stream, ContentType::NdJson, body)
+            .await;
+        sent += 1;
+        // Some requests share a tick.
+        if random.random_range(0..2) > 0 {
+            opened.admitted(sent).await;
+        }
+    }
+    let last = opened.admitted(sent).await;
+    let tail = |name: &str| all_rows(&engine.stream_tail(&ViewName::of_project("default", name), last));
+    let rows: BTreeMap<String, RecordBatch> = streams
+        .iter()
+        .map(|stream| (stream.name.clone(), tail(&stream.name)))
+        .collect();
+    let mut left_out = BTreeMap::new();
+    for view in &installed {
+        let mut told = [0, 0];
+        for (companion, told) in Companion::ALL.into_iter().zip(&mut told) {
+            let mut name = view_name(&view.definition);
+            name.name.push_str(companion.suffix());
+            let peek = engine.peek(&name, &engine.hold(), None).await.unwrap();
+            for batch in &peek.batches {
+                let counts = batch.column(batch.num_columns() - 1).as_primitive::<Int64Type>();
+                *told += counts.values().iter().sum::<i64>();
+            }
+        }
+        left_out.insert(view.definition.name.clone(), told);
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    stop.send(true).unwrap();
+    let mut transcripts: Vec<(String, Transcript)> = Vec::new();
+    for (view, transcript) in installed.iter().zip(following) {
+        transcripts.push((view.definition.name.clone(), transcript.await.unwrap()));
+    }
+    opened.shutdown();
+
+    let row_ticks: BTreeSet<u64> = rows
+        .values()
+        .flat_map(|rows| rows["_tick"].as_primitive::<Int64Type>().values().to_vec())
+        .map(|tick| tick as u64)
+        .collect();
+    assert!(row_ticks.len() > 10, "{} ticks had rows", row_ticks.len());
+    let run = Run {
+        rows,
+        // Streams have their ids first: `calls` was declared first.
+        marks: Marks::read(directory.path(), &1.into()),
+        contents: transcripts
+            .iter()
+            .map(|(name, transcript)| (name.clone(), transcript.contents(last)))
+            .collect(),
+        schemas: transcripts
+            .iter()
+            .map(|(name, transcript)| (name.clone(), SchemaRef::clone(&transcript.schema)))
+            .collect(),
+        row_ticks,
+        last,
+    };
+    let ended = begun.elapsed();
+    let outcomes = tokio::task::block_in_place(|| compare(&run, &installed, &left_out));
+    let wrong: Vec<&String> = outcomes
+        .iter()
+        .filter_map(|outcome| outcome.as_ref().err())
+        .collect();
+    assert!(
+        wrong.is_empty(),
+        "seed {seed}, {workers} workers: {} of {} differ\n{}",
+        wrong.len(),
+        outcomes.len(),
+        wrong
+            .into_iter()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join("\n")
+    );
+    let compared: usize = outcomes.into_iter().flatten().sum();
+    println!(
+        "{workers} workers, seed {seed}: {} monitors, {} ticks with rows, run in {:.1} s; {compared} comparisons in {:.1} s",
+        installed.len(),
+        run.row_ticks.len(),
+        ended.as_secs_f64(),
+        (begun.elapsed() - ended).as_secs_f64(),
+    );
+}
+
+/// Every monitor at every tick, on two threads.
+fn compare(
+    run: &Run,
+    installed: &[Installed<'_>],
+    left_out: &BTreeMap<String, [i64; 2]>,
+) -> Vec<Result<usize, String>> {
+    let one = |view: &Installed<'_>| {
+        let place = |error: String| format!("{}: {}: {error}", view.record.place, view.definition.name);
+        let compared = run.check(view).map_err(place)?;
+        let errors = match &view.errors {
+            None => 0,
+            Some(count) => {
+                let prepared = run.prepare(count).map_err(place)?;
+                let counted = run.batch(&prepared, count, run.last).map_err(place)?;
+                counted.column(0).as_primitive::<Int64Type>().value(0)
+            }
+        };
+        let [late, found] = left_out[&view.definition.name];
+        match (late, found == errors) {
+            (0, true) => Ok(compared),
+            _ => Err(place(format!(
+                "{late} late rows, {found} errors, must be 0 and {errors}"
+            ))),
+        }
+    };
+    let (first, second) = installed.split_at(installed.len() / 2);
+    std::thread::scope(|scope| {
+        let half = scope.spawn(|| first.iter().map(one).collect::<Vec<_>>());
+        let rest: Vec<_> = second.iter().map(one).collect();
+        let mut all = half.join().unwrap();
+        all.extend(rest);
+        all
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_clause_equals_the_batch_at_every_tick_and_on_any_number_of_workers() {
+    let seed = std::env::var("PYFLARE_SEED")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    let seed = seed.unwrap_or_else(|| rand::rng().random_range(0..1_000_000));
+    for workers in [1, 2, 4] {
+        run(workers, seed + workers as u64).await;
+    }
+}
