@@ -70,6 +70,17 @@ const FIRST: &[(&str, &str)] = &[
         "SELECT user_id, count(*) AS calls FROM spans WHERE output_tokens NOT IN
          (SELECT output_tokens FROM spans WHERE status = 'error' AND output_tokens IS NOT NULL) GROUP BY user_id",
     ),
+    (
+        "members_or",
+        "SELECT span_id, user_id FROM spans WHERE duration_ns > 950000000 OR output_tokens > 280 AND (user_id IN
+         (SELECT user_id FROM spans GROUP BY user_id HAVING count(*) % 3 = 0) OR status = 'error')",
+    ),
+    (
+        "exists_or",
+        "SELECT s.model, count(*) AS n FROM spans AS s WHERE s.output_tokens > 290 OR EXISTS
+         (SELECT 1 FROM spans AS e WHERE e.user_id = s.user_id AND e.duration_ns > s.duration_ns AND e.status = 'error' AND e.model = s.model)
+         OR s.span_id IN (SELECT min(span_id) FROM spans GROUP BY model) GROUP BY s.model",
+    ),
     ("not_in_null", "SELECT span_id FROM spans WHERE span_id NOT IN (SELECT CASE WHEN output_tokens = (SELECT max(output_tokens) FROM spans) AND (SELECT count(*) FROM spans) > 100 THEN NULL ELSE 'x' END FROM spans)"),
     (
         "together",
@@ -161,6 +172,61 @@ const FIRST: &[(&str, &str)] = &[
         "SELECT a.service_name, b.provider, upper(a.model) AS model, count(*) AS n, max(a.duration_ns) AS worst
          FROM spans AS a JOIN (SELECT provider, max(duration_ns) AS worst FROM spans GROUP BY provider) AS b
          ON a.provider = b.provider AND a.duration_ns * 2 > b.worst GROUP BY CUBE (a.service_name, b.provider, upper(a.model))",
+    ),
+    (
+        "spreads",
+        "SELECT model, var_samp(temperature) AS a, var_pop(duration_ns) AS b, stddev(output_tokens) AS c, stddev_pop(temperature) AS d,
+           covar_samp(output_tokens, duration_ns) AS e, corr(output_tokens, duration_ns) AS f, regr_slope(duration_ns, output_tokens) AS g,
+           regr_intercept(duration_ns, output_tokens) AS h, regr_count(temperature, output_tokens) AS i, regr_r2(duration_ns, output_tokens) AS j,
+           var_samp(duration_ns) FILTER (WHERE status = 'error') AS k FROM spans GROUP BY model",
+    ),
+    (
+        "spreads_of_counts",
+        "SELECT provider, stddev(calls) AS a, covar_pop(calls, worst) AS b, regr_avgx(worst, calls) AS c FROM
+         (SELECT provider, user_id, count(*) AS calls, max(duration_ns) AS worst FROM spans GROUP BY provider, user_id) GROUP BY provider",
+    ),
+    (
+        "listed",
+        "SELECT model, string_agg(DISTINCT user_id, ', ' ORDER BY user_id DESC) AS users, array_agg(status ORDER BY duration_ns, span_id) AS statuses,
+           string_agg(name, '' ORDER BY duration_ns DESC, span_id) FILTER (WHERE output_tokens > 280) AS names,
+           first_value(span_id ORDER BY duration_ns DESC, span_id) AS slowest, last_value(user_id ORDER BY duration_ns, span_id) AS by_whom,
+           array_agg(DISTINCT service_name ORDER BY service_name) AS services FROM spans GROUP BY model",
+    ),
+    (
+        "listed_groups",
+        "SELECT calls, string_agg(model, '+' ORDER BY model) AS models, first_value(worst ORDER BY worst DESC) AS worst, min(users) AS users FROM
+         (SELECT model, count(*) % 5 AS calls, max(duration_ns) AS worst, string_agg(DISTINCT user_id, '' ORDER BY user_id) AS users FROM spans GROUP BY model) GROUP BY calls",
+    ),
+    (
+        "running",
+        "SELECT user_id, window_start, sum(calls) OVER (PARTITION BY user_id ORDER BY window_start) AS so_far,
+           avg(calls) OVER (PARTITION BY user_id ORDER BY window_start ROWS BETWEEN 2 PRECEDING AND CURRENT ROW) AS moving,
+           max(worst) OVER (PARTITION BY user_id ORDER BY calls GROUPS BETWEEN 1 PRECEDING AND 1 FOLLOWING) AS near,
+           count(*) OVER (PARTITION BY user_id ORDER BY calls DESC) AS peers,
+           sum(warmth) OVER (PARTITION BY user_id ORDER BY window_start ROWS BETWEEN 1 FOLLOWING AND 3 FOLLOWING) AS coming,
+           stddev(warmth) OVER (PARTITION BY user_id ORDER BY window_start DESC ROWS 3 PRECEDING) AS spread
+         FROM (SELECT user_id, window_start, count(*) AS calls, max(duration_ns) AS worst, sum(temperature) AS warmth
+               FROM TUMBLE(spans, event_time, INTERVAL '1 minute') GROUP BY user_id, window_start)",
+    ),
+    (
+        "words",
+        "SELECT word, count(*) AS n, max(duration_ns) AS worst FROM
+         (SELECT duration_ns, unnest(string_to_array(name || ' ' || model, ' ')) AS word FROM spans WHERE output_tokens > 150) GROUP BY word",
+    ),
+    ("pieces", "SELECT span_id, name, unnest(string_to_array(name, 'a')) AS piece FROM spans WHERE duration_ns > 900000000"),
+    (
+        "users_again",
+        "SELECT model, unnest(users) AS user_id FROM (SELECT model, array_agg(DISTINCT user_id ORDER BY user_id) AS users FROM spans GROUP BY model)",
+    ),
+    (
+        "priced",
+        "SELECT p.word, p.price * s.calls AS cost, s.calls FROM (SELECT status, count(*) AS calls FROM spans GROUP BY status) AS s
+         RIGHT JOIN (VALUES ('error', 5, 'bad'), ('ok', 2, 'good'), ('unset', 1, 'fair'), ('never', 9, 'none')) AS p(status, price, word) ON s.status = p.status",
+    ),
+    (
+        "scaled",
+        "SELECT m.model, m.calls * f.factor AS scaled FROM (SELECT model, count(*) AS calls FROM spans GROUP BY model) AS m
+         CROSS JOIN (VALUES (1), (10)) AS f(factor) UNION ALL SELECT 'none', column1 FROM (VALUES (7))",
     ),
     (
         "thirds",

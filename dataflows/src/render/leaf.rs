@@ -105,8 +105,7 @@ impl Base {
         let mut needed = BTreeSet::new();
         needed.extend(keys.iter().flat_map(Expr::columns));
         for aggregate in aggregates {
-            needed.extend(aggregate.argument.iter().flat_map(Expr::columns));
-            needed.extend(aggregate.filter.iter().flat_map(Expr::columns));
+            needed.extend(aggregate.expressions().flat_map(Expr::columns));
         }
         let (below, source_columns) = Pipeline::from_source(below_plan, &needed)?;
         let mut expressions = Vec::with_capacity(keys.len());
@@ -300,6 +299,7 @@ fn is_chain(plan: &Plan) -> bool {
         Plan::Filter { input, .. } | Plan::Project { input, .. } | Plan::Tumble { input, .. } => {
             is_chain(input)
         }
+        Plan::Unnest { input, .. } => is_chain(input),
         _ => false,
     }
 }
@@ -348,7 +348,9 @@ fn output_names(node: &Plan) -> Vec<String> {
 fn window_size(plan: &Plan) -> Option<i64> {
     match plan {
         Plan::Tumble { size_us, .. } => Some(*size_us),
-        Plan::Filter { input, .. } | Plan::Project { input, .. } => window_size(input),
+        Plan::Filter { input, .. } | Plan::Project { input, .. } | Plan::Unnest { input, .. } => {
+            window_size(input)
+        }
         _ => None,
     }
 }
@@ -363,6 +365,7 @@ fn is_window_column(plan: &Plan, expression: &Expr) -> bool {
             name == WINDOW_START || name == WINDOW_END || is_window_column(input, expression)
         }
         Plan::Filter { input, .. } => is_window_column(input, expression),
+        Plan::Unnest { input, column } => column != name && is_window_column(input, expression),
         Plan::Project { input, columns } => columns
             .iter()
             .find(|column| column.name == *name)

@@ -18,8 +18,10 @@ pub(crate) mod key_cache;
 pub(crate) mod leaf;
 pub(crate) mod ledger;
 pub(crate) mod left_out;
+pub(crate) mod listing;
 pub(crate) mod pipeline;
 pub(crate) mod tap;
+mod unnest;
 pub(crate) mod view;
 
 pub(crate) use arrange::ArrangedView;

@@ -33,6 +33,12 @@ impl Extremes {
         self.numbers.is_empty() && self.decimals.is_empty() && self.bytes.is_empty()
     }
 
+    /// The texts or bytes that are present, in ascending order, with how often each is.
+    pub fn present_bytes(&self) -> impl DoubleEndedIterator<Item = (&[u8], u64)> {
+        let present = self.bytes.iter().filter(|(_, count)| *count > 0);
+        present.map(|(value, count)| (value.as_ref(), count.unsigned_abs()))
+    }
+
     /// The number of values held.
     pub(super) fn total(&self) -> i64 {
         let numbers = self.numbers.iter().map(|(_, count)| count);

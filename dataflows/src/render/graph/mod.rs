@@ -6,6 +6,7 @@
 //! and other views, whose changes of a tick it is given when they are complete.
 
 pub(crate) mod budget;
+pub(crate) mod frames;
 pub(crate) mod group;
 pub(crate) mod rows;
 pub(crate) mod running;
@@ -17,16 +18,18 @@ mod watch;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, ArrayRef, RecordBatch, new_empty_array};
+use arrow::compute::concat;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use pyflare_operators::aggregate::Accumulator;
 
+use self::frames::Frames;
 use self::group::Choice;
 use super::cells::{Cells, Outputs};
 use super::leaf::{Leaf, nullable};
 use super::pipeline::{Pipeline, batch_of};
-use crate::plan::{Expr, JoinKind, Plan, PlanError, Windowing, compile};
+use crate::plan::{Expr, JoinKind, Plan, PlanError, Windowing, compile, marked};
 
 /// Where rows of a graph come from.
 pub(crate) enum Input {
@@ -78,7 +81,7 @@ impl Node {
     /// The nodes of the plan that read an input, with the input's number.
     fn readers(&self) -> Vec<(usize, usize)> {
         match &self.operator {
-            Operator::Shared(_) => Vec::new(),
+            Operator::Shared(_) | Operator::Constant(_) => Vec::new(),
             Operator::Input(index) => vec![(self.number, *index)],
             Operator::Map(below, _)
             | Operator::Fold(below, _)
@@ -94,6 +97,7 @@ impl Node {
         match &self.operator {
             Operator::Input(_) => "input",
             Operator::Shared(_) => "shared",
+            Operator::Constant(_) => "constant",
             Operator::Map(..) => "map",
             Operator::Fold(..) | Operator::Default(..) => "aggregate",
             Operator::Join(_) => "join",
@@ -108,7 +112,7 @@ impl Node {
         }
         let mut words = vec![(self.number, self.word())];
         match &self.operator {
-            Operator::Input(_) | Operator::Shared(_) => {}
+            Operator::Input(_) | Operator::Shared(_) | Operator::Constant(_) => {}
             Operator::Default(below, _) => {
                 // Stands for the same node.
                 words.extend(below.words().into_iter().skip(1));
@@ -128,7 +132,7 @@ impl Node {
     fn check(&self) -> Result<(), PlanError> {
         rows::Codec::new(&self.schema)?;
         match &self.operator {
-            Operator::Input(_) | Operator::Shared(_) => Ok(()),
+            Operator::Input(_) | Operator::Shared(_) | Operator::Constant(_) => Ok(()),
             Operator::Map(below, _)
             | Operator::Fold(below, _)
             | Operator::Default(below, _)
@@ -155,6 +159,8 @@ pub(crate) enum Operator {
     Input(usize),
     /// The shared node of that number.
     Shared(usize),
+    /// These rows, for ever.
+    Constant(RecordBatch),
     Map(Box<Node>, Arc<Pipeline>),
     Fold(Box<Node>, Arc<Fold>),
     /// This one row where the input, which has at most one, is empty.
@@ -273,7 +279,10 @@ impl<'a> Compiler<'a> {
                 })
             }
             Plan::Aggregate { .. } => self.fold(plan, number),
-            Plan::Filter { input, .. } | Plan::Project { input, .. } | Plan::Tumble { input, .. } => {
+            Plan::Filter { input, .. }
+            | Plan::Project { input, .. }
+            | Plan::Tumble { input, .. }
+            | Plan::Unnest { input, .. } => {
                 let node = self.node(input, number + 1)?;
                 let below_number = node.number;
                 // Consecutive ones are one operator.
@@ -333,10 +342,12 @@ impl<'a> Compiler<'a> {
                 partition,
                 order,
                 functions,
+                aggregates,
             } => {
                 let node = self.node(input, number + 1)?;
-                let windowing = Windowing::compile(partition, order, functions, &node.schema)?;
-                let choice = Choice::windows(partition, order, windowing, &node.schema)?;
+                let windowing = Windowing::compile(partition, order, functions, aggregates, &node.schema)?;
+                let frames = Frames::compile(order, aggregates, &node.schema)?;
+                let choice = Choice::windows(partition, order, windowing, frames, &node.schema)?;
                 Ok(Node {
                     number,
                     schema: nullable(choice.schema()),
@@ -350,6 +361,14 @@ impl<'a> Compiler<'a> {
                     None => self.add_input(Input::View(name.clone()), nullable(&plan.schema()?)),
                 };
                 Ok(self.input(index, number))
+            }
+            Plan::Values { rows, .. } => {
+                let schema = plan.schema()?;
+                Ok(Node {
+                    number,
+                    operator: Operator::Constant(constant(&schema, rows)?),
+                    schema,
+                })
             }
             Plan::Source { .. } => self.leaf_node(plan, number),
         }
@@ -469,9 +488,10 @@ impl<'a> Compiler<'a> {
             }
             None => None,
         };
-        let schema = match kind.shows_right() {
-            true => Arc::clone(&both),
-            false => Arc::clone(&left.schema),
+        let schema = match kind {
+            JoinKind::Mark => marked(&left.schema)?,
+            _ if kind.shows_right() => Arc::clone(&both),
+            _ => Arc::clone(&left.schema),
         };
         let join = Join {
             kind: *kind,
@@ -535,6 +555,38 @@ fn compiled(written: Vec<&Expr>, schema: &Schema) -> Result<Compiled, PlanError>
         expressions.push(expression);
     }
     Ok((expressions, types))
+}
+
+/// Constant rows.
+fn constant(schema: &SchemaRef, rows: &[Vec<Expr>]) -> Result<RecordBatch, PlanError> {
+    let nothing: SchemaRef = Arc::new(Schema::empty());
+    let one_row = batch_of(&nothing, Vec::new(), 1);
+    let mut columns: Vec<Vec<ArrayRef>> = vec![Vec::with_capacity(rows.len()); schema.fields().len()];
+    for row in rows {
+        for ((expr, field), column) in row.iter().zip(schema.fields()).zip(&mut columns) {
+            let failed = |detail: String| PlanError::Expression {
+                expression: expr.to_string(),
+                detail,
+            };
+            let value = compile(expr, &nothing)?
+                .evaluate(&one_row)
+                .and_then(|value| value.into_array(1))
+                .map_err(|error| failed(error.strip_backtrace()))?;
+            if value.data_type() != field.data_type() {
+                return Err(failed(format!("it is not {}", field.data_type())));
+            }
+            column.push(value);
+        }
+    }
+    let mut arrays = Vec::with_capacity(columns.len());
+    for (column, field) in columns.iter().zip(schema.fields()) {
+        let parts: Vec<&dyn Array> = column.iter().map(AsRef::as_ref).collect();
+        arrays.push(match parts.is_empty() {
+            true => new_empty_array(field.data_type()),
+            false => concat(&parts).expect("invariant: one type per column"),
+        });
+    }
+    Ok(batch_of(schema, arrays, rows.len()))
 }
 
 /// What an aggregate without keys gives over no rows.

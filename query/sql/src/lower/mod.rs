@@ -14,6 +14,7 @@ mod grouping;
 mod join;
 mod order;
 mod output;
+mod rows;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,6 +36,10 @@ pub(crate) fn lower(
     aliases: &BTreeSet<String>,
 ) -> Result<Plan, SqlError> {
     let relation = Lowering { project }.node(logical)?;
+    if relation.plan.streams().is_empty() && relation.plan.views().is_empty() {
+        return Err(SqlError::new(SqlErrorKind::Clause, "VALUES alone is constant")
+            .hint("join it with a stream or a view"));
+    }
     let given: Vec<(String, bool)> = logical
         .schema()
         .fields()
@@ -108,6 +113,7 @@ impl Lowering<'_> {
             LogicalPlan::TableScan(scan) => self.source(scan),
             LogicalPlan::SubqueryAlias(alias) => self.node(&alias.input),
             LogicalPlan::Filter(filter) => {
+                join::check_marks(&filter.predicate)?;
                 if let Some(firsts) = self.first_of_partitions(filter)? {
                     return Ok(firsts);
                 }
@@ -130,6 +136,8 @@ impl Lowering<'_> {
             LogicalPlan::Limit(limit) => self.limit(limit),
             LogicalPlan::Sort(sort) if sort.fetch.is_some() => self.top(plan, 0, None),
             LogicalPlan::Window(window) => self.window(window),
+            LogicalPlan::Unnest(unnest) => self.unnest(unnest),
+            LogicalPlan::Values(values) => rows::values(values),
             LogicalPlan::Extension(extension) => match extension.node.as_any().downcast_ref::<Tumble>() {
                 Some(tumble) => self.tumble(tumble),
                 None => Err(refused(extension.node.name())),
@@ -186,6 +194,11 @@ impl Lowering<'_> {
 
     /// The projection over its lowered input.
     fn project(&self, projection: &df::Projection, relation: Relation) -> Result<Relation, SqlError> {
+        for expr in &projection.expr {
+            if !matches!(expr, Logical::Column(_)) {
+                join::check_no_marks(expr)?;
+            }
+        }
         let scope = Scope {
             schema: projection.input.schema(),
             names: &relation.names,
@@ -263,6 +276,24 @@ impl Lowering<'_> {
     }
 }
 
+/// Most nodes that a plan may get by reading a part of it several times.
+const MOST_NODES: usize = 2_000;
+
+/// Refuses to read a plan so often: what reads it may be read several times itself, and so on.
+fn check_copies(plan: &Plan, copies: usize) -> Result<(), SqlError> {
+    fn nodes(plan: &Plan) -> usize {
+        1 + plan.inputs().into_iter().map(nodes).sum::<usize>()
+    }
+    match nodes(plan).saturating_mul(copies) > MOST_NODES {
+        true => Err(SqlError::new(
+            SqlErrorKind::Limit,
+            "groupings and aggregates OVER partitions read what is below them too often",
+        )
+        .hint("make the inner part a monitor of its own, and read that")),
+        false => Ok(()),
+    }
+}
+
 fn passed(name: &str) -> NamedExpr {
     NamedExpr {
         name: name.to_string(),
@@ -288,8 +319,6 @@ fn refused(what: &str) -> SqlError {
 fn clause_of(plan: &LogicalPlan) -> &'static str {
     match plan {
         LogicalPlan::Sort(_) => "ORDER BY without LIMIT",
-        LogicalPlan::Unnest(_) => "unnest",
-        LogicalPlan::Values(_) => "VALUES",
         LogicalPlan::Subquery(_) => "a subquery in an expression",
         LogicalPlan::RecursiveQuery(_) => "WITH RECURSIVE",
         _ => "this statement",

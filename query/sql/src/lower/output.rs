@@ -27,6 +27,9 @@ pub(super) fn view_type(name: &str, data_type: &DataType) -> Result<Option<DataT
         | DataType::Decimal128(..) => None,
         same if *same == microseconds => None,
         DataType::List(item) if matches!(item.data_type(), DataType::Utf8) => None,
+        DataType::List(item) if item.data_type().is_string() => {
+            Some(DataType::new_list(DataType::Utf8, true))
+        }
         DataType::Map(..) => None,
         DataType::Utf8 | DataType::LargeUtf8 => Some(DataType::Utf8View),
         integer if integer.is_integer() => Some(DataType::Int64),
@@ -49,6 +52,7 @@ pub(super) fn view_type(name: &str, data_type: &DataType) -> Result<Option<DataT
                 | DataType::BinaryView
                 | DataType::LargeBinary
                 | DataType::FixedSizeBinary(_) => "show bytes as text with encode(…, 'hex')",
+                DataType::List(_) => "a view has lists of texts: array_agg(CAST(… AS TEXT))",
                 DataType::Time32(_) | DataType::Time64(_) => {
                     "keep the whole timestamp, or date_part('hour', …)"
                 }
