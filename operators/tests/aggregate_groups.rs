@@ -328,8 +328,8 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
     assert!(matches!(
         fold(&inputs[1..]),
         Err(AggregateError::InputCount {
-            expected: 8,
-            found: 7
+            expected: 10,
+            found: 9
         })
     ));
     let text = inputs[0].clone();

@@ -67,9 +67,10 @@ impl Plan {
     pub(crate) fn chain_source(&self) -> Option<(&str, Option<&Declared>)> {
         match self {
             Plan::Source { stream, declared } => Some((stream, declared.as_ref())),
-            Plan::Filter { input, .. } | Plan::Project { input, .. } | Plan::Tumble { input, .. } => {
-                input.chain_source()
-            }
+            Plan::Filter { input, .. }
+            | Plan::Project { input, .. }
+            | Plan::Tumble { input, .. }
+            | Plan::Unnest { input, .. } => input.chain_source(),
             _ => None,
         }
     }

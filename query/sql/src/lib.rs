@@ -4,7 +4,7 @@
 //! - `stream`: the statements about streams;
 //! - `clauses`: clauses that cannot be maintained, refused at their place;
 //! - `hidden`, `catalog`, [`window`], [`aggregates`]: what the planner knows that SQL does not;
-//! - `depth`, `budget`, `planning`, `first_of_each`: DataFusion with a pinned list of rules, bounded in size;
+//! - `depth`, `budget`, `planning`, `first_of_each`, `named_members`: DataFusion with a pinned list of rules, bounded in size;
 //! - `lower`: the logical plan becomes a [`Plan`](pyflare_dataflows::Plan);
 //! - [`explain`]: the same, in words;
 //! - `oracle`: the SELECT as a batch, to compare the engine with; for tests.
@@ -24,6 +24,7 @@ mod depth;
 mod first_of_each;
 mod hidden;
 mod lower;
+mod named_members;
 mod options;
 // Always compiled: a feature only for tests would make them build half of the workspace a second time.
 #[doc(hidden)]

@@ -139,11 +139,8 @@ impl Generator {
             }
             15 => {
                 let text = self.expression(columns, Type::Text, 1);
-                let length = "array_length(array_agg";
-                (
-                    format!("CAST({length}({text} ORDER BY {text})) AS BIGINT)"),
-                    Type::Int,
-                )
+                let listed = format!("array_agg({text} ORDER BY {text}){filter}");
+                return (format!("CAST(array_length({listed}) AS BIGINT)"), Type::Int);
             }
             0 | 1 => ("count(*)".to_string(), Type::Int),
             2 => (

@@ -19,6 +19,16 @@ export const aggregates: readonly SqlFunction[] = [
   fn('median', 'x', 'quantile(x, 0.5)'),
   fn('approx_percentile_cont', 'x, q', 'quantile under its name in DataFusion.'),
   fn('approx_distinct', 'x', 'Different values, counted exactly.'),
+  fn('stddev', 'x', 'The standard deviation of a sample.'),
+  fn('stddev_pop', 'x', 'The standard deviation of all values.'),
+  fn('var_samp', 'x', 'The variance of a sample.'),
+  fn('var_pop', 'x', 'The variance of all values.'),
+  fn('covar_samp', 'y, x', 'The covariance of a sample of pairs.'),
+  fn('corr', 'y, x', "Pearson's correlation."),
+  fn('regr_slope', 'y, x', 'Of the line through the pairs.'),
+  fn('regr_intercept', 'y, x', 'Of the line through the pairs.'),
+  fn('string_agg', "x, ', ' ORDER BY x", 'The values as one text.'),
+  fn('array_agg', 'x ORDER BY x', 'The values as a list.'),
   fn('bool_and', 'x', 'Whether all are true.'),
   fn('bool_or', 'x', 'Whether any is true.'),
 ];
@@ -32,8 +42,8 @@ export const windowFunctions: readonly SqlFunction[] = [
   fn('ntile', 'n', 'In which of n equal parts the row is.'),
   fn('lag', 'x, n', 'x of the row n before this one.'),
   fn('lead', 'x, n', 'x of the row n after this one.'),
-  fn('first_value', 'x', 'x of the first row of the frame.'),
-  fn('last_value', 'x', 'x of the last row of the frame.'),
+  fn('first_value', 'x', 'x of the first row of the frame; first_value(x ORDER BY y) of a group.'),
+  fn('last_value', 'x', 'x of the last row of the frame; last_value(x ORDER BY y) of a group.'),
   fn('nth_value', 'x, n', 'x of the nth row of the frame.'),
 ];
 

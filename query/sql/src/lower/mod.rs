@@ -36,10 +36,6 @@ pub(crate) fn lower(
     aliases: &BTreeSet<String>,
 ) -> Result<Plan, SqlError> {
     let relation = Lowering { project }.node(logical)?;
-    if relation.plan.streams().is_empty() && relation.plan.views().is_empty() {
-        return Err(SqlError::new(SqlErrorKind::Clause, "VALUES alone is constant")
-            .hint("join it with a stream or a view"));
-    }
     let given: Vec<(String, bool)> = logical
         .schema()
         .fields()
@@ -142,11 +138,12 @@ impl Lowering<'_> {
                 Some(tumble) => self.tumble(tumble),
                 None => Err(refused(extension.node.name())),
             },
-            LogicalPlan::EmptyRelation(_) => Err(SqlError::new(
-                SqlErrorKind::Clause,
-                "no row can fulfil the conditions, so the view would stay empty",
-            )
-            .hint("look for a condition in WHERE or HAVING that is false for all rows")),
+            LogicalPlan::EmptyRelation(empty) => match empty.produce_one_row {
+                true => {
+                    Err(refused("one row that is always the same").hint("select something of what is read"))
+                }
+                false => Ok(rows::nothing(empty)),
+            },
             other => Err(refused(clause_of(other))),
         }
     }

@@ -59,6 +59,28 @@ impl Lowering<'_> {
     }
 }
 
+/// What conditions leave that no row can fulfil.
+pub(super) fn nothing(empty: &df::EmptyRelation) -> Relation {
+    let mut taken = BTreeSet::new();
+    let columns: Vec<Column> = empty
+        .schema
+        .fields()
+        .iter()
+        .map(|field| Column {
+            name: unique(field.name().to_ascii_lowercase(), &mut taken),
+            data_type: field.data_type().to_string(),
+        })
+        .collect();
+    let names = columns.iter().map(|column| column.name.clone()).collect();
+    Relation {
+        plan: Plan::Values {
+            columns,
+            rows: Vec::new(),
+        },
+        names,
+    }
+}
+
 /// `VALUES (…), (…)`.
 pub(super) fn values(values: &df::Values) -> Result<Relation, SqlError> {
     let nothing = datafusion::common::DFSchema::empty();

@@ -116,7 +116,7 @@ fn clauses_that_cannot_be_maintained() {
             "RANGE",
             "",
         ),
-        ("VALUES (1), (2)", "PF-4006", "VALUES", ""),
+        ("VALUES (1), (2)", "PF-4001", "expected SELECT", "VALUES"),
         (
             "SELECT a + 1 AS b FROM (VALUES (1), (2)) AS v(a)",
             "PF-4006",
@@ -227,7 +227,6 @@ fn clauses_that_cannot_be_maintained() {
             "",
         ),
         ("SELECT name FROM history.spans", "PF-4006", "history", ""),
-        ("SELECT name FROM spans WHERE false", "PF-4006", "empty", ""),
         (
             "WITH RECURSIVE a AS (SELECT name FROM spans) SELECT name FROM a",
             "PF-4006",
@@ -382,10 +381,10 @@ fn aggregates_and_groups() {
 /// What is read several times, by what is read several times: it would double with every level.
 #[test]
 fn parts_that_would_multiply() {
-    let mut over = "spans".to_string();
+    let mut over = "(SELECT model, 0 AS c FROM spans)".to_string();
     let mut grouped = "SELECT model, name FROM spans".to_string();
     for level in 0..18 {
-        over = format!("(SELECT model, count(*) OVER () AS c{level} FROM {over} AS r)");
+        over = format!("(SELECT model, c + {level} + count(*) OVER () AS c FROM {over} AS r)");
         grouped = format!("SELECT model, name FROM ({grouped}) AS r GROUP BY CUBE (model, name)");
     }
     for select in [format!("SELECT * FROM {over} AS r"), grouped] {
