@@ -16,6 +16,7 @@ mod hostile;
 mod nexmark;
 mod random;
 mod sharing;
+mod sliding;
 mod streams;
 
 use std::collections::BTreeSet;

@@ -56,6 +56,16 @@ pub enum Plan {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         declared: Option<Declared>,
     },
+    /// Rows whose event time lies in `now − after_us < time ≤ now − until_us`, where a bound is given; `now` is the
+    /// tick, floored to a multiple of `quantum_us`. Stands directly above a source.
+    Recent {
+        input: Box<Plan>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after_us: Option<i64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until_us: Option<i64>,
+        quantum_us: i64,
+    },
     /// Rows for which the predicate is true (neither false nor NULL).
     Filter { input: Box<Plan>, predicate: Expr },
     /// Exactly these columns.

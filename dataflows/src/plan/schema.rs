@@ -20,6 +20,7 @@ impl Plan {
     pub fn schema(&self) -> Result<SchemaRef, PlanError> {
         match self {
             Plan::Source { stream, declared } => source_schema(stream, declared.as_ref()),
+            Plan::Recent { input, .. } => input.schema(),
             Plan::Filter { input, predicate } => {
                 let schema = input.schema()?;
                 compile(predicate, &schema)?;
@@ -161,7 +162,8 @@ impl Plan {
     pub fn inputs(&self) -> Vec<&Plan> {
         match self {
             Plan::Source { .. } | Plan::View { .. } | Plan::Values { .. } => Vec::new(),
-            Plan::Filter { input, .. }
+            Plan::Recent { input, .. }
+            | Plan::Filter { input, .. }
             | Plan::Project { input, .. }
             | Plan::Tumble { input, .. }
             | Plan::Unnest { input, .. }

@@ -35,6 +35,6 @@ pub(crate) use key_cache::KeyCache;
 pub(crate) use leaf::Base;
 pub use ledger::Companion;
 pub(crate) use ledger::{Ledger, Page};
-pub(crate) use tap::Tap;
+pub(crate) use tap::{Admitted, Tap};
 pub(crate) use view::RenderedView;
 pub use view::check;

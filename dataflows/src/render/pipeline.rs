@@ -85,6 +85,8 @@ impl Pipeline {
                     columns,
                 ))
             }
+            // Whoever feeds the chain leaves out the rows that are not asked for.
+            Plan::Recent { input, .. } => Pipeline::from_source(input, needed),
             Plan::Filter { input, predicate } => {
                 let mut needed = needed.clone();
                 needed.extend(predicate.columns());

@@ -2,27 +2,39 @@
 //!
 //! A tap belongs to one base and one worker. It reads the worker's share of a tick's batches, leaves out late rows
 //! (a pure function of the row's pane and its stream's mark before the tick) and rows on which an expression fails,
-//! and folds the rest. Nothing is kept between ticks.
+//! and folds the rest. Between ticks only that is kept which a condition on `now()` asks for later.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
+use arrow::compute::{filter, filter_record_batch};
 use arrow::datatypes::{DataType, Float64Type, TimestampMicrosecondType};
-use arrow::row::{RowConverter, SortField};
+use arrow::row::{RowConverter, Rows, SortField};
 use pyflare_operators::aggregate::{Accumulator, Combiner};
 
-use super::arrange::Key;
+use super::arrange::{Key, pane_of};
 use super::key_cache::KeyCache;
 use super::leaf::Base;
 use super::left_out::{LateRows, LeftOut, project_of};
 use super::pipeline::{Flow, batch_of, evaluate};
 use crate::plan::PlanError;
-use crate::time::window_start;
+use crate::time::{Recency, Tick, tick_us, window_start};
 
 pub(crate) struct Tap {
     base: Arc<Base>,
     converter: RowConverter,
     combiner: Combiner,
+    /// What a condition on `now()` asks for later only, by the moment from which it does.
+    waiting: BTreeMap<i64, Combiner>,
+}
+
+/// When rows came.
+#[derive(Clone, Copy)]
+pub(crate) struct Admitted {
+    pub tick: Tick,
+    /// Their stream's mark before it.
+    pub mark_us: Option<i64>,
 }
 
 /// Encodes a key: the pane, then the group.
@@ -56,6 +68,7 @@ impl Tap {
             base,
             converter,
             combiner,
+            waiting: BTreeMap::new(),
         })
     }
 
@@ -65,59 +78,159 @@ impl Tap {
         &mut self,
         source: &RecordBatch,
         event_time: &ArrayRef,
-        mark_us: Option<i64>,
+        at: Admitted,
         cache: &mut KeyCache,
         left_out: &mut LeftOut,
     ) {
+        let Some(recency) = self.base.recency else {
+            if let Some(ready) = self.prepare(source, event_time, at, cache, left_out) {
+                ready.fold(&mut self.combiner, left_out);
+            }
+            return;
+        };
+        for (moment, source, event_time) in by_moment(recency, at.tick, source, event_time) {
+            let Some(ready) = self.prepare(&source, &event_time, at, cache, left_out) else {
+                continue;
+            };
+            let combiner = match moment {
+                None => &mut self.combiner,
+                Some(moment) => self
+                    .waiting
+                    .entry(moment)
+                    .or_insert_with(|| Combiner::new(self.base.cells.kinds.clone())),
+            };
+            ready.fold(combiner, left_out);
+        }
+    }
+
+    /// Evaluates everything over rows; `None` if none of them counts.
+    fn prepare(
+        &self,
+        source: &RecordBatch,
+        event_time: &ArrayRef,
+        at: Admitted,
+        cache: &mut KeyCache,
+        left_out: &mut LeftOut,
+    ) -> Option<Ready> {
+        let base = &self.base;
         let rows = source.num_rows();
         if rows == 0 {
-            return;
+            return None;
         }
-        let carried = match self.base.windowed {
-            true => Int64Array::from(vec![0; rows]),
-            false => {
-                let pane_us = self.base.rule.pane_us;
-                let times = event_time.as_primitive::<TimestampMicrosecondType>();
-                Int64Array::new(
-                    times
-                        .unary::<_, TimestampMicrosecondType>(|time| {
-                            window_start(time, pane_us).saturating_add(pane_us)
-                        })
-                        .values()
-                        .clone(),
-                    None,
-                )
-            }
-        };
-        let batch = batch_of(self.base.below_input(), source.columns().to_vec(), rows);
-        let flow = self.base.below.run(Flow { batch, carried }, &mut left_out.errors);
-        let flow = drop_late(flow, self.base.rule.late_until(mark_us), &mut left_out.late);
+        let carried = panes(base, event_time);
+        let batch = batch_of(base.below_input(), source.columns().to_vec(), rows);
+        let flow = base.below.run(Flow { batch, carried }, &mut left_out.errors);
+        let flow = drop_late(flow, base.rule.late_until(at.mark_us), &mut left_out.late);
         if flow.batch.num_rows() == 0 {
-            return;
+            return None;
         }
-        let keys = self.base.key_types.len();
-        let (mut arrays, flow) = evaluate(self.base.expressions(), flow, &mut left_out.errors);
+        let keys = base.key_types.len();
+        let (mut arrays, flow) = evaluate(base.expressions(), flow, &mut left_out.errors);
         let rest = arrays.split_off(keys);
         let mut key_arrays: Vec<ArrayRef> = Vec::with_capacity(keys + 1);
         key_arrays.push(Arc::new(flow.carried.clone()));
         key_arrays.extend(arrays.into_iter().map(normalise));
-        let encoded = cache.encode(&self.converter, key_arrays);
-        let inputs = self.base.cells.inputs(rest);
-        let mut bad_rows = Vec::new();
+        Some(Ready {
+            keys: cache.encode(&self.converter, key_arrays),
+            inputs: base.cells.inputs(rest),
+            batch: flow.batch,
+        })
+    }
+
+    /// Hands over the tick's accumulators, and those whose moment has come unless their pane has ended by `until`.
+    pub fn drain(&mut self, tick: Tick, until: Option<i64>, mut visit: impl FnMut(Key, Accumulator)) {
         self.combiner
-            .fold(&*encoded, &inputs, None, 1, &mut bad_rows)
-            .expect("invariant: the cells were planned for these inputs");
-        for bad in bad_rows {
-            let project = project_of(&flow.batch, bad.row);
-            left_out.errors.record(project, 1, bad);
+            .drain(|key, accumulator| visit(Key::from(key), accumulator));
+        while let Some(moment) = self.waiting.first_entry()
+            && *moment.key() <= tick_us(tick)
+        {
+            moment.remove().drain(|key, accumulator| {
+                if until.is_none_or(|until| pane_of(key) > until) {
+                    visit(Key::from(key), accumulator);
+                }
+            });
         }
     }
 
-    /// Hands over the tick's accumulators and starts afresh.
-    pub fn drain(&mut self, mut visit: impl FnMut(Key, Accumulator)) {
-        self.combiner
-            .drain(|key, accumulator| visit(Key::from(key), accumulator));
+    /// The moment, microseconds, at which the next rows appear that are there already.
+    pub fn next_appearance(&self) -> i64 {
+        self.waiting
+            .first_key_value()
+            .map_or(i64::MAX, |(moment, _)| *moment)
     }
+
+    /// Groups that wait for their moment.
+    pub fn waiting(&self) -> u64 {
+        self.waiting
+            .values()
+            .map(|combiner| combiner.groups() as u64)
+            .sum()
+    }
+}
+
+/// The rows that are asked for at the tick or later, by the moment from which they are; `None`: at once.
+fn by_moment(
+    recency: Recency,
+    tick: Tick,
+    source: &RecordBatch,
+    event_time: &ArrayRef,
+) -> Vec<(Option<i64>, RecordBatch, ArrayRef)> {
+    let times = event_time.as_primitive::<TimestampMicrosecondType>();
+    let now = tick_us(tick);
+    let moments: Vec<Option<i64>> = times
+        .values()
+        .iter()
+        .map(|time| {
+            let appears = recency.appears_at(*time).max(now);
+            (appears < recency.leaves_at(*time)).then_some(appears)
+        })
+        .collect();
+    let distinct: BTreeSet<i64> = moments.iter().flatten().copied().collect();
+    let of_moment = |moment: i64| {
+        let later = (moment > now).then_some(moment);
+        if moments.iter().all(|found| *found == Some(moment)) {
+            return (later, source.clone(), Arc::clone(event_time));
+        }
+        let mask: BooleanArray = moments.iter().map(|found| Some(*found == Some(moment))).collect();
+        let rows = filter_record_batch(source, &mask).expect("invariant: equal lengths");
+        let times = filter(event_time, &mask).expect("invariant: equal lengths");
+        (later, rows, times)
+    };
+    distinct.into_iter().map(of_moment).collect()
+}
+
+/// Rows with their keys and with what the cells read of them.
+struct Ready {
+    keys: Arc<Rows>,
+    inputs: Vec<Option<ArrayRef>>,
+    batch: RecordBatch,
+}
+
+impl Ready {
+    fn fold(self, combiner: &mut Combiner, left_out: &mut LeftOut) {
+        let mut bad_rows = Vec::new();
+        combiner
+            .fold(&*self.keys, &self.inputs, None, 1, &mut bad_rows)
+            .expect("invariant: the cells were planned for these inputs");
+        for bad in bad_rows {
+            let project = project_of(&self.batch, bad.row);
+            left_out.errors.record(project, 1, bad);
+        }
+    }
+}
+
+/// The pane of each row, as far as the event time decides it.
+fn panes(base: &Base, event_time: &ArrayRef) -> Int64Array {
+    if base.windowed {
+        return Int64Array::from(vec![0; event_time.len()]);
+    }
+    let times = event_time.as_primitive::<TimestampMicrosecondType>();
+    let pane_us = base.rule.pane_us;
+    let panes = times.values().iter().map(|time| match base.recency {
+        Some(recency) if base.rule.by_tick => recency.leaves_at(*time),
+        _ => window_start(*time, pane_us).saturating_add(pane_us),
+    });
+    Int64Array::from_iter_values(panes)
 }
 
 fn drop_late(flow: Flow, late_until: Option<i64>, late_rows: &mut LateRows) -> Flow {
@@ -135,8 +248,8 @@ fn drop_late(flow: Flow, late_until: Option<i64>, late_rows: &mut LateRows) -> F
         .iter()
         .map(|pane| Some(*pane > until))
         .collect();
-    let batch = arrow::compute::filter_record_batch(&flow.batch, &on_time).expect("invariant: equal lengths");
-    let carried = arrow::compute::filter(&flow.carried, &on_time).expect("invariant: equal lengths");
+    let batch = filter_record_batch(&flow.batch, &on_time).expect("invariant: equal lengths");
+    let carried = filter(&flow.carried, &on_time).expect("invariant: equal lengths");
     Flow {
         batch,
         carried: carried.as_primitive().clone(),

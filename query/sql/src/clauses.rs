@@ -17,9 +17,7 @@ use crate::aggregates::{FUNCTIONS, is_maintained};
 use crate::error::{Position, SqlError, SqlErrorKind};
 use crate::window::{expression, function_name};
 
-const VOLATILE: [&str; 16] = [
-    "now",
-    "current_timestamp",
+const VOLATILE: [&str; 14] = [
     "current_date",
     "current_time",
     "localtime",
@@ -273,10 +271,7 @@ fn check_function(function: &Function) -> Flow {
             "random" | "rand" | "uuid" | "uuidv7" | "gen_random_uuid" => {
                 "compute what you need from columns, for example from a hash of trace_id"
             }
-            _ => {
-                "a view keeps the rows of its retention by itself; WITH (retention = '1 hour') is the condition \
-                 event_time > now() - INTERVAL '1 hour'"
-            }
+            _ => "of the clock there is now() in WHERE: event_time > now() - INTERVAL '1 hour'",
         };
         return refuse_as(
             SqlErrorKind::Volatile,

@@ -1,5 +1,7 @@
 //! What a monitor is, said in words: for EXPLAIN MONITOR.
 
+mod recent;
+
 use std::fmt::Write;
 
 use arrow::datatypes::SchemaRef;
@@ -134,6 +136,7 @@ fn node_text(plan: &Plan) -> String {
     match plan {
         Plan::Source { stream, .. } => format!("Source: {stream}"),
         Plan::View { name, .. } => format!("View: {name}"),
+        Plan::Recent { .. } => recent::text(plan),
         Plan::Filter { predicate, .. } => format!("Filter: {predicate}"),
         Plan::Project { columns, .. } => format!("Project: {}", named(columns)),
         Plan::Tumble {
@@ -387,6 +390,16 @@ fn state_bound(definition: &MonitorDefinition) -> String {
         );
     }
     let (_, aggregate) = split(plan);
+    if let Some((after, quantum)) = recent::leaving(plan) {
+        return match aggregate {
+            Some(_) => format!(
+                "one row per group and step of {}, for {}; the steps are summed by group",
+                spoken(quantum),
+                spoken(after)
+            ),
+            None => format!("every row that passes the filters, for {}", spoken(after)),
+        };
+    }
     match (aggregate, window_us(plan)) {
         (Some(_), Some(size)) if shows_window(plan) => {
             let panes = retention / slide_us(plan).unwrap_or(size) + 1;
@@ -415,7 +428,8 @@ fn state_bound(definition: &MonitorDefinition) -> String {
 fn is_simple(plan: &Plan) -> bool {
     match plan {
         Plan::Source { .. } => true,
-        Plan::Filter { input, .. }
+        Plan::Recent { input, .. }
+        | Plan::Filter { input, .. }
         | Plan::Project { input, .. }
         | Plan::Tumble { input, .. }
         | Plan::Unnest { input, .. } => is_simple(input),
@@ -434,6 +448,7 @@ fn graph_operators(plan: &Plan, lines: &mut Vec<String>) {
     lines.push(match plan {
         Plan::Source { stream, .. } => format!("read {stream} from the log"),
         Plan::View { name, .. } => format!("follow the view {name}"),
+        Plan::Recent { .. } => recent::text(plan),
         Plan::Filter { .. } => "filter batches of rows".to_string(),
         Plan::Project { .. } => "compute columns of batches of rows".to_string(),
         Plan::Tumble { size_us, .. } => format!("assign windows of {}", spoken(*size_us)),
@@ -475,7 +490,8 @@ fn operators(definition: &MonitorDefinition) -> Vec<String> {
     loop {
         nodes.push(node);
         match node {
-            Plan::Filter { input, .. }
+            Plan::Recent { input, .. }
+            | Plan::Filter { input, .. }
             | Plan::Project { input, .. }
             | Plan::Tumble { input, .. }
             | Plan::Unnest { input, .. }
@@ -526,9 +542,16 @@ fn operators(definition: &MonitorDefinition) -> Vec<String> {
             });
         }
     }
-    lines.push(format!(
-        "take panes back {} after their end",
-        spoken(definition.retention_us())
-    ));
+    lines.push(match recent::leaving(&definition.plan) {
+        Some((after, quantum)) => format!(
+            "take rows back {} after their event time, in steps of {}",
+            spoken(after),
+            spoken(quantum)
+        ),
+        None => format!(
+            "take panes back {} after their end",
+            spoken(definition.retention_us())
+        ),
+    });
     lines
 }

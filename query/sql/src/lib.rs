@@ -3,7 +3,7 @@
 //! - `statement`: the wrapper (`CREATE MONITOR … WITH (…) AS … EMIT CHANGES`), names, options, limits;
 //! - `stream`: the statements about streams;
 //! - `clauses`: clauses that cannot be maintained, refused at their place;
-//! - `hidden`, `catalog`, [`window`], [`aggregates`]: what the planner knows that SQL does not;
+//! - `hidden`, `catalog`, [`window`], [`aggregates`], `now`: what the planner knows that SQL does not;
 //! - `depth`, `budget`, `planning`, `first_of_each`, `named_members`: DataFusion with a pinned list of rules, bounded in size;
 //! - `lower`: the logical plan becomes a [`Plan`](pyflare_dataflows::Plan);
 //! - [`explain`]: the same, in words;
@@ -25,6 +25,7 @@ mod first_of_each;
 mod hidden;
 mod lower;
 mod named_members;
+mod now;
 mod options;
 // Always compiled: a feature only for tests would make them build half of the workspace a second time.
 #[doc(hidden)]

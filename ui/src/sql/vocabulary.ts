@@ -52,6 +52,7 @@ export const scalars: readonly SqlFunction[] = [
   fn('nullif', 'a, b', 'NULL if both are equal, else a: x / nullif(y, 0).'),
   fn('greatest', 'a, b', 'The largest of the arguments.'),
   fn('least', 'a, b', 'The smallest of the arguments.'),
+  fn('now', '', "In WHERE beside the event time: event_time > now() - INTERVAL '5 minutes' shows the last five minutes."),
   fn('date_trunc', "'minute', time", 'The time cut to a unit.'),
   fn('date_bin', "INTERVAL '5 minutes', time", 'The start of the interval that holds the time.'),
   fn('date_part', "'hour', time", 'One part of a time as a number.'),

@@ -370,7 +370,7 @@ impl<'a> Compiler<'a> {
                     schema,
                 })
             }
-            Plan::Source { .. } => self.leaf_node(plan, number),
+            Plan::Source { .. } | Plan::Recent { .. } => self.leaf_node(plan, number),
         }
     }
 

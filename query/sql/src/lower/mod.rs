@@ -14,6 +14,7 @@ mod grouping;
 mod join;
 mod order;
 mod output;
+mod recent;
 mod rows;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,7 @@ use pyflare_dataflows::{Expr, NamedExpr, Plan, PlanError};
 use self::expression::Scope;
 use crate::catalog::{StreamSource, ViewSource};
 use crate::error::{SqlError, SqlErrorKind};
+use crate::now;
 use crate::statement::check_name;
 use crate::window::Tumble;
 
@@ -113,16 +115,17 @@ impl Lowering<'_> {
                 if let Some(firsts) = self.first_of_partitions(filter)? {
                     return Ok(firsts);
                 }
-                let mut relation = self.node(&filter.input)?;
+                let (mut relation, rest) = recent::bounded(filter, self.node(&filter.input)?)?;
                 let scope = Scope {
                     schema: filter.input.schema(),
                     names: &relation.names,
                 };
-                let predicate = scope.lower(&filter.predicate)?;
-                relation.plan = Plan::Filter {
-                    input: Box::new(relation.plan),
-                    predicate,
-                };
+                if let Some(rest) = rest {
+                    relation.plan = Plan::Filter {
+                        predicate: scope.lower(&rest)?,
+                        input: Box::new(relation.plan),
+                    };
+                }
                 Ok(relation)
             }
             LogicalPlan::Projection(projection) => self.projection(projection),
@@ -243,6 +246,11 @@ impl Lowering<'_> {
 
     fn tumble(&self, tumble: &Tumble) -> Result<Relation, SqlError> {
         let relation = self.node(&tumble.input)?;
+        if recent::is_bounded(&relation.plan) {
+            return Err(now::refused(
+                "a window has no condition on now(): its rows would leave it one by one",
+            ));
+        }
         let schema = relation.plan.schema().map_err(not_planned)?;
         if [WINDOW_START, WINDOW_END]
             .iter()

@@ -4,6 +4,7 @@
 mod batch;
 mod front_door;
 mod language;
+mod now;
 mod refusals;
 mod slt;
 mod streams;
