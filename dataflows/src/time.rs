@@ -76,6 +76,9 @@ pub struct PaneRule {
     pub lateness_us: i64,
     /// `EMIT FINAL`: a row is late once its pane is closed, not only when it has expired.
     pub emit_final: bool,
+    /// Bounded from below by `now()`: what stands for the pane's end is the moment at which its rows leave, and the
+    /// tick decides, not the mark.
+    pub by_tick: bool,
 }
 
 impl PaneRule {
@@ -86,6 +89,18 @@ impl PaneRule {
             retention_us,
             lateness_us,
             emit_final: false,
+            by_tick: false,
+        }
+    }
+
+    /// A relation whose rows leave when a condition on `now()` says so.
+    pub fn leaving(quantum_us: i64) -> PaneRule {
+        PaneRule {
+            pane_us: quantum_us,
+            retention_us: 0,
+            lateness_us: 0,
+            emit_final: false,
+            by_tick: true,
         }
     }
 
@@ -99,11 +114,13 @@ impl PaneRule {
         pane_end.saturating_add(self.lateness_us)
     }
 
-    /// Rows of panes that end at or before this are late, given the stream's mark before their tick.
+    /// Rows of panes that end at or before this are late, given the stream's mark before their tick. Rows that do not
+    /// fulfil a condition on `now()` any more are not late: they are not asked for.
     pub fn late_until(&self, mark_us: Option<i64>) -> Option<i64> {
-        match self.emit_final {
-            true => self.closed_until(mark_us),
-            false => self.expired_until(mark_us),
+        match (self.by_tick, self.emit_final) {
+            (true, _) => None,
+            (false, true) => self.closed_until(mark_us),
+            (false, false) => self.passed(mark_us),
         }
     }
 
@@ -114,12 +131,88 @@ impl PaneRule {
             .saturating_add(self.retention_us)
     }
 
-    /// Panes that end at or before this have left the view, given the stream's mark.
-    pub fn expired_until(&self, mark_us: Option<i64>) -> Option<i64> {
+    /// Panes that end at or before this have left the view at a tick, given the stream's mark before it.
+    pub fn expired_until(&self, mark_us: Option<i64>, tick: Tick) -> Option<i64> {
+        match self.by_tick {
+            true => Some(tick_us(tick)),
+            false => self.passed(mark_us),
+        }
+    }
+
+    fn passed(&self, mark_us: Option<i64>) -> Option<i64> {
         mark_us.map(|mark| {
             mark.saturating_sub(self.lateness_us)
                 .saturating_sub(self.retention_us)
         })
+    }
+}
+
+const SECOND_US: i64 = 1_000_000;
+const HOUR_US: i64 = 3_600 * SECOND_US;
+
+/// Steps in which `now()` may advance.
+const QUANTA_US: [i64; 20] = [
+    SECOND_US,
+    2 * SECOND_US,
+    5 * SECOND_US,
+    10 * SECOND_US,
+    15 * SECOND_US,
+    30 * SECOND_US,
+    60 * SECOND_US,
+    2 * 60 * SECOND_US,
+    5 * 60 * SECOND_US,
+    10 * 60 * SECOND_US,
+    15 * 60 * SECOND_US,
+    30 * 60 * SECOND_US,
+    HOUR_US,
+    2 * HOUR_US,
+    3 * HOUR_US,
+    6 * HOUR_US,
+    12 * HOUR_US,
+    24 * HOUR_US,
+    48 * HOUR_US,
+    120 * HOUR_US,
+];
+
+/// Which rows a condition on `now()` asks for: `now − after < time ≤ now − until`, `now` being the tick floored to the
+/// quantum. At a tick a row is there if it has appeared and not yet left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recency {
+    pub after_us: Option<i64>,
+    pub until_us: Option<i64>,
+    pub quantum_us: i64,
+}
+
+impl Recency {
+    /// The step for bounds of which the longest reaches so far back: about a hundredth of it, a second at least.
+    pub fn quantum_us(longest_us: i64) -> i64 {
+        let fits = |quantum: &&i64| quantum.saturating_mul(100) >= longest_us;
+        *QUANTA_US
+            .iter()
+            .find(fits)
+            .unwrap_or(&QUANTA_US[QUANTA_US.len() - 1])
+    }
+
+    /// The tick, microseconds, from which a row of this time is there.
+    pub fn appears_at(&self, time_us: i64) -> i64 {
+        self.until_us
+            .map_or(i64::MIN, |until| self.reaches(time_us, until))
+    }
+
+    /// The tick, microseconds, from which it is not there any more.
+    pub fn leaves_at(&self, time_us: i64) -> i64 {
+        self.after_us
+            .map_or(i64::MAX, |after| self.reaches(time_us, after))
+    }
+
+    /// When the floored tick is at or above `time + distance`: a multiple of the quantum, so the tick itself is then.
+    fn reaches(&self, time_us: i64, distance_us: i64) -> i64 {
+        let moment = time_us.saturating_add(distance_us);
+        let floor = window_start(moment, self.quantum_us);
+        match floor == moment {
+            true => moment,
+            false => floor.saturating_add(self.quantum_us),
+        }
     }
 }
 
@@ -138,6 +231,60 @@ mod tests {
         assert_eq!(window_start(60_000_000, 60_000_000), 60_000_000);
         assert_eq!(window_start(-1, 60_000_000), -60_000_000);
         assert_eq!(window_start(i64::MIN, 60_000_000), i64::MIN);
+    }
+
+    /// Against the definition, at every tick around the moments at which something changes.
+    #[test]
+    fn a_row_is_there_as_long_as_the_floored_now_says() {
+        let bounds = [
+            None,
+            Some(-3_000_000),
+            Some(0),
+            Some(1),
+            Some(2_000_000),
+            Some(7_300_000),
+            Some(7_300_001),
+        ];
+        for quantum_us in [1_000_000, 5_000_000] {
+            for (after_us, until_us) in bounds
+                .iter()
+                .flat_map(|after| bounds.map(|until| (*after, until)))
+            {
+                let recency = Recency {
+                    after_us,
+                    until_us,
+                    quantum_us,
+                };
+                for time in [-1_i64, 0, 1, 999_999, 1_000_000, 1_000_001, 4_700_000] {
+                    for tick in -15_000..25_000_i64 {
+                        let tick = tick * 1_000;
+                        let now = window_start(tick, quantum_us);
+                        let is_there = after_us.is_none_or(|after| time > now - after)
+                            && until_us.is_none_or(|until| time <= now - until);
+                        let found = recency.appears_at(time) <= tick && tick < recency.leaves_at(time);
+                        assert_eq!(found, is_there, "{recency:?} of {time} at {tick}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_quantum_is_about_a_hundredth() {
+        let minute = 60 * SECOND_US;
+        for (longest, quantum) in [
+            (-SECOND_US, SECOND_US),
+            (100 * SECOND_US, SECOND_US),
+            (100 * SECOND_US + 1, 2 * SECOND_US),
+            (5 * minute, 5 * SECOND_US),
+            (HOUR_US, minute),
+            (24 * HOUR_US, 15 * minute),
+            (366 * 24 * HOUR_US, 120 * HOUR_US),
+            (i64::MAX, 120 * HOUR_US),
+        ] {
+            assert_eq!(Recency::quantum_us(longest), quantum, "of {longest}");
+        }
+        assert!(QUANTA_US.is_sorted());
     }
 
     #[test]

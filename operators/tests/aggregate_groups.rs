@@ -3,9 +3,9 @@
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Decimal128Array, Float64Array, Int64Array,
-    StringArray, TimestampMicrosecondArray,
+    StringArray, StructArray, TimestampMicrosecondArray,
 };
-use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit};
+use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, TimeUnit};
 use arrow::row::{RowConverter, SortField};
 use proptest::prelude::*;
 use pyflare_operators::aggregate::{
@@ -14,7 +14,7 @@ use pyflare_operators::aggregate::{
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-const KINDS: [CellKind; 8] = [
+const KINDS: [CellKind; 10] = [
     CellKind::Count,
     CellKind::SumInt,
     CellKind::SumDecimal { scale: 12 },
@@ -23,6 +23,8 @@ const KINDS: [CellKind; 8] = [
     CellKind::Extremes,
     CellKind::Extremes,
     CellKind::Extremes,
+    CellKind::Moments,
+    CellKind::Comoments,
 ];
 
 #[derive(Clone, Debug)]
@@ -72,11 +74,23 @@ fn columns(rows: &[Row]) -> (BinaryArray, Vec<Option<ArrayRef>>) {
         Some(Arc::clone(&decimals)),
         Some(Arc::clone(&floats)),
         Some(Arc::clone(&floats)),
-        Some(floats),
+        Some(Arc::clone(&floats)),
         Some(texts),
-        Some(integers),
+        Some(Arc::clone(&integers)),
+        Some(Arc::clone(&floats)),
+        Some(pairs(floats, &integers)),
     ];
     (keys, inputs)
+}
+
+/// Floats with integers as floats, each side with NULLs of its own.
+fn pairs(floats: ArrayRef, integers: &ArrayRef) -> ArrayRef {
+    let integers = arrow::compute::cast(integers, &DataType::Float64).unwrap();
+    let field = |name| Arc::new(Field::new(name, DataType::Float64, true));
+    Arc::new(StructArray::from(vec![
+        (field("one"), floats),
+        (field("other"), integers),
+    ]))
 }
 
 fn fold(combiner: &mut Combiner, rows: &[Row], diff: i64) {
@@ -337,8 +351,8 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
     assert!(matches!(
         fold(&inputs[1..]),
         Err(AggregateError::InputCount {
-            expected: 8,
-            found: 7
+            expected: 10,
+            found: 9
         })
     ));
     let text = inputs[0].clone();

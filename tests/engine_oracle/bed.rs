@@ -139,6 +139,39 @@ pub fn add_rows(schema: &SchemaRef, batch: &RecordBatch, diffs: Option<&[i64]>, 
     into.retain(|_, count| *count != 0);
 }
 
+/// What is in one content and not in the other, as text; a few rows of each.
+pub fn difference(schema: &SchemaRef, found: &Content, expected: &Content) -> String {
+    let fields = schema.fields().iter();
+    let converter = RowConverter::new(
+        fields
+            .map(|field| SortField::new(field.data_type().clone()))
+            .collect(),
+    )
+    .unwrap();
+    let parser = converter.parser();
+    let only = |one: &Content, other: &Content| {
+        let rows: Vec<_> = one
+            .iter()
+            .filter(|(row, count)| other.get(*row) != Some(*count))
+            .take(5)
+            .collect();
+        let columns = converter.convert_rows(rows.iter().map(|(row, _)| parser.parse(row.as_ref())));
+        let batch = RecordBatch::try_new(Arc::clone(schema), columns.unwrap());
+        let shown = batch.map(|batch| {
+            arrow::util::pretty::pretty_format_batches(&[batch])
+                .unwrap()
+                .to_string()
+        });
+        let counts: Vec<i64> = rows.iter().map(|(_, count)| **count).collect();
+        format!("{} times {counts:?}", shown.unwrap_or_default())
+    };
+    format!(
+        "found only\n{}\nexpected only\n{}",
+        only(found, expected),
+        only(expected, found)
+    )
+}
+
 /// A request of `spans` model calls that begin at `start_ns`; the seed decides everything else.
 pub fn request(seed: u64, start_ns: u64, spans: usize) -> Vec<u8> {
     let traffic = Traffic {

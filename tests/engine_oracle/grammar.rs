@@ -1,5 +1,7 @@
 //! Random SELECTs of every form that a monitor takes; expressions in them never fail.
 
+mod expressions;
+
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -55,153 +57,14 @@ impl Generator {
         (!fitting.is_empty()).then(|| (*self.one(&fitting)).clone())
     }
 
-    /// An expression of a type over columns; it never fails.
-    fn expression(&mut self, columns: &Columns, wanted: Type, depth: u32) -> String {
-        if depth == 0 || self.chance(40) {
-            if let Some(column) = self.of_type(columns, wanted) {
-                return column;
-            }
-            return match wanted {
-                Type::Int => self.random.random_range(-3..20).to_string(),
-                Type::Text => (*self.one(&["'a'", "'ä'", "''", "'日本'", "'x'"])).to_string(),
-                Type::Float => (*self.one(&["0.5", "-2.25", "1e3"])).to_string(),
-                Type::Time => "TIMESTAMP '2026-01-01T00:00:00Z'".to_string(),
-                Type::Bool => (*self.one(&["true", "false"])).to_string(),
-            };
-        }
-        let below = depth - 1;
-        match (wanted, self.random.random_range(0..6)) {
-            (Type::Int, 0) => format!("({} % 7)", self.expression(columns, Type::Int, below)),
-            (Type::Int, 1) => format!("nullif({}, 3)", self.expression(columns, Type::Int, below)),
-            (Type::Int, 2) => format!(
-                "(({} % 100) + ({} % 50))",
-                self.expression(columns, Type::Int, below),
-                self.expression(columns, Type::Int, below)
-            ),
-            (Type::Int, 3) => format!(
-                "character_length({})",
-                self.expression(columns, Type::Text, below)
-            ),
-            (Type::Text, 0) => format!("upper({})", self.expression(columns, Type::Text, below)),
-            (Type::Text, 1) => format!(
-                "({} || '-' || {})",
-                self.expression(columns, Type::Text, below),
-                self.expression(columns, Type::Text, below)
-            ),
-            (Type::Text, 2) => format!("substr({}, 1, 2)", self.expression(columns, Type::Text, below)),
-            (Type::Float, 0) => format!("({} * 0.5)", self.expression(columns, Type::Float, below)),
-            (Type::Float, 1) => format!(
-                "CAST(({} % 100) AS DOUBLE)",
-                self.expression(columns, Type::Int, below)
-            ),
-            (Type::Bool, 0..=4) => self.condition(columns, below),
-            (_, 4) => {
-                let condition = self.condition(columns, below);
-                let (one, other) = (
-                    self.expression(columns, wanted, below),
-                    self.expression(columns, wanted, below),
-                );
-                format!("CASE WHEN {condition} THEN {one} ELSE {other} END")
-            }
-            (_, 5) => format!(
-                "coalesce({}, {})",
-                self.expression(columns, wanted, below),
-                self.expression(columns, wanted, below)
-            ),
-            _ => self.expression(columns, wanted, below),
-        }
-    }
-
-    fn condition(&mut self, columns: &Columns, depth: u32) -> String {
-        let below = depth.saturating_sub(1);
-        match self.random.random_range(0..8) {
-            0 => format!("{} IS NULL", self.expression(columns, Type::Text, below)),
-            1 => format!("{} IS NOT NULL", self.expression(columns, Type::Int, below)),
-            2 => format!("{} LIKE '%a%'", self.expression(columns, Type::Text, below)),
-            3 => format!(
-                "{} IN (1, 2, 5, 8, NULL)",
-                self.expression(columns, Type::Int, below)
-            ),
-            4 if depth > 0 => format!(
-                "({} AND {})",
-                self.condition(columns, below),
-                self.condition(columns, below)
-            ),
-            5 if depth > 0 => format!(
-                "({} OR NOT {})",
-                self.condition(columns, below),
-                self.condition(columns, below)
-            ),
-            6 => format!(
-                "{} >= {}",
-                self.expression(columns, Type::Text, below),
-                self.expression(columns, Type::Text, below)
-            ),
-            _ => {
-                let operator = *self.one(&["<", ">", "=", "<>", ">="]);
-                format!(
-                    "({} % 10) {operator} {}",
-                    self.expression(columns, Type::Int, below),
-                    self.random.random_range(0..8)
-                )
-            }
-        }
-    }
-
-    fn aggregate(&mut self, columns: &Columns) -> (String, Type) {
-        let filter = match self.chance(25) {
-            true => format!(" FILTER (WHERE {})", self.condition(columns, 1)),
-            false => String::new(),
-        };
-        let (call, data_type) = match self.random.random_range(0..11) {
-            0 | 1 => ("count(*)".to_string(), Type::Int),
-            2 => (
-                format!("count({})", self.expression(columns, Type::Text, 1)),
-                Type::Int,
-            ),
-            3 => (
-                format!("sum({})", self.expression(columns, Type::Int, 1)),
-                Type::Int,
-            ),
-            4 => (
-                format!("avg({})", self.expression(columns, Type::Int, 1)),
-                Type::Float,
-            ),
-            5 => (
-                format!("min({})", self.expression(columns, Type::Text, 1)),
-                Type::Text,
-            ),
-            6 => (
-                format!("max({})", self.expression(columns, Type::Int, 1)),
-                Type::Int,
-            ),
-            7 => (
-                format!("count(DISTINCT {})", self.expression(columns, Type::Text, 1)),
-                Type::Int,
-            ),
-            8 => (
-                format!("sum({})", self.expression(columns, Type::Float, 1)),
-                Type::Float,
-            ),
-            9 => (
-                format!("bool_or({})", self.expression(columns, Type::Bool, 1)),
-                Type::Bool,
-            ),
-            _ => (
-                format!("bool_and({})", self.expression(columns, Type::Bool, 1)),
-                Type::Bool,
-            ),
-        };
-        (format!("{call}{filter}"), data_type)
-    }
-
     /// A relation of random form.
     pub fn relation(&mut self, depth: u32) -> Relation {
         if depth == 0 {
             return self.rows();
         }
-        match self.random.random_range(0..15) {
+        match self.random.random_range(0..16) {
             14 => self.first_of_each(depth - 1),
+            15 => self.taken_apart(depth - 1),
             0 => self.rows(),
             1..=3 => self.aggregated(depth - 1),
             4 => self.windowed(),
@@ -319,9 +182,9 @@ impl Generator {
             for _ in 0..self.random.random_range(1..3) {
                 let data_type = *self.one(&[Type::Text, Type::Int, Type::Text]);
                 let key = self.expression(&below, data_type, 1);
-                // A constant in GROUP BY is a position.
-                if key.contains(|c: char| c.is_ascii_alphabetic())
-                    && !key.starts_with('\'')
+                // A constant in GROUP BY is a position; and of constants in CUBE over a UNION the batch gives every
+                // group once for each part of the UNION.
+                if below.iter().any(|(column, _)| key.contains(column.as_str()))
                     && !keys.iter().any(|(other, _)| *other == key)
                 {
                     keys.push((key, data_type));
@@ -368,8 +231,39 @@ impl Generator {
         None
     }
 
+    fn taken_apart(&mut self, depth: u32) -> Relation {
+        let relation = self.relation(depth);
+        let types = self.types();
+        let (shown, mut columns) = self.select(&relation.columns, &types);
+        let name = self.name();
+        let text = self.expression(&relation.columns, Type::Text, 1);
+        columns.push((name.clone(), Type::Text));
+        Relation {
+            sql: format!(
+                "SELECT {shown}, unnest(string_to_array({text}, '-')) AS {name} FROM ({}) AS l",
+                relation.sql
+            ),
+            columns,
+        }
+    }
+
+    fn constants(&mut self) -> Relation {
+        let names = [self.name(), self.name()];
+        Relation {
+            sql: format!(
+                "SELECT * FROM (VALUES ('a', 1), ('ä', 2), ('a', NULL), (NULL, 8), ('u1', 5)) AS v({}, {})",
+                names[0], names[1]
+            ),
+            columns: names.into_iter().zip([Type::Text, Type::Int]).collect(),
+        }
+    }
+
     fn joined(&mut self, depth: u32) -> Relation {
-        let (left, right) = (self.relation(depth), self.relation(depth));
+        let left = self.relation(depth);
+        let right = match self.chance(12) {
+            true => self.constants(),
+            false => self.relation(depth),
+        };
         let (a, b) = (
             Generator::prefixed(&left.columns, "a"),
             Generator::prefixed(&right.columns, "b"),
@@ -406,7 +300,16 @@ impl Generator {
         };
         let types = self.types();
         let (shown, columns) = self.select(&a, &types);
-        let member = match self.random.random_range(0..4) {
+        let other_condition = self.condition(&a, 1);
+        let member = match self.random.random_range(0..6) {
+            4 => format!(
+                "({one} IN (SELECT {other} FROM ({}) AS b) OR {other_condition})",
+                right.sql
+            ),
+            5 => format!(
+                "({other_condition} OR EXISTS (SELECT 1 FROM ({}) AS b WHERE {other} = {one}))",
+                right.sql
+            ),
             0 => format!("{one} IN (SELECT {other} FROM ({}) AS b)", right.sql),
             1 => format!("{one} NOT IN (SELECT {other} FROM ({}) AS b)", right.sql),
             2 => format!(
@@ -499,7 +402,18 @@ impl Generator {
         let order = self.order(&relation.columns);
         let partition = self.one(&relation.columns).0.clone();
         let name = self.name();
-        let function = match self.random.random_range(0..4) {
+        let summed = self
+            .of_type(&relation.columns, Type::Int)
+            .unwrap_or("1".to_string());
+        let function = match self.random.random_range(0..7) {
+            4 => format!("sum({summed}) OVER (PARTITION BY {partition} ORDER BY {summed} DESC)"),
+            5 => format!(
+                "count({summed}) OVER (PARTITION BY {partition} ORDER BY {order} ROWS BETWEEN 2 PRECEDING AND 1 FOLLOWING)"
+            ),
+            6 => format!(
+                "max({summed}) OVER (ORDER BY {order} GROUPS BETWEEN 1 FOLLOWING AND {} FOLLOWING)",
+                self.random.random_range(1..4)
+            ),
             0 => format!("row_number() OVER (PARTITION BY {partition} ORDER BY {order})"),
             1 => format!("dense_rank() OVER (PARTITION BY {partition} ORDER BY {order})"),
             2 => "count(*) OVER ()".to_string(),

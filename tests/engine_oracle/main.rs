@@ -21,6 +21,7 @@ mod nexmark;
 mod past;
 mod random;
 mod sharing;
+mod sliding;
 mod streams;
 
 use std::collections::BTreeSet;

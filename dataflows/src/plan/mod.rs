@@ -13,12 +13,15 @@ mod window;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use expr::guarded;
+pub use pyflare_operators::aggregate::{Relationship, Spread};
+
 pub use expr::{BinaryOp, Branch, Expr, Literal, compile, scalar_function, scalar_functions};
-pub use schema::{WINDOW_END, WINDOW_START};
+pub(crate) use schema::marked;
+pub use schema::{MARK, WINDOW_END, WINDOW_START};
 pub use source::Declared;
 pub(crate) use source::source_schema;
-pub(crate) use window::Windowing;
 pub use window::window_functions;
+pub(crate) use window::{Windowing, frame};
 
 /// Why a plan cannot be built or run.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -54,6 +57,16 @@ pub enum Plan {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         declared: Option<Declared>,
     },
+    /// Rows whose event time lies in `now − after_us < time ≤ now − until_us`, where a bound is given; `now` is the
+    /// tick, floored to a multiple of `quantum_us`. Stands directly above a source.
+    Recent {
+        input: Box<Plan>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after_us: Option<i64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until_us: Option<i64>,
+        quantum_us: i64,
+    },
     /// Rows for which the predicate is true (neither false nor NULL).
     Filter { input: Box<Plan>, predicate: Expr },
     /// Exactly these columns.
@@ -70,6 +83,14 @@ pub enum Plan {
         size_us: i64,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         slide_us: Option<i64>,
+    },
+    /// Every row once for each element of the list `column`, which becomes the element; rows whose list is NULL or
+    /// empty are dropped. Rows with more than 10,000 elements are in error.
+    Unnest { input: Box<Plan>, column: String },
+    /// Constant rows. Each expression is without columns and has the column's type.
+    Values {
+        columns: Vec<Column>,
+        rows: Vec<Vec<Expr>>,
     },
     /// One row per distinct key. Output columns: the keys, then the aggregates. Without keys: exactly one row, also
     /// on empty input.
@@ -110,6 +131,9 @@ pub enum Plan {
         partition: Vec<Expr>,
         order: Vec<OrderKey>,
         functions: Vec<WindowColumn>,
+        /// Aggregates of each row's frame, after the functions.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        aggregates: Vec<FramedAggregate>,
     },
 }
 
@@ -134,6 +158,8 @@ pub enum JoinKind {
     Semi,
     /// Left rows without a match.
     Anti,
+    /// All left rows, with a column [`MARK`] that says whether there is a match.
+    Mark,
     /// `NOT IN`: as `Anti`, but a NULL on the right leaves no row, and a left NULL stays only if nothing is on the
     /// right. Has one key and no residual.
     NullAwareAnti,
@@ -142,7 +168,10 @@ pub enum JoinKind {
 impl JoinKind {
     /// Whether the output has the columns of the right side.
     pub fn shows_right(self) -> bool {
-        !matches!(self, JoinKind::Semi | JoinKind::Anti | JoinKind::NullAwareAnti)
+        matches!(
+            self,
+            JoinKind::Inner | JoinKind::Left | JoinKind::Right | JoinKind::Full
+        )
     }
 }
 
@@ -170,6 +199,13 @@ pub struct WindowColumn {
     pub arguments: Vec<Expr>,
     pub frame: Frame,
     pub ignore_nulls: bool,
+}
+
+/// An aggregate over the rows of a frame.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FramedAggregate {
+    pub aggregate: Aggregate,
+    pub frame: Frame,
 }
 
 /// Which rows of the partition a window function sees.
@@ -212,8 +248,25 @@ pub struct Aggregate {
     pub function: AggregateFunction,
     /// The argument; `None` only for `count(*)`.
     pub argument: Option<Expr>,
+    /// The second one: the explaining side of pairs; what stands between the values of a text, a constant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second: Option<Expr>,
+    /// The order of what is listed or chosen from, before that of the values themselves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub order: Vec<OrderKey>,
     /// `FILTER (WHERE …)`.
     pub filter: Option<Expr>,
+}
+
+impl Aggregate {
+    /// Everything that is evaluated for a row.
+    pub fn expressions(&self) -> impl Iterator<Item = &Expr> {
+        self.argument
+            .iter()
+            .chain(&self.second)
+            .chain(self.order.iter().map(|key| &key.expr))
+            .chain(&self.filter)
+    }
 }
 
 /// The aggregates that can be maintained exactly under retraction.
@@ -234,6 +287,22 @@ pub enum AggregateFunction {
     Quantile {
         q: f64,
     },
+    /// Of doubles: variances and deviations, computed exactly and rounded once.
+    Spread(Spread),
+    /// Of pairs of doubles: covariances, correlation, regression.
+    Relationship(Relationship),
+    /// The values as one text, in order, with the second argument between them.
+    StringAgg {
+        distinct: bool,
+    },
+    /// The values as a list, in order, NULL included.
+    ArrayAgg {
+        distinct: bool,
+    },
+    /// The first value in the order; of those that compare equal the least.
+    First,
+    /// The last value in the order; of those that compare equal the greatest.
+    Last,
 }
 
 /// What `CREATE MONITOR … WITH (…)` sets.

@@ -8,16 +8,19 @@ use pyflare_operators::fields;
 
 use super::source::{columns_schema, source_schema};
 use super::window::Windowing;
-use super::{Aggregate, AggregateFunction, Plan, PlanError, compile};
+use super::{Aggregate, AggregateFunction, JoinKind, Plan, PlanError, Relationship, compile};
 
 pub const WINDOW_START: &str = "window_start";
 pub const WINDOW_END: &str = "window_end";
+/// The column of [`JoinKind::Mark`].
+pub const MARK: &str = "mark";
 
 impl Plan {
     /// Names and types of the columns this node produces.
     pub fn schema(&self) -> Result<SchemaRef, PlanError> {
         match self {
             Plan::Source { stream, declared } => source_schema(stream, declared.as_ref()),
+            Plan::Recent { input, .. } => input.schema(),
             Plan::Filter { input, predicate } => {
                 let schema = input.schema()?;
                 compile(predicate, &schema)?;
@@ -42,6 +45,24 @@ impl Plan {
                 fields.push(Field::new(WINDOW_END, window, false));
                 Ok(Arc::new(Schema::new(fields)))
             }
+            Plan::Unnest { input, column } => {
+                let schema = input.schema()?;
+                let mut fields: Vec<Field> = schema
+                    .fields()
+                    .iter()
+                    .map(|field| field.as_ref().clone())
+                    .collect();
+                let unknown = || PlanError::Unsupported {
+                    detail: format!("unnest of {column}, which is not a list"),
+                };
+                let place = schema.index_of(column).map_err(|_| unknown())?;
+                let DataType::List(item) = schema.field(place).data_type() else {
+                    return Err(unknown());
+                };
+                fields[place] = Field::new(column, item.data_type().clone(), true);
+                Ok(Arc::new(Schema::new(fields)))
+            }
+            Plan::Values { columns, .. } => columns_schema(columns),
             Plan::Aggregate {
                 input,
                 keys,
@@ -80,7 +101,11 @@ impl Plan {
                 if let Some(residual) = residual {
                     compile(residual, &both)?;
                 }
-                Ok(if kind.shows_right() { both } else { left })
+                match kind {
+                    JoinKind::Mark => marked(&left),
+                    _ if kind.shows_right() => Ok(both),
+                    _ => Ok(left),
+                }
             }
             Plan::Union { inputs } => {
                 let mut schemas = inputs.iter().map(Plan::schema);
@@ -124,9 +149,10 @@ impl Plan {
                 partition,
                 order,
                 functions,
+                aggregates,
             } => {
                 let schema = input.schema()?;
-                let window = Windowing::compile(partition, order, functions, &schema)?;
+                let window = Windowing::compile(partition, order, functions, aggregates, &schema)?;
                 Ok(Arc::clone(window.schema()))
             }
         }
@@ -135,10 +161,12 @@ impl Plan {
     /// The nodes directly below.
     pub fn inputs(&self) -> Vec<&Plan> {
         match self {
-            Plan::Source { .. } | Plan::View { .. } => Vec::new(),
-            Plan::Filter { input, .. }
+            Plan::Source { .. } | Plan::View { .. } | Plan::Values { .. } => Vec::new(),
+            Plan::Recent { input, .. }
+            | Plan::Filter { input, .. }
             | Plan::Project { input, .. }
             | Plan::Tumble { input, .. }
+            | Plan::Unnest { input, .. }
             | Plan::Aggregate { input, .. }
             | Plan::Top { input, .. }
             | Plan::Window { input, .. } => vec![input],
@@ -177,6 +205,12 @@ impl Plan {
     }
 }
 
+/// The columns of a left side with [`MARK`].
+pub(crate) fn marked(left: &Schema) -> Result<SchemaRef, PlanError> {
+    let mark = Schema::new(vec![Field::new(MARK, DataType::Boolean, true)]);
+    joined(left, &mark)
+}
+
 fn joined(left: &Schema, right: &Schema) -> Result<SchemaRef, PlanError> {
     let fields = left.fields().iter().chain(right.fields());
     let fields: Vec<Field> = fields
@@ -209,6 +243,7 @@ impl Aggregate {
                     | DataType::Decimal128(..)
                     | DataType::Utf8View
                     | DataType::Utf8
+                    | DataType::LargeUtf8
                     | DataType::Boolean
                     | DataType::Timestamp(TimeUnit::Microsecond, _),
                 ),
@@ -228,6 +263,7 @@ impl Aggregate {
                     | DataType::Decimal128(..)
                     | DataType::Utf8View
                     | DataType::Utf8
+                    | DataType::LargeUtf8
                     | DataType::Boolean
                     | DataType::Timestamp(TimeUnit::Microsecond, _)),
                 ),
@@ -236,6 +272,27 @@ impl Aggregate {
                 AggregateFunction::Quantile { .. },
                 Some(DataType::Int64 | DataType::Int32 | DataType::Float64),
             ) => DataType::Float64,
+            (AggregateFunction::Spread(_), Some(DataType::Float64)) => DataType::Float64,
+            (AggregateFunction::Relationship(relationship), Some(DataType::Float64)) => {
+                let second = match &self.second {
+                    Some(second) => expression_field("second", second, input)?.data_type().clone(),
+                    None => DataType::Null,
+                };
+                match (second, relationship) {
+                    (DataType::Float64, Relationship::Pairs) => {
+                        return Ok(Field::new(&self.name, DataType::Int64, false));
+                    }
+                    (DataType::Float64, _) => DataType::Float64,
+                    (other, _) => {
+                        return Err(PlanError::Unsupported {
+                            detail: format!("{} with {}", relationship.name(), fields::type_name(&other)),
+                        });
+                    }
+                }
+            }
+            (AggregateFunction::StringAgg { .. }, Some(text)) if text.is_string() => DataType::LargeUtf8,
+            (AggregateFunction::ArrayAgg { .. }, Some(item)) => DataType::new_list(item, true),
+            (AggregateFunction::First | AggregateFunction::Last, Some(value)) => value,
             (function, Some(other)) => {
                 return Err(PlanError::Unsupported {
                     detail: format!("{function:?} of {} ({})", fields::type_name(&other), self.name),

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use pyflare_operators::fields;
-use pyflare_operators::streams::StreamDefinition;
+use pyflare_operators::streams::{DEFAULT_TIME, StreamDefinition};
 use serde::{Deserialize, Serialize};
 
 use super::{Column, Plan, PlanError};
+use crate::time::Recency;
 
 /// What a plan has to know of a stream that a user declared. It is part of the plan: a stream that is dropped and
 /// declared anew must not change the meaning of what was planned over it.
@@ -63,13 +64,46 @@ pub(super) fn columns_schema(columns: &[Column]) -> Result<SchemaRef, PlanError>
 }
 
 impl Plan {
+    /// What a chain asks for by `now()`.
+    pub(crate) fn recency(&self) -> Option<Recency> {
+        match self {
+            Plan::Recent {
+                after_us,
+                until_us,
+                quantum_us,
+                ..
+            } => Some(Recency {
+                after_us: *after_us,
+                until_us: *until_us,
+                quantum_us: *quantum_us,
+            }),
+            Plan::Filter { input, .. }
+            | Plan::Project { input, .. }
+            | Plan::Tumble { input, .. }
+            | Plan::Unnest { input, .. } => input.recency(),
+            _ => None,
+        }
+    }
+
+    /// The event time of a stream.
+    pub fn time_column(&self) -> Option<&str> {
+        match self {
+            Plan::Source { declared, .. } => {
+                Some(declared.as_ref().map_or(DEFAULT_TIME, |declared| &declared.time))
+            }
+            _ => None,
+        }
+    }
+
     /// The stream that a chain of filters, projections and windows is over.
     pub(crate) fn chain_source(&self) -> Option<(&str, Option<&Declared>)> {
         match self {
             Plan::Source { stream, declared } => Some((stream, declared.as_ref())),
-            Plan::Filter { input, .. } | Plan::Project { input, .. } | Plan::Tumble { input, .. } => {
-                input.chain_source()
-            }
+            Plan::Recent { input, .. }
+            | Plan::Filter { input, .. }
+            | Plan::Project { input, .. }
+            | Plan::Tumble { input, .. }
+            | Plan::Unnest { input, .. } => input.chain_source(),
             _ => None,
         }
     }

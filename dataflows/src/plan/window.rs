@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::SortOptions;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::error::DataFusionError;
@@ -14,7 +14,9 @@ use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::windows::create_window_expr;
 use datafusion::scalar::ScalarValue;
 
-use super::{Expr, Frame, FrameBound, FrameUnit, OrderKey, PlanError, WindowColumn, compile, guarded};
+use super::{
+    Expr, Frame, FrameBound, FrameUnit, FramedAggregate, OrderKey, PlanError, WindowColumn, compile, guarded,
+};
 
 /// The window functions that a monitor may use: those whose value a partition and its order decide exactly.
 pub fn window_functions() -> Vec<Arc<WindowUDF>> {
@@ -33,6 +35,7 @@ impl Windowing {
         partition: &[Expr],
         order: &[OrderKey],
         functions: &[WindowColumn],
+        aggregates: &[FramedAggregate],
         input: &SchemaRef,
     ) -> Result<Windowing, PlanError> {
         for expr in partition {
@@ -88,28 +91,37 @@ impl Windowing {
             fields.push(Field::new(&column.name, field.data_type().clone(), true));
             compiled.push(expression);
         }
+        for column in aggregates {
+            fields.push(column.aggregate.field(input)?.with_nullable(true));
+        }
         Ok(Windowing {
             functions: compiled,
             schema: Arc::new(Schema::new(fields)),
         })
     }
 
-    /// The input's columns, then one for each function.
+    /// The input's columns, then one for each function, then one for each aggregate.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
-    /// Evaluates over the rows of one partition, in its order.
-    pub fn run(&self, partition: &RecordBatch) -> Result<RecordBatch, DataFusionError> {
+    /// Evaluates over the rows of one partition, in its order; `framed` are the aggregates' columns.
+    pub fn run(
+        &self,
+        partition: &RecordBatch,
+        framed: Vec<ArrayRef>,
+    ) -> Result<RecordBatch, DataFusionError> {
         let mut columns = partition.columns().to_vec();
         for function in &self.functions {
             columns.push(guarded(|| function.evaluate(partition))?);
         }
+        columns.extend(framed);
         Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
     }
 }
 
-fn frame(frame: Frame) -> WindowFrame {
+/// The frame for DataFusion.
+pub(crate) fn frame(frame: Frame) -> WindowFrame {
     let units = match frame.unit {
         FrameUnit::Rows => WindowFrameUnits::Rows,
         FrameUnit::Range => WindowFrameUnits::Range,

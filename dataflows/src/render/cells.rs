@@ -5,13 +5,15 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::array::{Array, ArrayRef, AsArray, StructArray};
+use arrow::buffer::NullBuffer;
 use arrow::compute::{cast, nullif};
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::physical_expr::PhysicalExpr;
 use pyflare_operators::aggregate::{Accumulator, CellKind, GroupError, Reading, read, row_counts};
 
-use crate::plan::{Aggregate, AggregateFunction, Expr, PlanError, compile};
+use super::listing::{Listing, Places};
+use crate::plan::{Aggregate, AggregateFunction, Expr, Literal, OrderKey, PlanError, compile};
 
 /// The cells of accumulators and what they are fed with.
 #[derive(Default, Clone)]
@@ -26,20 +28,35 @@ pub(crate) struct Outputs {
     outputs: Vec<Output>,
 }
 
+/// What a cell keeps, of what: cells that are equal in this are one.
+#[derive(Clone, PartialEq)]
+struct Kept {
+    kind: CellKind,
+    argument: Option<Expr>,
+    /// The second value of pairs.
+    second: Option<Expr>,
+    order: Vec<OrderKey>,
+    filter: Option<Expr>,
+    /// Whether values are kept with their places in `order`; then whether a NULL is one of them.
+    listed: Option<bool>,
+}
+
 #[derive(Clone)]
 struct CellInput {
-    argument: Option<Expr>,
-    filter: Option<Expr>,
-    compiled_argument: Option<Arc<dyn PhysicalExpr>>,
+    kept: Kept,
+    /// The argument, then the second one or the keys of the order.
+    compiled: Vec<Arc<dyn PhysicalExpr>>,
     compiled_filter: Option<Arc<dyn PhysicalExpr>>,
-    /// The type the cell is fed with.
+    /// The type the argument is fed in.
     data_type: Option<DataType>,
+    places: Option<Arc<Places>>,
 }
 
 enum Source {
     /// `count(*)`: the accumulator's rows.
     Rows,
     Cell(usize, Reading),
+    Listed(usize, Listing),
 }
 
 struct Output {
@@ -55,6 +72,7 @@ impl Cells {
             let field = aggregate.field(schema)?;
             let source = match (&aggregate.argument, &aggregate.filter, aggregate.function) {
                 (None, None, AggregateFunction::Count) => Source::Rows,
+                (Some(_), _, function) if is_listing(function) => self.listing(aggregate, schema)?,
                 _ => self.cell(aggregate, schema)?,
             };
             outputs.push(Output { field, source });
@@ -62,52 +80,59 @@ impl Cells {
         Ok(Outputs { outputs })
     }
 
-    /// Arguments and filters.
+    /// Everything that is evaluated for them.
     pub fn arguments(&self) -> impl Iterator<Item = &Expr> {
-        let inputs = self.inputs.iter();
-        inputs.flat_map(|input| input.argument.iter().chain(&input.filter))
+        self.inputs.iter().flat_map(|input| {
+            let kept = &input.kept;
+            let order = kept.order.iter().map(|key| &key.expr);
+            kept.argument
+                .iter()
+                .chain(&kept.second)
+                .chain(order)
+                .chain(&kept.filter)
+        })
     }
 
     /// Whether no row is refused for what these cells are fed with.
     pub fn never_fail(&self) -> bool {
-        !self.kinds.contains(&CellKind::SumFloat) && self.arguments().all(Expr::never_fails)
+        let refuse = [CellKind::SumFloat, CellKind::Moments, CellKind::Comoments];
+        !self.kinds.iter().any(|kind| refuse.contains(kind)) && self.arguments().all(Expr::never_fails)
     }
 
     /// Whether every cell of `other` is one of these.
     pub fn contain(&self, other: &Cells) -> bool {
-        let held = |kind: &CellKind, input: &CellInput| {
-            self.position(*kind, &input.argument, &input.filter).is_some()
-        };
         other
-            .kinds
+            .inputs
             .iter()
-            .zip(&other.inputs)
-            .all(|(kind, input)| held(kind, input))
+            .all(|input| self.position(&input.kept).is_some())
     }
 
-    fn position(&self, kind: CellKind, argument: &Option<Expr>, filter: &Option<Expr>) -> Option<usize> {
-        self.kinds
-            .iter()
-            .zip(&self.inputs)
-            .position(|(held, input)| *held == kind && input.argument == *argument && input.filter == *filter)
+    fn position(&self, kept: &Kept) -> Option<usize> {
+        self.inputs.iter().position(|held| held.kept == *kept)
+    }
+
+    /// The place of the cell, which is added if it is not there.
+    fn place(&mut self, input: CellInput) -> usize {
+        match self.position(&input.kept) {
+            Some(place) => place,
+            None => {
+                self.kinds.push(input.kept.kind);
+                self.inputs.push(input);
+                self.kinds.len() - 1
+            }
+        }
     }
 
     fn cell(&mut self, aggregate: &Aggregate, schema: &Schema) -> Result<Source, PlanError> {
-        let compiled = |expr: &Option<Expr>| expr.as_ref().map(|expr| compile(expr, schema)).transpose();
-        let compiled_argument = compiled(&aggregate.argument)?;
-        let compiled_filter = compiled(&aggregate.filter)?;
-        let argument_type = match &compiled_argument {
-            Some(argument) => Some(argument.data_type(schema).map_err(|error| {
-                PlanError::Expression {
-                    expression: aggregate
-                        .argument
-                        .as_ref()
-                        .map_or_else(String::new, ToString::to_string),
-                    detail: error.to_string(),
-                }
-            })?),
-            None => None,
-        };
+        let mut compiled = Vec::new();
+        let mut types = Vec::new();
+        for expr in aggregate.argument.iter().chain(&aggregate.second) {
+            let (expression, data_type) = typed(expr, schema)?;
+            compiled.push(expression);
+            types.push(data_type);
+        }
+        let compiled_filter = compiled_filter(aggregate, schema)?;
+        let argument_type = aggregate.argument.as_ref().and(types.first().cloned());
         let unsupported = || PlanError::Unsupported {
             detail: format!("the aggregate {}", aggregate.name),
         };
@@ -138,6 +163,10 @@ impl Cells {
                 })?;
                 (CellKind::Quantiles, reading)
             }
+            (AggregateFunction::Spread(spread), Some(_)) => (CellKind::Moments, Reading::Spread(spread)),
+            (AggregateFunction::Relationship(relationship), Some(_)) if types.len() == 2 => {
+                (CellKind::Comoments, Reading::Relationship(relationship))
+            }
             _ => return Err(unsupported()),
         };
         let data_type = match kind {
@@ -150,26 +179,77 @@ impl Cells {
             }),
             _ => argument_type,
         };
-        let found = self.position(kind, &aggregate.argument, &aggregate.filter);
-        let index = found.unwrap_or_else(|| {
-            self.kinds.push(kind);
-            self.inputs.push(CellInput {
+        let place = self.place(CellInput {
+            kept: Kept {
+                kind,
                 argument: aggregate.argument.clone(),
+                second: aggregate.second.clone(),
+                order: Vec::new(),
                 filter: aggregate.filter.clone(),
-                compiled_argument,
-                compiled_filter,
-                data_type,
-            });
-            self.kinds.len() - 1
+                listed: None,
+            },
+            compiled,
+            compiled_filter,
+            data_type,
+            places: None,
         });
-        Ok(Source::Cell(index, reading))
+        Ok(Source::Cell(place, reading))
+    }
+
+    fn listing(&mut self, aggregate: &Aggregate, schema: &Schema) -> Result<Source, PlanError> {
+        let unsupported = |detail: &str| PlanError::Unsupported {
+            detail: format!("the aggregate {}: {detail}", aggregate.name),
+        };
+        let Some(argument) = &aggregate.argument else {
+            return Err(unsupported("it has no argument"));
+        };
+        let separator = match (&aggregate.second, aggregate.function) {
+            (Some(Expr::Literal(Literal::Text(separator))), AggregateFunction::StringAgg { .. }) => {
+                separator.clone()
+            }
+            (None, AggregateFunction::StringAgg { .. }) | (Some(_), _) => {
+                return Err(unsupported("only texts have a separator, and it is a constant"));
+            }
+            (None, _) => String::new(),
+        };
+        let (value, value_type) = typed(argument, schema)?;
+        let mut compiled = vec![value];
+        let mut order_types = Vec::with_capacity(aggregate.order.len());
+        for key in &aggregate.order {
+            let (expression, data_type) = typed(&key.expr, schema)?;
+            compiled.push(expression);
+            order_types.push(data_type);
+        }
+        let keeps_nulls = !matches!(aggregate.function, AggregateFunction::StringAgg { .. });
+        let places = Places::new(&aggregate.order, &order_types, &value_type)?;
+        let place = self.place(CellInput {
+            kept: Kept {
+                kind: CellKind::Extremes,
+                argument: Some(argument.clone()),
+                second: None,
+                order: aggregate.order.clone(),
+                filter: aggregate.filter.clone(),
+                listed: Some(keeps_nulls),
+            },
+            compiled,
+            compiled_filter: compiled_filter(aggregate, schema)?,
+            data_type: Some(value_type),
+            places: Some(Arc::new(places)),
+        });
+        let places = self.inputs[place].places.clone();
+        let listing = Listing {
+            places: places.expect("invariant: a listed cell has places"),
+            function: aggregate.function,
+            separator,
+        };
+        Ok(Source::Listed(place, listing))
     }
 
     /// The expressions whose values [`Self::inputs`] expects, in order.
     pub fn expressions(&self) -> Vec<Arc<dyn PhysicalExpr>> {
         let inputs = self.inputs.iter();
         inputs
-            .flat_map(|input| input.compiled_argument.iter().chain(&input.compiled_filter))
+            .flat_map(|input| input.compiled.iter().chain(&input.compiled_filter))
             .cloned()
             .collect()
     }
@@ -177,25 +257,93 @@ impl Cells {
     /// One array per cell, NULL where the row does not count.
     pub fn inputs(&self, arrays: Vec<ArrayRef>) -> Vec<Option<ArrayRef>> {
         let mut arrays = arrays.into_iter();
-        let mut next = || arrays.next().expect("invariant: one array per expression");
         let mut inputs = Vec::with_capacity(self.inputs.len());
         for input in &self.inputs {
-            let argument = input.compiled_argument.as_ref().map(|_| next());
-            let filter = input.compiled_filter.as_ref().map(|_| next());
-            let argument = argument.map(|array| match &input.data_type {
-                Some(wanted) if wanted != array.data_type() => {
-                    cast(&array, wanted).expect("invariant: integers widen and become doubles")
-                }
-                _ => array,
-            });
-            inputs.push(match (argument, filter) {
+            let mut values: Vec<ArrayRef> = arrays.by_ref().take(input.compiled.len()).collect();
+            let filter = input
+                .compiled_filter
+                .as_ref()
+                .map(|_| arrays.next().expect("invariant: one array per expression"));
+            if let Some(places) = &input.places {
+                inputs.push(Some(input.placed(places, values, filter.as_ref())));
+                continue;
+            }
+            if let (Some(argument), Some(wanted)) = (values.first_mut(), &input.data_type)
+                && wanted != argument.data_type()
+            {
+                *argument = cast(argument, wanted).expect("invariant: integers widen and become doubles");
+            }
+            let mut values = values.into_iter();
+            let argument = match (values.next(), filter) {
                 (argument, None) => argument,
                 (None, Some(filter)) => Some(only_true(&filter, &filter)),
                 (Some(argument), Some(filter)) => Some(only_true(&argument, &filter)),
+            };
+            inputs.push(match (argument, values.next()) {
+                (Some(one), Some(other)) => Some(pairs(one, other)),
+                (argument, _) => argument,
             });
         }
         inputs
     }
+}
+
+impl CellInput {
+    /// The places of values in their order.
+    fn placed(&self, places: &Places, mut values: Vec<ArrayRef>, filter: Option<&ArrayRef>) -> ArrayRef {
+        // The value is first among what is evaluated, and last in the order.
+        values.rotate_left(1);
+        let value = values.last().cloned();
+        let known = value
+            .filter(|_| self.kept.listed == Some(false))
+            .and_then(|value| value.logical_nulls());
+        let filter = filter.map(|filter| filter.as_boolean().clone());
+        places.encode(values, |row| {
+            known.as_ref().is_none_or(|known| known.is_valid(row))
+                && filter
+                    .as_ref()
+                    .is_none_or(|filter| filter.is_valid(row) && filter.value(row))
+        })
+    }
+}
+
+fn is_listing(function: AggregateFunction) -> bool {
+    matches!(
+        function,
+        AggregateFunction::StringAgg { .. }
+            | AggregateFunction::ArrayAgg { .. }
+            | AggregateFunction::First
+            | AggregateFunction::Last
+    )
+}
+
+fn typed(expr: &Expr, schema: &Schema) -> Result<(Arc<dyn PhysicalExpr>, DataType), PlanError> {
+    let compiled = compile(expr, schema)?;
+    let data_type = compiled
+        .data_type(schema)
+        .map_err(|error| PlanError::Expression {
+            expression: expr.to_string(),
+            detail: error.to_string(),
+        })?;
+    Ok((compiled, data_type))
+}
+
+fn compiled_filter(
+    aggregate: &Aggregate,
+    schema: &Schema,
+) -> Result<Option<Arc<dyn PhysicalExpr>>, PlanError> {
+    aggregate
+        .filter
+        .as_ref()
+        .map(|filter| compile(filter, schema))
+        .transpose()
+}
+
+/// Pairs of doubles, NULL where one of them is.
+fn pairs(one: ArrayRef, other: ArrayRef) -> ArrayRef {
+    let known = NullBuffer::union(one.logical_nulls().as_ref(), other.logical_nulls().as_ref());
+    let fields = ["one", "other"].map(|name| Field::new(name, DataType::Float64, true));
+    Arc::new(StructArray::new(fields.to_vec().into(), vec![one, other], known))
 }
 
 impl Outputs {
@@ -203,7 +351,7 @@ impl Outputs {
         self.outputs.iter().map(|output| output.field.clone())
     }
 
-    /// The aggregate columns of many groups; a group whose result does not fit its type is NULL and a misfit.
+    /// The aggregate columns of many groups; a group whose result cannot be shown is NULL and a misfit.
     pub fn read(
         &self,
         kinds: &[CellKind],
@@ -212,18 +360,21 @@ impl Outputs {
     ) -> Vec<ArrayRef> {
         self.outputs
             .iter()
-            .map(|output| match output.source {
+            .map(|output| match &output.source {
                 Source::Rows => row_counts(groups.iter().copied()),
+                Source::Listed(cell, listing) => {
+                    listing.read(groups, *cell, output.field.data_type(), misfits)
+                }
                 Source::Cell(cell, reading) => {
-                    let kind = kinds[cell];
+                    let kind = kinds[*cell];
                     let data_type = output.field.data_type();
                     let stored = match (kind, data_type) {
-                        (CellKind::Extremes, DataType::Int32) if reading != Reading::Distinct => {
+                        (CellKind::Extremes, DataType::Int32) if *reading != Reading::Distinct => {
                             &DataType::Int64
                         }
                         _ => data_type,
                     };
-                    let array = read(groups.iter().copied(), cell, kind, reading, stored, misfits)
+                    let array = read(groups.iter().copied(), *cell, kind, *reading, stored, misfits)
                         .expect("invariant: the reading was planned for its cell");
                     match stored == data_type {
                         true => array,

@@ -21,7 +21,7 @@ use crate::plan::{
     Aggregate, DEFAULT_LATENESS_US, Declared, Expr, Literal, NamedExpr, Plan, PlanError, WINDOW_END,
     WINDOW_START, compile, source_schema,
 };
-use crate::time::{PaneRule, Tick};
+use crate::time::{PaneRule, Recency, Tick};
 
 /// How the arranged accumulators relate to rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,8 +56,10 @@ pub(crate) struct Base {
     source_schema: SchemaRef,
     /// Keys, then what the cells read.
     expressions: Vec<Arc<dyn PhysicalExpr>>,
-    /// True when a window sets the pane; else it is the sliding pane of the event time.
+    /// True when a window sets the pane; else it is the sliding pane of the event time, or the moment at which a
+    /// condition on `now()` lets the row go.
     pub windowed: bool,
+    pub recency: Option<Recency>,
     pub below: Pipeline,
     /// In the order of the key's bytes: that of their text, so that the order in GROUP BY does not matter.
     pub key_types: Vec<DataType>,
@@ -143,20 +145,39 @@ impl Base {
                 detail: "EMIT FINAL without a window in GROUP BY: nothing would ever be final".into(),
             });
         }
-        let rule = match window_size(below_plan) {
-            Some(pane_us) => PaneRule {
+        let recency = below_plan.recency();
+        let rule = match (window_size(below_plan), recency) {
+            (None, Some(Recency { quantum_us, .. })) if quantum_us <= 0 => {
+                return Err(PlanError::Unsupported {
+                    detail: format!("now() in steps of {quantum_us} microseconds"),
+                });
+            }
+            (Some(_), Some(_)) => {
+                return Err(PlanError::Unsupported {
+                    detail: "now() below a window: its retention says how long it stays".into(),
+                });
+            }
+            (Some(pane_us), None) => PaneRule {
                 pane_us,
                 retention_us,
                 lateness_us,
                 emit_final,
+                by_tick: false,
             },
-            None => PaneRule::sliding(retention_us, lateness_us),
+            (
+                None,
+                Some(Recency {
+                    after_us: Some(_),
+                    quantum_us,
+                    ..
+                }),
+            ) => PaneRule::leaving(quantum_us),
+            (None, _) => PaneRule::sliding(retention_us, lateness_us),
         };
         let mut needed = BTreeSet::new();
         needed.extend(keys.iter().flat_map(Expr::columns));
         for aggregate in aggregates {
-            needed.extend(aggregate.argument.iter().flat_map(Expr::columns));
-            needed.extend(aggregate.filter.iter().flat_map(Expr::columns));
+            needed.extend(aggregate.expressions().flat_map(Expr::columns));
         }
         let (below, source_columns) = Pipeline::from_source(below_plan, &needed)?;
         let mut expressions = Vec::with_capacity(keys.len());
@@ -183,6 +204,7 @@ impl Base {
             source_columns,
             expressions,
             windowed: window_size(below_plan).is_some(),
+            recency,
             below,
             key_types,
             cells,
@@ -352,9 +374,11 @@ fn type_of(
 fn is_chain(plan: &Plan) -> bool {
     match plan {
         Plan::Source { .. } => true,
-        Plan::Filter { input, .. } | Plan::Project { input, .. } | Plan::Tumble { input, .. } => {
-            is_chain(input)
-        }
+        Plan::Recent { input, .. }
+        | Plan::Filter { input, .. }
+        | Plan::Project { input, .. }
+        | Plan::Tumble { input, .. }
+        | Plan::Unnest { input, .. } => is_chain(input),
         _ => false,
     }
 }
@@ -403,7 +427,9 @@ fn output_names(node: &Plan) -> Vec<String> {
 fn window_size(plan: &Plan) -> Option<i64> {
     match plan {
         Plan::Tumble { size_us, .. } => Some(*size_us),
-        Plan::Filter { input, .. } | Plan::Project { input, .. } => window_size(input),
+        Plan::Filter { input, .. } | Plan::Project { input, .. } | Plan::Unnest { input, .. } => {
+            window_size(input)
+        }
         _ => None,
     }
 }
@@ -418,6 +444,7 @@ fn is_window_column(plan: &Plan, expression: &Expr) -> bool {
             name == WINDOW_START || name == WINDOW_END || is_window_column(input, expression)
         }
         Plan::Filter { input, .. } => is_window_column(input, expression),
+        Plan::Unnest { input, column } => column != name && is_window_column(input, expression),
         Plan::Project { input, columns } => columns
             .iter()
             .find(|column| column.name == *name)

@@ -17,6 +17,7 @@ use datafusion::error::DataFusionError;
 use datafusion::physical_expr::PhysicalExpr;
 
 use super::left_out::{RowErrors, project_of};
+use super::unnest;
 use crate::plan::{Plan, PlanError, WINDOW_END, WINDOW_START, compile, guarded, source_schema};
 use crate::time::window_start;
 
@@ -50,6 +51,7 @@ enum Stage {
         /// Whether the carried number becomes the window's end.
         sets_pane: bool,
     },
+    Unnest(unnest::Elements),
 }
 
 /// A chain of stages from one schema to another.
@@ -83,6 +85,8 @@ impl Pipeline {
                     columns,
                 ))
             }
+            // Whoever feeds the chain leaves out the rows that are not asked for.
+            Plan::Recent { input, .. } => Pipeline::from_source(input, needed),
             Plan::Filter { input, predicate } => {
                 let mut needed = needed.clone();
                 needed.extend(predicate.columns());
@@ -107,6 +111,13 @@ impl Pipeline {
                 below.remove(WINDOW_START);
                 below.remove(WINDOW_END);
                 below.insert(time.clone());
+                let (mut pipeline, columns) = Pipeline::from_source(input, &below)?;
+                pipeline.push(plan, needed)?;
+                Ok((pipeline, columns))
+            }
+            Plan::Unnest { input, column } => {
+                let mut below = needed.clone();
+                below.insert(column.clone());
                 let (mut pipeline, columns) = Pipeline::from_source(input, &below)?;
                 pipeline.push(plan, needed)?;
                 Ok((pipeline, columns))
@@ -186,6 +197,11 @@ impl Pipeline {
                     sets_pane: self.carries_pane,
                 });
             }
+            Plan::Unnest { column, .. } => {
+                let elements = unnest::Elements::compile(column, &self.schema)?;
+                self.schema = Arc::clone(elements.schema());
+                self.stages.push(Stage::Unnest(elements));
+            }
             _ => {
                 return Err(PlanError::Unsupported {
                     detail: "something else than a filter, a projection or a window inside a chain".into(),
@@ -215,6 +231,7 @@ impl Stage {
                 let mask = arrays.pop().expect("invariant: one array per expression");
                 keep(flow, mask.as_boolean())
             }
+            Stage::Unnest(elements) => elements.of(flow, errors),
             Stage::Project { expressions, schema } => {
                 let (arrays, flow) = evaluate(expressions, flow, errors);
                 let rows = flow.batch.num_rows();
@@ -241,7 +258,7 @@ pub(crate) fn batch_of(schema: &SchemaRef, arrays: Vec<ArrayRef>, rows: usize) -
         .expect("invariant: arrays have the types that their expressions declared")
 }
 
-fn keep(flow: Flow, mask: &BooleanArray) -> Flow {
+pub(super) fn keep(flow: Flow, mask: &BooleanArray) -> Flow {
     if mask.null_count() == 0 && mask.true_count() == mask.len() {
         return flow;
     }

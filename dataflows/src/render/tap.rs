@@ -2,26 +2,39 @@
 //!
 //! A tap belongs to one base and one worker. It reads the worker's share of a tick's batches, leaves out late rows
 //! (a pure function of the row's pane and its stream's mark before the tick) and rows on which an expression fails,
-//! and folds the rest. Nothing is kept between ticks.
+//! and folds the rest. Between ticks only that is kept which a condition on `now()` asks for later.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
-use arrow::datatypes::{DataType, Float64Type};
+use arrow::compute::{filter, filter_record_batch};
+use arrow::datatypes::{DataType, Float64Type, TimestampMicrosecondType};
 use arrow::row::{RowConverter, SortField};
 use pyflare_operators::aggregate::{Accumulator, Combiner};
 
-use super::arrange::Key;
+use super::arrange::{Key, pane_of};
 use super::leaf::{Base, Direct};
 use super::left_out::{LateRows, LeftOut, project_of};
 use super::pipeline::{Flow, batch_of, evaluate, evaluate_all};
 use super::shared_batch::{Chosen, SharedBatch};
 use crate::plan::PlanError;
+use crate::time::{Recency, Tick, tick_us, window_start};
 
 pub(crate) struct Tap {
     base: Arc<Base>,
     converter: RowConverter,
     combiner: Combiner,
+    /// What a condition on `now()` asks for later only, by the moment from which it does.
+    waiting: BTreeMap<i64, Combiner>,
+}
+
+/// When rows came.
+#[derive(Clone, Copy)]
+pub(crate) struct Admitted {
+    pub tick: Tick,
+    /// Their stream's mark before it.
+    pub mark_us: Option<i64>,
 }
 
 /// Encodes a key: the pane, then the group.
@@ -55,6 +68,7 @@ impl Tap {
             base,
             converter,
             combiner,
+            waiting: BTreeMap::new(),
         })
     }
 
@@ -63,7 +77,7 @@ impl Tap {
         &mut self,
         shared: &mut SharedBatch<'_>,
         event_time: &ArrayRef,
-        mark_us: Option<i64>,
+        at: Admitted,
         left_out: &mut LeftOut,
     ) {
         let base = Arc::clone(&self.base);
@@ -71,13 +85,19 @@ impl Tap {
         if source.num_rows() == 0 {
             return;
         }
-        let late_until = base.rule.late_until(mark_us);
+        if let Some(recency) = base.recency {
+            for (moment, source, event_time) in by_moment(recency, at.tick, &source, event_time) {
+                let panes = base.panes(&event_time);
+                self.fold_copy(shared, (source, panes), at, moment, left_out);
+            }
+            return;
+        }
         let direct = base.direct.as_ref();
-        if direct
-            .and_then(|direct| self.fold_direct(direct, shared, &source, event_time, late_until, left_out))
-            .is_none()
-        {
-            self.fold_copy(shared, source, event_time, late_until, left_out);
+        let folded =
+            direct.and_then(|direct| self.fold_direct(direct, shared, &source, event_time, at, left_out));
+        if folded.is_none() {
+            let panes = base.panes(event_time);
+            self.fold_copy(shared, (source, panes), at, None, left_out);
         }
     }
 
@@ -88,10 +108,11 @@ impl Tap {
         shared: &mut SharedBatch<'_>,
         source: &RecordBatch,
         event_time: &ArrayRef,
-        late_until: Option<i64>,
+        at: Admitted,
         left_out: &mut LeftOut,
     ) -> Option<()> {
         let base = Arc::clone(&self.base);
+        let late_until = base.rule.late_until(at.mark_us);
         let panes = match &direct.window {
             Some((time, size_us)) => shared.panes(source.column_by_name(time)?, *size_us),
             None => shared.panes(event_time, base.rule.pane_us),
@@ -114,48 +135,41 @@ impl Tap {
         let rest = arrays.split_off(base.key_types.len());
         self.fold_keys(
             shared,
-            (Arc::clone(&panes.panes_array), arrays),
+            (Arc::clone(&panes.panes), arrays),
             rest,
-            &batch,
-            rows,
+            (&batch, rows),
+            None,
             left_out,
         );
         Some(())
     }
 
-    /// Runs the chain over a copy of the rows that are left after each step.
+    /// Runs the chain over a copy of the rows that are left after each step; `moment` is when they appear.
     fn fold_copy(
         &mut self,
         shared: &mut SharedBatch<'_>,
-        source: RecordBatch,
-        event_time: &ArrayRef,
-        late_until: Option<i64>,
+        (batch, carried): (RecordBatch, Int64Array),
+        at: Admitted,
+        moment: Option<i64>,
         left_out: &mut LeftOut,
     ) {
         let base = Arc::clone(&self.base);
-        let carried = match base.windowed {
-            true => Int64Array::from(vec![0; source.num_rows()]),
-            false => shared
-                .panes(event_time, base.rule.pane_us)
-                .expect("invariant: every row has an event time")
-                .panes
-                .clone(),
-        };
-        let flow = base.below.run(
-            Flow {
-                batch: source,
-                carried,
-            },
-            &mut left_out.errors,
-        );
-        let flow = drop_late(flow, late_until, &mut left_out.late);
+        let flow = base.below.run(Flow { batch, carried }, &mut left_out.errors);
+        let flow = drop_late(flow, base.rule.late_until(at.mark_us), &mut left_out.late);
         if flow.batch.num_rows() == 0 {
             return;
         }
         let (mut arrays, flow) = evaluate(base.expressions(), flow, &mut left_out.errors);
         let rest = arrays.split_off(base.key_types.len());
         let panes: ArrayRef = Arc::new(flow.carried);
-        self.fold_keys(shared, (panes, arrays), rest, &flow.batch, None, left_out);
+        self.fold_keys(
+            shared,
+            (panes, arrays),
+            rest,
+            (&flow.batch, None),
+            moment,
+            left_out,
+        );
     }
 
     fn fold_keys(
@@ -163,8 +177,8 @@ impl Tap {
         shared: &mut SharedBatch<'_>,
         (panes, keys): (ArrayRef, Vec<ArrayRef>),
         rest: Vec<ArrayRef>,
-        batch: &RecordBatch,
-        rows: Option<&[u32]>,
+        (batch, rows): (&RecordBatch, Option<&[u32]>),
+        moment: Option<i64>,
         left_out: &mut LeftOut,
     ) {
         let arrays = std::iter::once(panes)
@@ -173,7 +187,14 @@ impl Tap {
         let (grouping, numbering) = shared.grouping(&self.converter, arrays);
         let inputs = self.base.cells.inputs(rest);
         let mut bad_rows = Vec::new();
-        self.combiner
+        let combiner = match moment {
+            None => &mut self.combiner,
+            Some(moment) => self
+                .waiting
+                .entry(moment)
+                .or_insert_with(|| Combiner::new(self.base.cells.kinds.clone())),
+        };
+        combiner
             .fold_rows(
                 &grouping.rows,
                 numbering.as_deref(),
@@ -189,10 +210,80 @@ impl Tap {
         }
     }
 
-    /// Hands over the tick's accumulators and starts afresh.
-    pub fn drain(&mut self, mut visit: impl FnMut(Key, Accumulator)) {
+    /// Hands over the tick's accumulators, and those whose moment has come unless their pane has ended by `until`.
+    pub fn drain(&mut self, tick: Tick, until: Option<i64>, mut visit: impl FnMut(Key, Accumulator)) {
         self.combiner
             .drain(|key, accumulator| visit(Key::from(key), accumulator));
+        while let Some(moment) = self.waiting.first_entry()
+            && *moment.key() <= tick_us(tick)
+        {
+            moment.remove().drain(|key, accumulator| {
+                if until.is_none_or(|until| pane_of(key) > until) {
+                    visit(Key::from(key), accumulator);
+                }
+            });
+        }
+    }
+
+    /// The moment, microseconds, at which the next rows appear that are there already.
+    pub fn next_appearance(&self) -> i64 {
+        self.waiting
+            .first_key_value()
+            .map_or(i64::MAX, |(moment, _)| *moment)
+    }
+
+    /// Groups that wait for their moment.
+    pub fn waiting(&self) -> u64 {
+        self.waiting
+            .values()
+            .map(|combiner| combiner.groups() as u64)
+            .sum()
+    }
+}
+
+/// The rows that are asked for at the tick or later, by the moment from which they are; `None`: at once.
+fn by_moment(
+    recency: Recency,
+    tick: Tick,
+    source: &RecordBatch,
+    event_time: &ArrayRef,
+) -> Vec<(Option<i64>, RecordBatch, ArrayRef)> {
+    let times = event_time.as_primitive::<TimestampMicrosecondType>();
+    let now = tick_us(tick);
+    let moments: Vec<Option<i64>> = times
+        .values()
+        .iter()
+        .map(|time| {
+            let appears = recency.appears_at(*time).max(now);
+            (appears < recency.leaves_at(*time)).then_some(appears)
+        })
+        .collect();
+    let distinct: BTreeSet<i64> = moments.iter().flatten().copied().collect();
+    let of_moment = |moment: i64| {
+        let later = (moment > now).then_some(moment);
+        if moments.iter().all(|found| *found == Some(moment)) {
+            return (later, source.clone(), Arc::clone(event_time));
+        }
+        let mask: BooleanArray = moments.iter().map(|found| Some(*found == Some(moment))).collect();
+        let rows = filter_record_batch(source, &mask).expect("invariant: equal lengths");
+        let times = filter(event_time, &mask).expect("invariant: equal lengths");
+        (later, rows, times)
+    };
+    distinct.into_iter().map(of_moment).collect()
+}
+
+impl Base {
+    /// The pane of each row, as far as the event time decides it.
+    fn panes(&self, event_time: &ArrayRef) -> Int64Array {
+        if self.windowed {
+            return Int64Array::from(vec![0; event_time.len()]);
+        }
+        let times = event_time.as_primitive::<TimestampMicrosecondType>();
+        let panes = times.values().iter().map(|time| match self.recency {
+            Some(recency) if self.rule.by_tick => recency.leaves_at(*time),
+            _ => window_start(*time, self.rule.pane_us).saturating_add(self.rule.pane_us),
+        });
+        Int64Array::from_iter_values(panes)
     }
 }
 
@@ -211,8 +302,8 @@ fn drop_late(flow: Flow, late_until: Option<i64>, late_rows: &mut LateRows) -> F
         .iter()
         .map(|pane| Some(*pane > until))
         .collect();
-    let batch = arrow::compute::filter_record_batch(&flow.batch, &on_time).expect("invariant: equal lengths");
-    let carried = arrow::compute::filter(&flow.carried, &on_time).expect("invariant: equal lengths");
+    let batch = filter_record_batch(&flow.batch, &on_time).expect("invariant: equal lengths");
+    let carried = filter(&flow.carried, &on_time).expect("invariant: equal lengths");
     Flow {
         batch,
         carried: carried.as_primitive().clone(),

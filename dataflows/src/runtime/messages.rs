@@ -119,7 +119,8 @@ pub(crate) enum FromWorker {
 pub(crate) struct Horizon {
     /// No pane expires while its stream's mark lies below, microseconds; of streams that are not here, never.
     pub marks: BTreeMap<StreamId, i64>,
-    /// No entry leaves a companion while the tick lies below, microseconds.
+    /// No entry leaves a companion, and nothing that is bounded by `now()` appears or leaves, while the tick lies below,
+    /// microseconds.
     pub tick: i64,
 }
 

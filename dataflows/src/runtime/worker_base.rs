@@ -129,7 +129,7 @@ impl WorkerBase {
         let (busy_us, runs) = busy.of(self.arranged.operators());
         let figure = Figure {
             rows_out: self.changed,
-            state_rows,
+            state_rows: state_rows + self.tap.waiting(),
             state_bytes,
             busy_us: busy_us + self.folding.as_micros() as u64,
             runs,

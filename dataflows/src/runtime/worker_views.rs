@@ -24,7 +24,7 @@ use crate::render::figures::News;
 use crate::render::finish::Finished;
 use crate::render::graph::Input;
 use crate::render::left_out::{LeftOut, RowErrors};
-use crate::render::{ArrangedView, Base, Busy, Finish, Ledger, Limits, RunningGraph, Tap};
+use crate::render::{Admitted, ArrangedView, Base, Busy, Finish, Ledger, Limits, RunningGraph, Tap};
 use crate::time::Tick;
 
 /// Rows of one finished batch when a view is read.
@@ -135,7 +135,7 @@ impl Views {
             base.arranged.open_tick(tick);
             base.arranged.compact(commit.since);
             let mark = commit.marks.of(base.stream);
-            if let Some(until) = base.base.rule.expired_until(mark) {
+            if let Some(until) = base.base.rule.expired_until(mark, tick) {
                 // A mark may pass a window's end and its retention at once: it is shown, and stored, before it leaves.
                 let closed = base.closing.as_ref().map_or(until, |closing| closing.now);
                 base.arranged.expire(until.min(closed));
@@ -146,10 +146,13 @@ impl Views {
             let mut shared = decoded.shared();
             let bases = self.bases.values_mut();
             for base in bases.filter(|base| base.stream == decoded.stream) {
-                let mark = commit.marks.of(base.stream);
                 let begun = Instant::now();
+                let at = Admitted {
+                    tick,
+                    mark_us: commit.marks.of(base.stream),
+                };
                 let event_time = shared.column(base.time_column());
-                base.tap.fold(&mut shared, &event_time, mark, &mut base.left_out);
+                base.tap.fold(&mut shared, &event_time, at, &mut base.left_out);
                 base.folding += begun.elapsed();
             }
         }
@@ -157,8 +160,9 @@ impl Views {
         let mut touched = BTreeSet::new();
         for (id, base) in &mut self.bases {
             let arranged = &mut base.arranged;
+            let until = base.base.rule.expired_until(commit.marks.of(base.stream), tick);
             base.tap
-                .drain(|key, accumulator| arranged.update(key, accumulator));
+                .drain(tick, until, |key, accumulator| arranged.update(key, accumulator));
             if arranged.is_touched() {
                 touched.insert(*id);
             }
@@ -243,8 +247,12 @@ impl Views {
         if !base.has_news() {
             return Vec::new();
         }
-        let until = base.base.rule.expired_until(commit.marks.of(base.stream));
-        let (live, expired) = leaf.finish.changes(&base.changes, until);
+        let rule = &base.base.rule;
+        // What a condition on now() lets go is a change like any other.
+        let until = rule.expired_until(commit.marks.of(base.stream), commit.tick);
+        let (live, expired) = leaf
+            .finish
+            .changes(&base.changes, until.filter(|_| !rule.by_tick));
         let mut finished: Vec<(Finished, bool)> =
             live.into_iter().map(|finished| (finished, false)).collect();
         if let Some(closing) = base
@@ -552,8 +560,12 @@ impl Views {
             if let Some(open) = open {
                 horizon.observe(base.stream, base.base.rule.closes_at(open));
             }
-            let leaves = base.base.rule.leaves_at(base.arranged.lowest_pane());
-            horizon.observe(base.stream, leaves);
+            let lowest = base.arranged.lowest_pane();
+            match base.base.rule.by_tick {
+                true => horizon.tick = horizon.tick.min(lowest),
+                false => horizon.observe(base.stream, base.base.rule.leaves_at(lowest)),
+            }
+            horizon.tick = horizon.tick.min(base.tap.next_appearance());
         }
         horizon
     }

@@ -3,7 +3,7 @@
 //! Equality is equality of content: no two different representations stand for the same rows. `Ord` is some
 //! total order, for sorting; it says nothing about the values.
 
-use super::{DecimalSum, Extremes, FloatSum, Histogram, IntegerSum};
+use super::{Comoments, DecimalSum, Extremes, FloatSum, Histogram, IntegerSum, Moments};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
@@ -18,6 +18,10 @@ pub enum CellKind {
     SumDecimal { scale: i8 },
     /// Exact sum and count of doubles.
     SumFloat,
+    /// Exact sum, sum of squares and count of doubles.
+    Moments,
+    /// The same of both sides of pairs of doubles, and their exact sum of products.
+    Comoments,
     /// Counts by logarithmic bucket, for quantiles within 1 %.
     Quantiles,
     /// All values with their counts, for exact minimum and maximum.
@@ -32,6 +36,8 @@ impl CellKind {
             CellKind::SumInt => "an integer sum",
             CellKind::SumDecimal { .. } => "a decimal sum",
             CellKind::SumFloat => "a float sum",
+            CellKind::Moments => "a sum of squares",
+            CellKind::Comoments => "sums of products",
             CellKind::Quantiles => "a histogram",
             CellKind::Extremes => "minimum and maximum",
         }
@@ -46,6 +52,8 @@ pub enum Cell {
     /// Boxed, as all that is larger than an integer's sum.
     SumDecimal(Box<DecimalSum>),
     SumFloat(Box<FloatSum>),
+    Moments(Box<Moments>),
+    Comoments(Box<Comoments>),
     Quantiles(Histogram),
     Extremes(Extremes),
 }
@@ -61,6 +69,8 @@ impl Cell {
             CellKind::SumInt => Cell::SumInt(IntegerSum::default()),
             CellKind::SumDecimal { .. } => Cell::SumDecimal(Box::default()),
             CellKind::SumFloat => Cell::SumFloat(Box::default()),
+            CellKind::Moments => Cell::Moments(Box::default()),
+            CellKind::Comoments => Cell::Comoments(Box::default()),
             CellKind::Quantiles => Cell::Quantiles(Histogram::default()),
             CellKind::Extremes => Cell::Extremes(Extremes::default()),
         }
@@ -72,6 +82,8 @@ impl Cell {
             Cell::SumInt(sum) => sum.is_zero(),
             Cell::SumDecimal(sum) => sum.is_zero(),
             Cell::SumFloat(sum) => sum.is_zero(),
+            Cell::Moments(moments) => moments.is_zero(),
+            Cell::Comoments(moments) => moments.is_zero(),
             Cell::Quantiles(histogram) => histogram.is_zero(),
             Cell::Extremes(extremes) => extremes.is_zero(),
         }
@@ -84,6 +96,8 @@ impl Cell {
             (Cell::SumInt(a), Cell::SumInt(b)) => a.add(b),
             (Cell::SumDecimal(a), Cell::SumDecimal(b)) => a.add(b),
             (Cell::SumFloat(a), Cell::SumFloat(b)) => a.add(b),
+            (Cell::Moments(a), Cell::Moments(b)) => a.add(b),
+            (Cell::Comoments(a), Cell::Comoments(b)) => a.add(b),
             (Cell::Quantiles(a), Cell::Quantiles(b)) => a.add(b),
             (Cell::Extremes(a), Cell::Extremes(b)) => a.add(b),
             _ => debug_assert!(false, "cells of different kinds are not added"),
@@ -97,6 +111,8 @@ impl Cell {
             Cell::SumInt(sum) => sum.scale(factor),
             Cell::SumDecimal(sum) => sum.scale(factor),
             Cell::SumFloat(sum) => sum.scale(factor),
+            Cell::Moments(moments) => moments.scale(factor),
+            Cell::Comoments(moments) => moments.scale(factor),
             Cell::Quantiles(histogram) => histogram.scale(factor),
             Cell::Extremes(extremes) => extremes.scale(factor),
         }

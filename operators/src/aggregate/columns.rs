@@ -3,7 +3,10 @@
 use super::extremes::ordered;
 use super::pending::{Countable, Pending};
 use super::sums::summable;
-use super::{Cell, CellKind, DecimalSum, Extremes, FloatSum, Histogram, IntegerSum, RowError, bucket, wide};
+use super::{
+    Cell, CellKind, Comoments, DecimalSum, Extremes, FloatSum, Histogram, IntegerSum, Moments, RowError,
+    bucket, wide,
+};
 use arrow::array::{Array, ArrayAccessor, ArrayRef, AsArray, Float64Array, Int64Array, PrimitiveArray};
 use arrow::buffer::NullBuffer;
 use arrow::compute::cast;
@@ -55,6 +58,8 @@ pub(super) enum Column {
     },
     SumDecimal(Vec<DecimalSum>),
     SumFloat(Vec<FloatSum>),
+    Moments(Vec<Moments>),
+    Comoments(Vec<Comoments>),
     Quantiles {
         pending: Pending<i32>,
         settled: Vec<Histogram>,
@@ -82,7 +87,8 @@ pub(super) fn accepts(kind: CellKind, input: Option<&DataType>) -> bool {
         CellKind::Count => true,
         CellKind::SumInt => integer,
         CellKind::SumDecimal { scale } => matches!(input, DataType::Decimal128(_, found) if *found == scale),
-        CellKind::SumFloat => float,
+        CellKind::SumFloat | CellKind::Moments => float,
+        CellKind::Comoments => is_pair(input),
         CellKind::Quantiles => integer || float || decimal || matches!(input, DataType::Duration(_)),
         CellKind::Extremes => {
             let bytes = input.is_string() || input.is_binary();
@@ -100,15 +106,31 @@ fn is_interval(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Interval(_))
 }
 
+/// Whether it is two doubles.
+fn is_pair(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Struct(fields)
+        if fields.len() == 2 && fields.iter().all(|field| *field.data_type() == DataType::Float64))
+}
+
 fn is_boolean(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Boolean)
 }
 
 /// Rows whose value a cell of this kind cannot take.
 pub(super) fn refused(cell: usize, kind: CellKind, input: Option<&ArrayRef>, errors: &mut Vec<RowError>) {
-    let (CellKind::SumFloat, Some(input)) = (kind, input) else {
-        return;
-    };
+    match (kind, input) {
+        (CellKind::SumFloat | CellKind::Moments, Some(input)) => not_summable(cell, input, None, errors),
+        // A row whose values both do not fit is reported twice here, and once by the combiner.
+        (CellKind::Comoments, Some(pairs)) => {
+            for side in pairs.as_struct().columns() {
+                not_summable(cell, side, pairs.nulls(), errors);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn not_summable(cell: usize, input: &ArrayRef, nulls: Option<&NullBuffer>, errors: &mut Vec<RowError>) {
     let Ok(values) = floats(input) else { return };
     // Almost always nothing is found, and without a branch per row.
     if values.values().iter().all(|value| summable(*value)) {
@@ -119,6 +141,7 @@ pub(super) fn refused(cell: usize, kind: CellKind, input: Option<&ArrayRef>, err
         .enumerate()
         .filter_map(|(row, value)| Some((row, value?)));
     let found = found.filter(|(_, value)| !summable(*value));
+    let found = found.filter(|(row, _)| nulls.is_none_or(|nulls| nulls.is_valid(*row)));
     errors.extend(found.map(|(row, value)| RowError { row, cell, value }));
 }
 
@@ -132,6 +155,8 @@ impl Column {
             },
             CellKind::SumDecimal { .. } => Column::SumDecimal(Vec::new()),
             CellKind::SumFloat => Column::SumFloat(Vec::new()),
+            CellKind::Moments => Column::Moments(Vec::new()),
+            CellKind::Comoments => Column::Comoments(Vec::new()),
             CellKind::Quantiles => Column::Quantiles {
                 pending: Pending::default(),
                 settled: Vec::new(),
@@ -150,6 +175,8 @@ impl Column {
             }
             Column::SumDecimal(sums) => sums.resize_with(groups, DecimalSum::default),
             Column::SumFloat(sums) => sums.resize_with(groups, FloatSum::default),
+            Column::Moments(moments) => moments.resize_with(groups, Moments::default),
+            Column::Comoments(moments) => moments.resize_with(groups, Comoments::default),
             Column::Quantiles { settled, .. } => settled.resize_with(groups, Histogram::default),
             Column::Extremes(column) => column.settled.resize_with(groups, Extremes::default),
         }
@@ -197,6 +224,21 @@ impl Column {
                     sums[group].insert(values.value(row), diff)
                 });
             }
+            (Column::Moments(moments), Some(input)) => {
+                let values = floats(input)?;
+                selection.each(values.nulls(), |row, group| {
+                    moments[group].insert(values.value(row), diff)
+                });
+            }
+            (Column::Comoments(moments), Some(input)) => {
+                let pairs = input.as_struct();
+                let (y, x) = (floats(pairs.column(0))?, floats(pairs.column(1))?);
+                let known = NullBuffer::union(y.nulls(), x.nulls());
+                let known = NullBuffer::union(known.as_ref(), pairs.nulls());
+                selection.each(known.as_ref(), |row, group| {
+                    moments[group].insert(y.value(row), x.value(row), diff)
+                });
+            }
             (Column::Quantiles { pending, settled }, Some(input)) => {
                 if pending.is_full(diff, selection.groups.len()) {
                     pending.settle(groups, |group, counts| settled[group].include(counts));
@@ -235,6 +277,8 @@ impl Column {
             }),
             Column::SumDecimal(sums) => Cell::SumDecimal(Box::new(std::mem::take(&mut sums[group]))),
             Column::SumFloat(sums) => Cell::SumFloat(Box::new(std::mem::take(&mut sums[group]))),
+            Column::Moments(moments) => Cell::Moments(Box::new(std::mem::take(&mut moments[group]))),
+            Column::Comoments(moments) => Cell::Comoments(Box::new(std::mem::take(&mut moments[group]))),
             Column::Quantiles { settled, .. } => Cell::Quantiles(std::mem::take(&mut settled[group])),
             Column::Extremes(column) => Cell::Extremes(std::mem::take(&mut column.settled[group])),
         }
@@ -254,6 +298,8 @@ impl Column {
             }
             Column::SumDecimal(sums) => reset(sums, groups),
             Column::SumFloat(sums) => reset(sums, groups),
+            Column::Moments(moments) => reset(moments, groups),
+            Column::Comoments(moments) => reset(moments, groups),
             Column::Quantiles { settled, .. } => reset(settled, groups),
             Column::Extremes(column) => reset(&mut column.settled, groups),
         }

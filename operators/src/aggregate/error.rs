@@ -51,12 +51,29 @@ pub struct RowError {
     pub value: f64,
 }
 
-/// A group whose exact result does not fit the type it is read as; it is read as NULL.
+/// A group whose exact result cannot be shown; it is read as NULL.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("PF-3057: the {reading} of a group does not fit {data_type}; cast the input to a wider type")]
+#[error("{misfit}")]
 pub struct GroupError {
     /// The group's place among those read.
     pub group: usize,
-    pub reading: &'static str,
-    pub data_type: DataType,
+    pub misfit: Misfit,
+}
+
+/// Why the result of a group cannot be shown.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Misfit {
+    #[error("PF-3057: the {reading} of a group does not fit {data_type}; cast the input to a wider type")]
+    Type {
+        reading: &'static str,
+        data_type: DataType,
+    },
+    #[error(
+        "PF-3058: the {reading} of a group is longer than {limit} {unit}; filter, or group by more columns"
+    )]
+    Length {
+        reading: &'static str,
+        limit: usize,
+        unit: &'static str,
+    },
 }

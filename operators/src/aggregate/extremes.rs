@@ -194,6 +194,17 @@ impl Extremes {
         }
     }
 
+    /// The texts or bytes that are present, in ascending order, with how often each is.
+    pub fn present_bytes(&self) -> impl DoubleEndedIterator<Item = (&[u8], u64)> {
+        let set = match &self.values {
+            Values::Bytes(set) => Some(set),
+            _ => None,
+        };
+        let present = set.into_iter().flat_map(Multiset::iter);
+        let present = present.filter(|(_, count)| *count > 0);
+        present.map(|(value, count)| (value.as_ref(), count.unsigned_abs()))
+    }
+
     /// The number of values held.
     pub(super) fn total(&self) -> i64 {
         match &self.values {

@@ -8,6 +8,7 @@
 //!
 //! - [`wide`](self): integers of fixed width, and the one place that rounds;
 //! - [`IntegerSum`], [`DecimalSum`], [`FloatSum`]: exact sums;
+//! - [`Moments`], [`Comoments`]: variances, covariances and regressions;
 //! - [`Histogram`]: quantiles by logarithmic buckets;
 //! - [`Extremes`]: minimum and maximum, from a sorted multiset;
 //! - [`Combiner`]: folds Arrow batches into accumulators by key, column by column;
@@ -24,6 +25,7 @@ mod error;
 mod extremes;
 mod group_table;
 mod histogram;
+mod moments;
 mod multiset;
 mod pending;
 mod reading;
@@ -33,10 +35,11 @@ mod wide;
 pub use accumulator::{Accumulator, Cell, CellKind};
 pub use buckets::{Bucket, bucket, representative};
 pub use combiner::Combiner;
-pub use error::{AggregateError, GroupError, RowError};
+pub use error::{AggregateError, GroupError, Misfit, RowError};
 pub use extremes::Extremes;
 pub use group_table::{Keys, Numbering};
 pub use histogram::Histogram;
+pub use moments::{Comoments, Moments, Relationship, Spread};
 pub use multiset::Multiset;
 pub use reading::{Reading, read, row_counts};
 pub use sums::{DecimalSum, FloatSum, IntegerSum, summable};

@@ -5,7 +5,7 @@
 //! not fit its type is NULL and reported.
 
 use super::extremes::unordered;
-use super::{Accumulator, AggregateError, Cell, CellKind, GroupError};
+use super::{Accumulator, AggregateError, Cell, CellKind, GroupError, Misfit, Relationship, Spread};
 use arrow::array::{Array, BinaryArray};
 use arrow::array::{ArrayRef, Decimal128Array, Float64Array, Int64Array, StringArray};
 use arrow::compute::cast;
@@ -28,6 +28,10 @@ pub enum Reading {
     Maximum,
     /// The number of different non-NULL inputs, from a cell of minimum and maximum: `Int64`.
     Distinct,
+    /// `Float64`, of doubles: NaN where an input is infinite or NaN.
+    Spread(Spread),
+    /// Of pairs of doubles: `Float64`, the number of pairs `Int64`.
+    Relationship(Relationship),
     /// `Float64`. Billionths, so that ranks are exact: see [`Histogram::quantile`](super::Histogram::quantile).
     Quantile { billionths: u32 },
 }
@@ -50,6 +54,11 @@ impl Reading {
             Reading::Maximum => "max",
             Reading::Distinct => "count(DISTINCT …)",
             Reading::Quantile { .. } => "quantile",
+            Reading::Spread(Spread::VariancePopulation) => "var_pop",
+            Reading::Spread(Spread::VarianceSample) => "var_samp",
+            Reading::Spread(Spread::DeviationPopulation) => "stddev_pop",
+            Reading::Spread(Spread::DeviationSample) => "stddev_samp",
+            Reading::Relationship(relationship) => relationship.name(),
         }
     }
 }
@@ -83,8 +92,10 @@ pub fn read<'a>(
     let mut overflow = |group| {
         errors.push(GroupError {
             group,
-            reading: reading.name(),
-            data_type: data_type.clone(),
+            misfit: Misfit::Type {
+                reading: reading.name(),
+                data_type: data_type.clone(),
+            },
         });
         None
     };
@@ -146,6 +157,21 @@ pub fn read<'a>(
                 _ => None,
             })))
         }
+        (Reading::Spread(spread), CellKind::Moments, DataType::Float64) => {
+            Arc::new(Float64Array::from_iter(cells.map(|cell| match cell {
+                Some(Cell::Moments(moments)) => moments.read(spread),
+                _ => None,
+            })))
+        }
+        (Reading::Relationship(Relationship::Pairs), CellKind::Comoments, DataType::Int64) => {
+            Arc::new(Int64Array::from_iter_values(cells.map(count)))
+        }
+        (Reading::Relationship(relationship), CellKind::Comoments, DataType::Float64) => {
+            Arc::new(Float64Array::from_iter(cells.map(|cell| match cell {
+                Some(Cell::Comoments(moments)) => moments.read(relationship),
+                _ => None,
+            })))
+        }
         (Reading::Quantile { billionths }, CellKind::Quantiles, DataType::Float64) => {
             Arc::new(Float64Array::from_iter(cells.map(|cell| match cell {
                 Some(Cell::Quantiles(histogram)) => histogram.quantile(billionths),
@@ -168,6 +194,8 @@ fn count(cell: Option<&Cell>) -> i64 {
         Some(Cell::SumInt(sum)) => sum.count,
         Some(Cell::SumDecimal(sum)) => sum.count,
         Some(Cell::SumFloat(sum)) => sum.count,
+        Some(Cell::Moments(moments)) => moments.count(),
+        Some(Cell::Comoments(moments)) => moments.count(),
         Some(Cell::Quantiles(histogram)) => histogram.counts().map(|(_, count)| count).sum(),
         Some(Cell::Extremes(extremes)) => extremes.total(),
     }

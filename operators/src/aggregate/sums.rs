@@ -177,6 +177,11 @@ impl FloatSum {
         }
     }
 
+    /// Whether there is neither an infinity nor a NaN in the sum.
+    pub(super) fn is_finite(&self) -> bool {
+        self.special().is_none()
+    }
+
     pub(super) fn add(&mut self, other: &Self) {
         wide::add(&mut self.sum, &other.sum);
         self.count = self.count.wrapping_add(other.count);
@@ -201,7 +206,7 @@ impl FloatSum {
 /// The magnitude of a finite double below 2^87 as `mantissa · 2^shift` units of 2^-128, rounded to the nearest
 /// unit, ties to even. `shift` is at most 162, so three limbs hold the product.
 #[inline]
-fn on_grid(value: f64) -> (u64, u32) {
+pub(super) fn on_grid(value: f64) -> (u64, u32) {
     const FRACTION: u64 = (1 << 52) - 1;
     let bits = value.to_bits();
     let exponent = (bits >> 52 & 0x7ff) as i32;

@@ -61,14 +61,52 @@ pub(super) fn to_i128<const N: usize>(a: &[u64; N]) -> Option<i128> {
 
 /// Sign and magnitude, widened to 256 bits.
 pub(super) fn magnitude<const N: usize>(a: &[u64; N]) -> (bool, [u64; 4]) {
+    let (negative, absolute) = absolute(a);
+    let mut widened = [0; 4];
+    widened[..N].copy_from_slice(&absolute);
+    (negative, widened)
+}
+
+/// The same value in more limbs.
+pub(super) fn widened<const N: usize, const M: usize>(a: &[u64; N]) -> [u64; M] {
+    let mut widened = [if a[N - 1] >> 63 == 1 { u64::MAX } else { 0 }; M];
+    widened[..N].copy_from_slice(a);
+    widened
+}
+
+/// Sign and magnitude.
+pub(super) fn absolute<const N: usize>(a: &[u64; N]) -> (bool, [u64; N]) {
     let negative = a[N - 1] >> 63 == 1;
     let mut absolute = *a;
     if negative {
         negate(&mut absolute);
     }
-    let mut widened = [0; 4];
-    widened[..N].copy_from_slice(&absolute);
-    (negative, widened)
+    (negative, absolute)
+}
+
+/// `a · b` of two's complement integers.
+pub(super) fn product<const N: usize>(a: &[u64; N], b: &[u64; N]) -> [u64; N] {
+    let mut product = [0u64; N];
+    for (place, factor) in a.iter().enumerate() {
+        let mut carry = 0u64;
+        for (limb, other) in product[place..].iter_mut().zip(b) {
+            let sum = u128::from(*factor) * u128::from(*other) + u128::from(*limb) + u128::from(carry);
+            *limb = sum as u64;
+            carry = (sum >> 64) as u64;
+        }
+    }
+    product
+}
+
+/// `magnitude /= divisor`, rounded down; says whether something remained.
+pub(super) fn divide_by(magnitude: &mut [u64], divisor: u64) -> bool {
+    let mut remainder = 0u64;
+    for limb in magnitude.iter_mut().rev() {
+        let dividend = (u128::from(remainder) << 64) | u128::from(*limb);
+        *limb = (dividend / u128::from(divisor)) as u64;
+        remainder = (dividend % u128::from(divisor)) as u64;
+    }
+    remainder != 0
 }
 
 /// `magnitude << 128` divided by `divisor`, and whether something remains.
@@ -77,14 +115,9 @@ pub(super) fn magnitude<const N: usize>(a: &[u64; N]) -> (bool, [u64; 4]) {
 /// by any 63-bit divisor, enough for [`round`] to round once.
 pub(super) fn divide(magnitude: &[u64; 4], divisor: u64) -> ([u64; 6], bool) {
     let mut quotient = [0; 6];
-    let mut remainder = 0u64;
-    for place in (0..6).rev() {
-        let limb = if place >= 2 { magnitude[place - 2] } else { 0 };
-        let dividend = (u128::from(remainder) << 64) | u128::from(limb);
-        quotient[place] = (dividend / u128::from(divisor)) as u64;
-        remainder = (dividend % u128::from(divisor)) as u64;
-    }
-    (quotient, remainder != 0)
+    quotient[2..].copy_from_slice(magnitude);
+    let inexact = divide_by(&mut quotient, divisor);
+    (quotient, inexact)
 }
 
 /// `magnitude / divisor`, rounded down.
@@ -108,7 +141,7 @@ pub(super) fn shift_decimal(mut magnitude: [u64; 4], digits: u32) -> Option<[u64
 /// when `inexact` and zero otherwise.
 ///
 /// The caller keeps the result within the normal range, and the magnitude at 55 bits or more when `inexact`.
-pub(super) fn round(negative: bool, magnitude: &[u64; 6], inexact: bool, exponent: i32) -> f64 {
+pub(super) fn round(negative: bool, magnitude: &[u64], inexact: bool, exponent: i32) -> f64 {
     let Some(top_limb) = magnitude.iter().rposition(|limb| *limb != 0) else {
         return 0.0;
     };
@@ -129,7 +162,7 @@ pub(super) fn round(negative: bool, magnitude: &[u64; 6], inexact: bool, exponen
 }
 
 /// 64 bits from bit `start` upwards.
-fn window(limbs: &[u64; 6], start: usize) -> u64 {
+fn window(limbs: &[u64], start: usize) -> u64 {
     let (limb, offset) = (start / 64, start % 64);
     let low = limbs[limb] >> offset;
     match limbs.get(limb + 1) {
@@ -138,11 +171,11 @@ fn window(limbs: &[u64; 6], start: usize) -> u64 {
     }
 }
 
-fn bit(limbs: &[u64; 6], position: usize) -> bool {
+fn bit(limbs: &[u64], position: usize) -> bool {
     limbs[position / 64] >> (position % 64) & 1 == 1
 }
 
-fn any_below(limbs: &[u64; 6], position: usize) -> bool {
+fn any_below(limbs: &[u64], position: usize) -> bool {
     let (limb, offset) = (position / 64, position % 64);
     limbs[..limb].iter().any(|limb| *limb != 0) || limbs[limb] & ((1 << offset) - 1) != 0
 }
@@ -215,6 +248,23 @@ mod tests {
             let mut product = a;
             scale(&mut product, factor);
             prop_assert_eq!(big(&product), wrapped(big(&a) * factor, 256));
+        }
+
+        #[test]
+        fn products_and_quotients_are_those_of_integers(
+            a in prop::array::uniform8(limb()),
+            b in prop::array::uniform8(limb()),
+            divisor in 1u64..,
+        ) {
+            prop_assert_eq!(big(&product(&a, &b)), wrapped(big(&a) * big(&b), 512));
+            prop_assert_eq!(big(&widened::<8, 16>(&a)), big(&a));
+            let (negative, magnitude) = absolute(&a);
+            let exact = big(&a);
+            prop_assert_eq!((negative, &unsigned(&magnitude)), (exact.sign() == Sign::Minus, exact.magnitude()));
+            let mut quotient = a;
+            let inexact = divide_by(&mut quotient, divisor);
+            prop_assert_eq!(unsigned(&quotient), unsigned(&a) / divisor);
+            prop_assert_eq!(inexact, unsigned(&a) % divisor != BigUint::ZERO);
         }
 
         #[test]

@@ -4,28 +4,32 @@
 //! give other numbers: its integer sum wraps, its float sum depends on the order, and its t-digest cannot give
 //! back what it took. Ours are the engine's accumulators, so a batch and a maintained view agree to the bit.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use arrow::array::{Array, ArrayRef};
+use arrow::array::{Array, ArrayRef, StructArray};
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::ScalarValue;
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use datafusion::functions_aggregate::{
+    array_agg::array_agg_udaf,
     bool_and_or::{bool_and_udaf, bool_or_udaf},
     count::count_udaf,
+    first_last::{first_value_udaf, last_value_udaf},
     grouping::grouping_udaf,
     min_max::{max_udaf, min_udaf},
+    string_agg::string_agg_udaf,
 };
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility};
-use pyflare_operators::aggregate::{self as kernel, CellKind, Combiner, Reading};
+use pyflare_operators::aggregate::{self as kernel, CellKind, Combiner, Reading, Relationship, Spread};
 
 use crate::error::{SqlError, SqlErrorKind};
 
 /// Name and meaning of every maintained aggregate function, aliases included.
-pub const FUNCTIONS: [(&str, &str); 13] = [
+pub const FUNCTIONS: [(&str, &str); 25] = [
     (
         "count",
         "count(*) counts rows, count(x) the rows in which x is not NULL, count(DISTINCT x) its different values",
@@ -57,6 +61,40 @@ pub const FUNCTIONS: [(&str, &str); 13] = [
     ),
     ("bool_or", "whether x is true in any row"),
     (
+        "var_samp",
+        "the variance of a sample, computed exactly and rounded once; also var, variance",
+    ),
+    ("var_pop", "the variance of all values"),
+    ("stddev_samp", "the standard deviation of a sample; also stddev"),
+    ("stddev_pop", "the standard deviation of all values"),
+    (
+        "covar_samp",
+        "covar_samp(y, x): the covariance of a sample; also covar",
+    ),
+    ("covar_pop", "covar_pop(y, x): the covariance of all pairs"),
+    ("corr", "corr(y, x): Pearson's correlation"),
+    (
+        "regr_slope",
+        "regr_slope(y, x): of the line through the pairs; also regr_intercept, regr_count, regr_r2, regr_avgx, \
+         regr_avgy, regr_sxx, regr_syy, regr_sxy",
+    ),
+    (
+        "string_agg",
+        "string_agg(x, ', ' ORDER BY y): the values as one text; without ORDER BY in their own order",
+    ),
+    (
+        "array_agg",
+        "array_agg(x ORDER BY y): the values as a list, NULL included; without ORDER BY in their own order",
+    ),
+    (
+        "first_value",
+        "first_value(x ORDER BY y): of those that compare equal the least",
+    ),
+    (
+        "last_value",
+        "last_value(x ORDER BY y): of those that compare equal the greatest",
+    ),
+    (
         "grouping",
         "in GROUPING SETS, ROLLUP and CUBE: a bit for each argument, 1 where it is left out of the row's grouping",
     ),
@@ -72,6 +110,9 @@ pub(crate) enum Own {
     Median,
     /// Different values, of any type.
     Distinct,
+    Spread(Spread),
+    /// Of two arguments.
+    Relationship(Relationship),
 }
 
 /// A maintained aggregate as DataFusion sees it.
@@ -108,6 +149,26 @@ impl Maintained {
     }
 }
 
+fn spread(name: &'static str, spread: Spread, aliases: &[&str]) -> Arc<AggregateUDF> {
+    Maintained::function(name, Own::Spread(spread), aliases)
+}
+
+fn relationship(relationship: Relationship, aliases: &[&str]) -> Arc<AggregateUDF> {
+    Maintained::function(relationship.name(), Own::Relationship(relationship), aliases)
+}
+
+/// Whether an aggregate of this name, or with this alias, is maintained.
+pub(crate) fn is_maintained(name: &str) -> bool {
+    static NAMES: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
+        let functions = aggregate_functions();
+        let names = functions.iter().flat_map(|function| {
+            std::iter::once(function.name().to_string()).chain(function.aliases().iter().cloned())
+        });
+        names.collect()
+    });
+    NAMES.contains(name)
+}
+
 /// Every maintained aggregate, ready to be registered with a DataFusion session.
 pub fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
     vec![
@@ -117,6 +178,10 @@ pub fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
         bool_and_udaf(),
         bool_or_udaf(),
         grouping_udaf(),
+        string_agg_udaf(),
+        array_agg_udaf(),
+        first_value_udaf(),
+        last_value_udaf(),
         Maintained::function("approx_distinct", Own::Distinct, &[]),
         Maintained::function("sum", Own::Sum, &[]),
         Maintained::function("avg", Own::Avg, &["mean"]),
@@ -124,6 +189,26 @@ pub fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
         Maintained::function("approx_percentile_cont", Own::Quantile, &[]),
         Maintained::function("median", Own::Median, &[]),
         Maintained::function("approx_median", Own::Median, &[]),
+        spread(
+            "var",
+            Spread::VarianceSample,
+            &["var_samp", "var_sample", "variance"],
+        ),
+        spread("var_pop", Spread::VariancePopulation, &["var_population"]),
+        spread("stddev", Spread::DeviationSample, &["stddev_samp"]),
+        spread("stddev_pop", Spread::DeviationPopulation, &[]),
+        relationship(Relationship::CovarianceSample, &["covar"]),
+        relationship(Relationship::CovariancePopulation, &[]),
+        relationship(Relationship::Correlation, &[]),
+        relationship(Relationship::Slope, &[]),
+        relationship(Relationship::Intercept, &[]),
+        relationship(Relationship::Pairs, &[]),
+        relationship(Relationship::Determination, &[]),
+        relationship(Relationship::MeanX, &[]),
+        relationship(Relationship::MeanY, &[]),
+        relationship(Relationship::SquaresX, &[]),
+        relationship(Relationship::SquaresY, &[]),
+        relationship(Relationship::Products, &[]),
     ]
 }
 
@@ -145,13 +230,12 @@ impl AggregateUDFImpl for Maintained {
     }
 
     fn coerce_types(&self, types: &[DataType]) -> DataFusionResult<Vec<DataType>> {
-        let expected = if self.own == Own::Quantile { 2 } else { 1 };
+        let (expected, what) = match self.own {
+            Own::Quantile => (2, "two arguments, a number and a quantile"),
+            Own::Relationship(_) => (2, "two arguments, both numbers"),
+            _ => (1, "one argument, a number"),
+        };
         if types.len() != expected {
-            let what = if expected == 2 {
-                "two arguments, a number and a quantile"
-            } else {
-                "one argument, a number"
-            };
             return Err(refused(format!(
                 "{} takes {what}, not {}",
                 self.name,
@@ -166,7 +250,11 @@ impl AggregateUDFImpl for Maintained {
             refused(format!("{} takes numbers, not {found}", self.name))
         })?;
         let mut coerced = vec![number];
-        if expected == 2 {
+        if let (Own::Relationship(_), Some(second)) = (self.own, types.get(1)) {
+            let found = pyflare_operators::fields::type_name(second);
+            let number = number_type(second, self.own);
+            coerced.push(number.ok_or_else(|| refused(format!("{} takes numbers, not {found}", self.name)))?);
+        } else if expected == 2 {
             coerced.push(DataType::Float64);
         }
         Ok(coerced)
@@ -175,7 +263,9 @@ impl AggregateUDFImpl for Maintained {
     fn return_type(&self, types: &[DataType]) -> DataFusionResult<DataType> {
         Ok(match (self.own, types.first()) {
             (Own::Sum, Some(DataType::Decimal128(_, scale))) => DataType::Decimal128(38, *scale),
-            (Own::Sum, Some(DataType::Int64)) | (Own::Distinct, _) => DataType::Int64,
+            (Own::Sum, Some(DataType::Int64))
+            | (Own::Distinct, _)
+            | (Own::Relationship(Relationship::Pairs), _) => DataType::Int64,
             _ => DataType::Float64,
         })
     }
@@ -187,6 +277,8 @@ impl AggregateUDFImpl for Maintained {
             Own::Avg => Reading::Mean,
             Own::Median => quantile_reading(0.5)?,
             Own::Distinct => Reading::Distinct,
+            Own::Spread(spread) => Reading::Spread(spread),
+            Own::Relationship(relationship) => Reading::Relationship(relationship),
             Own::Quantile => {
                 let literal = arguments
                     .exprs
@@ -205,6 +297,8 @@ impl AggregateUDFImpl for Maintained {
         let kind = match (self.own, &input) {
             (Own::Quantile | Own::Median, _) => CellKind::Quantiles,
             (Own::Distinct, _) => CellKind::Extremes,
+            (Own::Spread(_), _) => CellKind::Moments,
+            (Own::Relationship(_), _) => CellKind::Comoments,
             (_, DataType::Decimal128(_, scale)) => CellKind::SumDecimal { scale: *scale },
             (_, DataType::Int64 | DataType::Int32) => CellKind::SumInt,
             _ => CellKind::SumFloat,
@@ -236,6 +330,9 @@ fn quantile_reading(q: f64) -> DataFusionResult<Reading> {
 
 /// The type a number is aggregated in.
 fn number_type(data_type: &DataType, own: Own) -> Option<DataType> {
+    if matches!(own, Own::Spread(_) | Own::Relationship(_)) {
+        return (data_type.is_numeric() || data_type.is_null()).then_some(DataType::Float64);
+    }
     match data_type {
         DataType::Null => Some(DataType::Int64),
         integer if integer.is_integer() => Some(DataType::Int64),
@@ -270,13 +367,35 @@ impl Accumulator for Folding {
     fn update_batch(&mut self, values: &[ArrayRef]) -> DataFusionResult<()> {
         // A value that no sum can take (a float of 2^87 or more) is left out, as in the maintained view.
         let mut left_out = Vec::new();
-        let input = Some(Arc::clone(&values[0]));
+        let input = match self.combiner.kinds() {
+            [CellKind::Comoments] => {
+                let sides = values[..2].iter().zip(["one", "other"]);
+                let sides = sides.map(|(side, name)| {
+                    let field = Field::new(name, DataType::Float64, true);
+                    (Arc::new(field), Arc::clone(side))
+                });
+                Some(Arc::new(StructArray::from(sides.collect::<Vec<_>>())) as ArrayRef)
+            }
+            _ => Some(Arc::clone(&values[0])),
+        };
         self.combiner
             .fold(&values[0].len(), &[input], None, 1, &mut left_out)
             .map_err(failed)?;
         let group = &mut self.group;
         self.combiner.drain(|_, accumulator| group.add(&accumulator));
         Ok(())
+    }
+
+    /// For frames that leave rows behind.
+    fn retract_batch(&mut self, values: &[ArrayRef]) -> DataFusionResult<()> {
+        self.group.negate();
+        self.update_batch(values)?;
+        self.group.negate();
+        Ok(())
+    }
+
+    fn supports_retract_batch(&self) -> bool {
+        true
     }
 
     fn evaluate(&mut self) -> DataFusionResult<ScalarValue> {

@@ -18,6 +18,7 @@ use pyflare_operators::streams::StreamDefinition;
 
 use crate::aggregates::aggregate_functions;
 use crate::error::{SqlError, SqlErrorKind};
+use crate::now;
 use crate::window::WindowPlanner;
 use crate::{PlanScope, ViewColumns};
 
@@ -150,7 +151,7 @@ impl ContextProvider for Catalog<'_> {
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        scalar_function(name)
+        scalar_function(name).or_else(|| now::function(name))
     }
 
     fn get_higher_order_meta(&self, _name: &str) -> Option<Arc<HigherOrderUDF>> {

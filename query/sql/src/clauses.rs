@@ -13,13 +13,11 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
-use crate::aggregates::FUNCTIONS;
+use crate::aggregates::{FUNCTIONS, is_maintained};
 use crate::error::{Position, SqlError, SqlErrorKind};
 use crate::window::{expression, function_name};
 
-const VOLATILE: [&str; 16] = [
-    "now",
-    "current_timestamp",
+const VOLATILE: [&str; 14] = [
     "current_date",
     "current_time",
     "localtime",
@@ -121,7 +119,7 @@ impl Visitor for Clauses {
             );
         }
         match query.body.as_ref() {
-            SetExpr::Select(_) | SetExpr::Query(_) => ControlFlow::Continue(()),
+            SetExpr::Select(_) | SetExpr::Query(_) | SetExpr::Values(_) => ControlFlow::Continue(()),
             SetExpr::SetOperation {
                 op, set_quantifier, ..
             } => match (op, set_quantifier) {
@@ -138,7 +136,6 @@ impl Visitor for Clauses {
                     "leave ALL out, or number equal rows with row_number()",
                 ),
             },
-            SetExpr::Values(_) => refuse("VALUES is constant", span, "select from a stream or a view"),
             SetExpr::Table(_) => refuse("TABLE … is not a SELECT", span, "write SELECT * FROM …"),
             SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => {
                 refuse("a monitor reads and never writes", span, "write a SELECT")
@@ -207,7 +204,7 @@ impl Visitor for Clauses {
                         ControlFlow::Continue(())
                     }
                     "session" => refuse("SESSION is not maintained yet", span, WINDOW_HINT),
-                    "unnest" => refuse("UNNEST is not maintained yet", span, UNNEST_HINT),
+                    "unnest" => refuse("UNNEST in FROM is not maintained yet", span, UNNEST_HINT),
                     other => refuse(format!("there is no table function {other}"), span, WINDOW_HINT),
                 }
             }
@@ -224,7 +221,7 @@ impl Visitor for Clauses {
             TableFactor::Table { .. } | TableFactor::Derived { .. } | TableFactor::NestedJoin { .. } => {
                 ControlFlow::Continue(())
             }
-            TableFactor::UNNEST { .. } => refuse("UNNEST is not maintained yet", span, UNNEST_HINT),
+            TableFactor::UNNEST { .. } => refuse("UNNEST in FROM is not maintained yet", span, UNNEST_HINT),
             _ => refuse("this form of FROM is not maintained", span, WINDOW_HINT),
         }
     }
@@ -278,7 +275,7 @@ fn shared_columns(join: &Join, span: Span) -> Flow {
 
 const WINDOW_HINT: &str = "use TUMBLE(spans, event_time, INTERVAL '1 minute')";
 const SUBQUERY_HINT: &str = "subqueries may stand in FROM; elsewhere write the condition itself";
-const UNNEST_HINT: &str = "pick single elements with list[1] or map['key']";
+const UNNEST_HINT: &str = "write it in the SELECT list: SELECT span_id, unnest(list) AS element FROM …";
 
 fn place(query: &Query) -> (u64, u64) {
     let start = query.span().start;
@@ -300,10 +297,7 @@ fn check_function(function: &Function) -> Flow {
             "random" | "rand" | "uuid" | "uuidv7" | "gen_random_uuid" => {
                 "compute what you need from columns, for example from a hash of trace_id"
             }
-            _ => {
-                "a view keeps the rows of its retention by itself; WITH (retention = '1 hour') is the condition \
-                 event_time > now() - INTERVAL '1 hour'"
-            }
+            _ => "of the clock there is now() in WHERE: event_time > now() - INTERVAL '1 hour'",
         };
         return refuse_as(
             SqlErrorKind::Volatile,
@@ -312,8 +306,7 @@ fn check_function(function: &Function) -> Flow {
             hint,
         );
     }
-    let maintained = FUNCTIONS.iter().any(|(known, _)| *known == name) || name == "mean";
-    if !maintained {
+    if !is_maintained(&name) {
         if is_other_aggregate(&name) {
             let known: Vec<&str> = FUNCTIONS.iter().map(|(known, _)| *known).collect();
             let hint = match name.as_str() {
@@ -335,7 +328,10 @@ fn check_function(function: &Function) -> Flow {
         return ControlFlow::Continue(());
     };
     if arguments.duplicate_treatment == Some(DuplicateTreatment::Distinct)
-        && !matches!(name.as_str(), "min" | "max" | "count" | "bool_and" | "bool_or")
+        && !matches!(
+            name.as_str(),
+            "min" | "max" | "count" | "bool_and" | "bool_or" | "string_agg" | "array_agg"
+        )
     {
         let hint = "select the distinct values in a subquery in FROM and aggregate those";
         return refuse_as(
@@ -349,7 +345,11 @@ fn check_function(function: &Function) -> Flow {
         .clauses
         .iter()
         .any(|clause| matches!(clause, FunctionArgumentClause::OrderBy(_)));
-    if ordered {
+    let has_order = matches!(
+        name.as_str(),
+        "string_agg" | "array_agg" | "first_value" | "last_value"
+    );
+    if ordered && !has_order {
         let message = format!("ORDER BY inside {name} has no meaning");
         return refuse_as(SqlErrorKind::Aggregate, message, span, "leave it out");
     }
@@ -389,7 +389,7 @@ impl Visitor for Aggregates {
             && function.over.is_none()
             && let Some(name) = plain_name(&function.name)
         {
-            self.0 |= FUNCTIONS.iter().any(|(known, _)| *known == name) || name == "mean";
+            self.0 |= is_maintained(&name);
         }
         ControlFlow::Continue(())
     }

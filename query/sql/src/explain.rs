@@ -1,10 +1,13 @@
 //! What a monitor is, said in words: for EXPLAIN MONITOR.
 
+mod recent;
+
 use std::fmt::Write;
 
 use arrow::datatypes::SchemaRef;
 use pyflare_dataflows::plan::{JoinKind, OrderKey, WINDOW_END, WINDOW_START};
 use pyflare_dataflows::{Aggregate, AggregateFunction, Expr, MonitorDefinition, NamedExpr, Plan};
+use pyflare_operators::aggregate::Reading;
 use pyflare_operators::fields::type_name;
 
 use crate::error::SqlError;
@@ -133,6 +136,7 @@ fn node_text(plan: &Plan) -> String {
     match plan {
         Plan::Source { stream, .. } => format!("Source: {stream}"),
         Plan::View { name, .. } => format!("View: {name}"),
+        Plan::Recent { .. } => recent::text(plan),
         Plan::Filter { predicate, .. } => format!("Filter: {predicate}"),
         Plan::Project { columns, .. } => format!("Project: {}", named(columns)),
         Plan::Tumble {
@@ -144,6 +148,8 @@ fn node_text(plan: &Plan) -> String {
             None => format!("Tumble: {time} every {}", spoken(*size_us)),
             Some(slide) => format!("Hop: {time} of {} every {}", spoken(*size_us), spoken(*slide)),
         },
+        Plan::Unnest { column, .. } => format!("Unnest: {column}"),
+        Plan::Values { rows, columns } => format!("Values: {} rows of {} columns", rows.len(), columns.len()),
         Plan::Aggregate { keys, aggregates, .. } => {
             let made: Vec<String> = aggregates.iter().map(aggregate_text).collect();
             match keys.is_empty() {
@@ -161,6 +167,7 @@ fn node_text(plan: &Plan) -> String {
                 JoinKind::Full => "Full join",
                 JoinKind::Semi => "Semi join",
                 JoinKind::Anti => "Anti join",
+                JoinKind::Mark => "Mark join",
                 JoinKind::NullAwareAnti => "Anti join (NOT IN)",
             };
             let keys: Vec<String> = on
@@ -198,16 +205,18 @@ fn node_text(plan: &Plan) -> String {
             partition,
             order,
             functions,
+            aggregates,
             ..
         } => {
             let partition: Vec<String> = partition.iter().map(ToString::to_string).collect();
-            let functions: Vec<String> = functions
+            let mut functions: Vec<String> = functions
                 .iter()
                 .map(|column| {
                     let arguments: Vec<String> = column.arguments.iter().map(ToString::to_string).collect();
                     format!("{}({}) AS {}", column.function, arguments.join(", "), column.name)
                 })
                 .collect();
+            functions.extend(aggregates.iter().map(|column| aggregate_text(&column.aggregate)));
             format!(
                 "Window: {}; partition by {}; order by {}",
                 functions.join(", "),
@@ -250,12 +259,54 @@ fn aggregate_text(aggregate: &Aggregate) -> String {
         AggregateFunction::Min => format!("min({argument})"),
         AggregateFunction::Max => format!("max({argument})"),
         AggregateFunction::Quantile { q } => format!("quantile({argument}, {q})"),
+        AggregateFunction::Spread(spread) => format!("{}({argument})", Reading::Spread(spread).name()),
+        AggregateFunction::Relationship(relationship) => {
+            let second = aggregate
+                .second
+                .as_ref()
+                .map_or(String::new(), ToString::to_string);
+            format!("{}({argument}, {second})", relationship.name())
+        }
+        AggregateFunction::StringAgg { distinct } => {
+            let separator = aggregate
+                .second
+                .as_ref()
+                .map_or(String::new(), ToString::to_string);
+            format!(
+                "string_agg({}, {separator}{})",
+                listed(&argument, distinct),
+                inner_order(aggregate)
+            )
+        }
+        AggregateFunction::ArrayAgg { distinct } => {
+            format!(
+                "array_agg({}{})",
+                listed(&argument, distinct),
+                inner_order(aggregate)
+            )
+        }
+        AggregateFunction::First => format!("first_value({argument}{})", inner_order(aggregate)),
+        AggregateFunction::Last => format!("last_value({argument}{})", inner_order(aggregate)),
     };
     let filter = aggregate
         .filter
         .as_ref()
         .map_or(String::new(), |filter| format!(" FILTER (WHERE {filter})"));
     format!("{call}{filter} AS {}", aggregate.name)
+}
+
+fn listed(argument: &str, distinct: bool) -> String {
+    match distinct {
+        true => format!("DISTINCT {argument}"),
+        false => argument.to_string(),
+    }
+}
+
+fn inner_order(aggregate: &Aggregate) -> String {
+    match aggregate.order.is_empty() {
+        true => String::new(),
+        false => format!(" ORDER BY {}", order_text(&aggregate.order)),
+    }
 }
 
 /// The aggregate of a plan, with what lies above it, outermost first.
@@ -301,9 +352,10 @@ pub(crate) fn key_columns(plan: &Plan) -> Vec<String> {
 fn window_us(plan: &Plan) -> Option<i64> {
     match plan {
         Plan::Tumble { size_us, .. } => Some(*size_us),
-        Plan::Filter { input, .. } | Plan::Project { input, .. } | Plan::Aggregate { input, .. } => {
-            window_us(input)
-        }
+        Plan::Filter { input, .. }
+        | Plan::Project { input, .. }
+        | Plan::Unnest { input, .. }
+        | Plan::Aggregate { input, .. } => window_us(input),
         _ => None,
     }
 }
@@ -311,9 +363,10 @@ fn window_us(plan: &Plan) -> Option<i64> {
 fn slide_us(plan: &Plan) -> Option<i64> {
     match plan {
         Plan::Tumble { slide_us, .. } => *slide_us,
-        Plan::Filter { input, .. } | Plan::Project { input, .. } | Plan::Aggregate { input, .. } => {
-            slide_us(input)
-        }
+        Plan::Filter { input, .. }
+        | Plan::Project { input, .. }
+        | Plan::Unnest { input, .. }
+        | Plan::Aggregate { input, .. } => slide_us(input),
         _ => None,
     }
 }
@@ -337,6 +390,16 @@ fn state_bound(definition: &MonitorDefinition) -> String {
         );
     }
     let (_, aggregate) = split(plan);
+    if let Some((after, quantum)) = recent::leaving(plan) {
+        return match aggregate {
+            Some(_) => format!(
+                "one row per group and step of {}, for {}; the steps are summed by group",
+                spoken(quantum),
+                spoken(after)
+            ),
+            None => format!("every row that passes the filters, for {}", spoken(after)),
+        };
+    }
     match (aggregate, window_us(plan)) {
         (Some(_), Some(size)) if shows_window(plan) => {
             let panes = retention / slide_us(plan).unwrap_or(size) + 1;
@@ -365,9 +428,11 @@ fn state_bound(definition: &MonitorDefinition) -> String {
 fn is_simple(plan: &Plan) -> bool {
     match plan {
         Plan::Source { .. } => true,
-        Plan::Filter { input, .. } | Plan::Project { input, .. } | Plan::Tumble { input, .. } => {
-            is_simple(input)
-        }
+        Plan::Recent { input, .. }
+        | Plan::Filter { input, .. }
+        | Plan::Project { input, .. }
+        | Plan::Tumble { input, .. }
+        | Plan::Unnest { input, .. } => is_simple(input),
         Plan::Aggregate { input, keys, .. } => {
             !keys.is_empty() && is_simple(input) && split(input).1.is_none()
         }
@@ -383,9 +448,12 @@ fn graph_operators(plan: &Plan, lines: &mut Vec<String>) {
     lines.push(match plan {
         Plan::Source { stream, .. } => format!("read {stream} from the log"),
         Plan::View { name, .. } => format!("follow the view {name}"),
+        Plan::Recent { .. } => recent::text(plan),
         Plan::Filter { .. } => "filter batches of rows".to_string(),
         Plan::Project { .. } => "compute columns of batches of rows".to_string(),
         Plan::Tumble { size_us, .. } => format!("assign windows of {}", spoken(*size_us)),
+        Plan::Unnest { .. } => "make a row of each element of a list".to_string(),
+        Plan::Values { rows, .. } => format!("{} constant rows", rows.len()),
         Plan::Aggregate { keys, .. } => {
             format!("combine, exchange and arrange by {} keys", keys.len())
         }
@@ -422,9 +490,11 @@ fn operators(definition: &MonitorDefinition) -> Vec<String> {
     loop {
         nodes.push(node);
         match node {
-            Plan::Filter { input, .. }
+            Plan::Recent { input, .. }
+            | Plan::Filter { input, .. }
             | Plan::Project { input, .. }
             | Plan::Tumble { input, .. }
+            | Plan::Unnest { input, .. }
             | Plan::Aggregate { input, .. } => node = input,
             _ => break,
         }
@@ -440,6 +510,7 @@ fn operators(definition: &MonitorDefinition) -> Vec<String> {
             Plan::Filter { .. } => "filter Arrow batches".to_string(),
             Plan::Project { .. } => "compute columns on Arrow batches".to_string(),
             Plan::Tumble { size_us, .. } => format!("assign windows of {}", spoken(*size_us)),
+            Plan::Unnest { .. } => "make a row of each element of a list".to_string(),
             other => node_text(other),
         });
     }
@@ -471,9 +542,16 @@ fn operators(definition: &MonitorDefinition) -> Vec<String> {
             });
         }
     }
-    lines.push(format!(
-        "take panes back {} after their end",
-        spoken(definition.retention_us())
-    ));
+    lines.push(match recent::leaving(&definition.plan) {
+        Some((after, quantum)) => format!(
+            "take rows back {} after their event time, in steps of {}",
+            spoken(after),
+            spoken(quantum)
+        ),
+        None => format!(
+            "take panes back {} after their end",
+            spoken(definition.retention_us())
+        ),
+    });
     lines
 }

@@ -4,8 +4,8 @@
 //! - [`alter`]: other options for a monitor that is there;
 //! - `stream`: the statements about streams;
 //! - `clauses`: clauses that cannot be maintained, refused at their place;
-//! - `hidden`, `catalog`, [`window`], [`aggregates`]: what the planner knows that SQL does not;
-//! - `depth`, `budget`, `planning`, `first_of_each`: DataFusion with a pinned list of rules, bounded in size;
+//! - `hidden`, `catalog`, [`window`], [`aggregates`], `now`: what the planner knows that SQL does not;
+//! - `depth`, `budget`, `planning`, `first_of_each`, `named_members`: DataFusion with a pinned list of rules, bounded in size;
 //! - `lower`: the logical plan becomes a [`Plan`](pyflare_dataflows::Plan);
 //! - [`explain`]: the same, in words;
 //! - [`functions`]: every function, described, for the reference and for completion;
@@ -28,6 +28,8 @@ mod depth;
 mod first_of_each;
 mod hidden;
 mod lower;
+mod named_members;
+mod now;
 mod options;
 // Always compiled: a feature only for tests would make them build half of the workspace a second time.
 #[doc(hidden)]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use datafusion::common::alias::AliasGenerator;
 use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::planner::ContextProvider;
 use datafusion::optimizer::analyzer::Analyzer;
@@ -37,8 +38,8 @@ use datafusion::sql::sqlparser::ast::{Query, Statement};
 use crate::PlanScope;
 use crate::budget;
 use crate::catalog::Catalog;
-use crate::error::SqlError;
-use crate::first_of_each;
+use crate::error::{SqlError, SqlErrorKind};
+use crate::{first_of_each, named_members};
 
 /// Plans a SELECT; the result is analysed and optimized.
 pub(crate) fn plan(query: Query, scope: &PlanScope) -> Result<LogicalPlan, SqlError> {
@@ -50,10 +51,13 @@ pub(crate) fn plan(query: Query, scope: &PlanScope) -> Result<LogicalPlan, SqlEr
         .sql_statement_to_plan(Statement::Query(Box::new(query)))
         .map_err(|error| SqlError::planning(&error))?;
     budget::check(&planned)?;
+    check_reads(&planned)?;
     let analysed = Analyzer::new()
         .execute_and_check(planned, options, |_, _| {})
         .map_err(|error| SqlError::planning(&error))?;
-    let analysed = first_of_each::rewrite(analysed).map_err(|error| SqlError::planning(&error))?;
+    let analysed = first_of_each::rewrite(analysed)
+        .and_then(named_members::rewrite)
+        .map_err(|error| SqlError::planning(&error))?;
     let context = PlanningContext {
         aliases: Arc::new(AliasGenerator::new()),
         options: Arc::new(options.clone()),
@@ -61,6 +65,24 @@ pub(crate) fn plan(query: Query, scope: &PlanScope) -> Result<LogicalPlan, SqlEr
     Optimizer::with_rules(rules())
         .optimize(analysed, &context, |_, _| {})
         .map_err(|error| SqlError::planning(&error))
+}
+
+/// Refuses what reads nothing. (What reads something whose rows never fulfil the conditions is an empty view.)
+fn check_reads(plan: &LogicalPlan) -> Result<(), SqlError> {
+    let mut reads = false;
+    plan.apply_with_subqueries(|node| {
+        reads = matches!(node, LogicalPlan::TableScan(_));
+        Ok(match reads {
+            true => TreeNodeRecursion::Stop,
+            false => TreeNodeRecursion::Continue,
+        })
+    })
+    .map_err(|error| SqlError::planning(&error))?;
+    match reads {
+        true => Ok(()),
+        false => Err(SqlError::new(SqlErrorKind::Clause, "VALUES alone is constant")
+            .hint("join it with a stream or a view")),
+    }
 }
 
 /// The pinned rules, in their order.

@@ -23,6 +23,7 @@ use timely::dataflow::operators::generic::operator::Operator;
 use timely::progress::frontier::Antichain;
 
 use super::compiled;
+use super::frames::Frames;
 use super::rows::{Codec, Errors, Row, Rows, map_batches};
 use crate::plan::{Expr, OrderKey, PlanError, Windowing};
 use crate::render::left_out::project_of;
@@ -42,7 +43,7 @@ pub(crate) struct Choice {
 
 enum Rule {
     Top { skip: u64, fetch: Option<u64> },
-    Windows(Windowing),
+    Windows(Windowing, Frames),
 }
 
 impl Choice {
@@ -60,9 +61,10 @@ impl Choice {
         partition: &[Expr],
         order: &[OrderKey],
         windowing: Windowing,
+        frames: Frames,
         schema: &SchemaRef,
     ) -> Result<Choice, PlanError> {
-        Choice::new(partition, order, Rule::Windows(windowing), schema)
+        Choice::new(partition, order, Rule::Windows(windowing, frames), schema)
     }
 
     fn new(
@@ -96,7 +98,7 @@ impl Choice {
     pub fn schema(&self) -> &SchemaRef {
         match &self.rule {
             Rule::Top { .. } => &self.input_schema,
-            Rule::Windows(windowing) => windowing.schema(),
+            Rule::Windows(windowing, _) => windowing.schema(),
         }
     }
 }
@@ -279,7 +281,7 @@ impl Chooser {
                     }
                 }
             }
-            Rule::Windows(windowing) => {
+            Rule::Windows(windowing, frames) => {
                 // Each copy of a row has a place of its own.
                 let rows: Vec<&[u8]> = present
                     .flat_map(|((_, row), count)| {
@@ -287,17 +289,18 @@ impl Chooser {
                     })
                     .collect();
                 let batch = self.decoder.decode(rows.into_iter());
-                match windowing.run(&batch) {
+                let mut errors = self.errors.borrow_mut();
+                let framed = frames.columns(&batch, |row, error| {
+                    errors.record(project_of(&batch, row), sign, error)
+                });
+                match framed.and_then(|framed| windowing.run(&batch, framed)) {
                     Ok(extended) => {
                         for row in self.encoder.encode(extended.columns(), extended.num_rows()) {
                             *into.entry(row).or_default() += sign;
                         }
                     }
                     Err(error) => {
-                        let project = project_of(&batch, 0);
-                        self.errors
-                            .borrow_mut()
-                            .record(project, sign, error.strip_backtrace());
+                        errors.record(project_of(&batch, 0), sign, error.strip_backtrace());
                     }
                 }
             }

@@ -6,10 +6,12 @@
 //! and other views, whose changes of a tick it is given when they are complete.
 
 pub(crate) mod budget;
+pub(crate) mod frames;
 pub(crate) mod group;
 pub(crate) mod rows;
 pub(crate) mod running;
 
+mod constants;
 mod operators;
 mod pairs;
 mod watch;
@@ -20,13 +22,14 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
-use pyflare_operators::aggregate::Accumulator;
 
+use self::constants::{constant, empty_row};
+use self::frames::Frames;
 use self::group::Choice;
 use super::cells::{Cells, Outputs};
 use super::leaf::{Leaf, nullable};
-use super::pipeline::{Pipeline, batch_of};
-use crate::plan::{Expr, JoinKind, Plan, PlanError, Windowing, compile};
+use super::pipeline::Pipeline;
+use crate::plan::{Expr, JoinKind, Plan, PlanError, Windowing, compile, marked};
 
 /// Where rows of a graph come from.
 pub(crate) enum Input {
@@ -78,7 +81,7 @@ impl Node {
     /// The nodes of the plan that read an input, with the input's number.
     fn readers(&self) -> Vec<(usize, usize)> {
         match &self.operator {
-            Operator::Shared(_) => Vec::new(),
+            Operator::Shared(_) | Operator::Constant(_) => Vec::new(),
             Operator::Input(index) => vec![(self.number, *index)],
             Operator::Map(below, _)
             | Operator::Fold(below, _)
@@ -94,6 +97,7 @@ impl Node {
         match &self.operator {
             Operator::Input(_) => "input",
             Operator::Shared(_) => "shared",
+            Operator::Constant(_) => "constant",
             Operator::Map(..) => "map",
             Operator::Fold(..) | Operator::Default(..) => "aggregate",
             Operator::Join(_) => "join",
@@ -108,7 +112,7 @@ impl Node {
         }
         let mut words = vec![(self.number, self.word())];
         match &self.operator {
-            Operator::Input(_) | Operator::Shared(_) => {}
+            Operator::Input(_) | Operator::Shared(_) | Operator::Constant(_) => {}
             Operator::Default(below, _) => {
                 // Stands for the same node.
                 words.extend(below.words().into_iter().skip(1));
@@ -128,7 +132,7 @@ impl Node {
     fn check(&self) -> Result<(), PlanError> {
         rows::Codec::new(&self.schema)?;
         match &self.operator {
-            Operator::Input(_) | Operator::Shared(_) => Ok(()),
+            Operator::Input(_) | Operator::Shared(_) | Operator::Constant(_) => Ok(()),
             Operator::Map(below, _)
             | Operator::Fold(below, _)
             | Operator::Default(below, _)
@@ -155,6 +159,8 @@ pub(crate) enum Operator {
     Input(usize),
     /// The shared node of that number.
     Shared(usize),
+    /// These rows, for ever.
+    Constant(RecordBatch),
     Map(Box<Node>, Arc<Pipeline>),
     Fold(Box<Node>, Arc<Fold>),
     /// This one row where the input, which has at most one, is empty.
@@ -273,7 +279,10 @@ impl<'a> Compiler<'a> {
                 })
             }
             Plan::Aggregate { .. } => self.fold(plan, number),
-            Plan::Filter { input, .. } | Plan::Project { input, .. } | Plan::Tumble { input, .. } => {
+            Plan::Filter { input, .. }
+            | Plan::Project { input, .. }
+            | Plan::Tumble { input, .. }
+            | Plan::Unnest { input, .. } => {
                 let node = self.node(input, number + 1)?;
                 let below_number = node.number;
                 // Consecutive ones are one operator.
@@ -333,10 +342,12 @@ impl<'a> Compiler<'a> {
                 partition,
                 order,
                 functions,
+                aggregates,
             } => {
                 let node = self.node(input, number + 1)?;
-                let windowing = Windowing::compile(partition, order, functions, &node.schema)?;
-                let choice = Choice::windows(partition, order, windowing, &node.schema)?;
+                let windowing = Windowing::compile(partition, order, functions, aggregates, &node.schema)?;
+                let frames = Frames::compile(order, aggregates, &node.schema)?;
+                let choice = Choice::windows(partition, order, windowing, frames, &node.schema)?;
                 Ok(Node {
                     number,
                     schema: nullable(choice.schema()),
@@ -351,7 +362,15 @@ impl<'a> Compiler<'a> {
                 };
                 Ok(self.input(index, number))
             }
-            Plan::Source { .. } => self.leaf_node(plan, number),
+            Plan::Values { rows, .. } => {
+                let schema = plan.schema()?;
+                Ok(Node {
+                    number,
+                    operator: Operator::Constant(constant(&schema, rows)?),
+                    schema,
+                })
+            }
+            Plan::Source { .. } | Plan::Recent { .. } => self.leaf_node(plan, number),
         }
     }
 
@@ -469,9 +488,10 @@ impl<'a> Compiler<'a> {
             }
             None => None,
         };
-        let schema = match kind.shows_right() {
-            true => Arc::clone(&both),
-            false => Arc::clone(&left.schema),
+        let schema = match kind {
+            JoinKind::Mark => marked(&left.schema)?,
+            _ if kind.shows_right() => Arc::clone(&both),
+            _ => Arc::clone(&left.schema),
         };
         let join = Join {
             kind: *kind,
@@ -535,21 +555,4 @@ fn compiled(written: Vec<&Expr>, schema: &Schema) -> Result<Compiled, PlanError>
         expressions.push(expression);
     }
     Ok((expressions, types))
-}
-
-/// What an aggregate without keys gives over no rows.
-fn empty_row(plan: &Plan) -> Result<RecordBatch, PlanError> {
-    let Plan::Aggregate {
-        input, aggregates, ..
-    } = plan
-    else {
-        unreachable!("invariant: called for aggregates");
-    };
-    let mut cells = Cells::default();
-    let outputs = cells.add(aggregates, input.schema()?.as_ref())?;
-    let zero = Accumulator::zero(&cells.kinds);
-    let columns = outputs.read(&cells.kinds, &[&zero], &mut Vec::new());
-    let fields = outputs.fields().map(|field| field.with_nullable(true));
-    let schema: SchemaRef = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-    Ok(batch_of(&schema, columns, 1))
 }

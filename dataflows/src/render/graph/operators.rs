@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray};
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::row::RowConverter;
 use datafusion::physical_expr::PhysicalExpr;
 use differential_dataflow::operators::arrange::{Arranged, TraceAgent};
@@ -25,7 +25,7 @@ use super::pairs::{KeyedTrace, product};
 use super::rows::{Codec, Errors, Row, Rows, map_batches};
 use super::watch::Watch;
 use super::{Fold, Join, Node, Operator};
-use crate::plan::JoinKind;
+use crate::plan::{JoinKind, MARK};
 use crate::render::arrange::{Change, Diff, report_groups};
 use crate::render::left_out::project_of;
 use crate::render::pipeline::{Pipeline, batch_of, evaluate};
@@ -66,6 +66,7 @@ impl<'s> Building<'s, '_> {
         match &node.operator {
             Operator::Input(index) => self.inputs[*index].clone(),
             Operator::Shared(index) => self.shared[*index].clone(),
+            Operator::Constant(rows) => self.constant(rows),
             Operator::Map(below, pipeline) => {
                 let rows = self.node(below);
                 self.map(rows, &below.schema, pipeline, "map")
@@ -211,14 +212,26 @@ impl<'s> Building<'s, '_> {
         rows.as_collection()
     }
 
-    /// The input, and `row` where the input is empty. The input has at most one row.
-    fn default_row(&mut self, rows: Rows<'s>, schema: &SchemaRef, row: &[ArrayRef]) -> Rows<'s> {
-        let row = Codec::new(schema).expect(CHECKED).encode(row, 1).remove(0);
-        let constant = self.first_worker.then(|| (row.clone(), self.start, 1));
-        let present: Rows<'s> = constant
+    /// Rows that are there from the start.
+    fn constant(&mut self, rows: &RecordBatch) -> Rows<'s> {
+        let codec = Codec::new(&rows.schema()).expect(CHECKED);
+        let encoded = match self.first_worker {
+            true => codec.encode(rows.columns(), rows.num_rows()),
+            false => Vec::new(),
+        };
+        let start = self.start;
+        encoded
+            .into_iter()
+            .map(move |row| (row, start, 1))
             .to_stream(self.scope)
             .container::<Vec<_>>()
-            .as_collection();
+            .as_collection()
+    }
+
+    /// The input, and `row` where the input is empty. The input has at most one row.
+    fn default_row(&mut self, rows: Rows<'s>, schema: &SchemaRef, row: &[ArrayRef]) -> Rows<'s> {
+        let present = self.constant(&batch_of(schema, row.to_vec(), 1));
+        let row = Codec::new(schema).expect(CHECKED).encode(row, 1).remove(0);
         let absent = rows.clone().map(move |_| row.clone()).negate();
         rows.concat(present).concat(absent)
     }
@@ -260,6 +273,14 @@ impl<'s> Building<'s, '_> {
             (JoinKind::Semi, None) => matched(left, right, like.0),
             (JoinKind::Anti, None) => left_rows.concat(matched(left, right, like.0).negate()),
             (JoinKind::NullAwareAnti, _) => null_aware(left, right),
+            (JoinKind::Mark, None) => self.marked(left_rows, matched(left, right, like.0)),
+            (JoinKind::Mark, Some(residual)) => {
+                let pairs = pairs(left, right);
+                let fulfilled = self.map(pairs, &join.both, residual, "residual");
+                let matching = self.map(fulfilled, &join.both, &join.to_left, "left side");
+                let matched = present(left_rows.clone(), matching, like.0);
+                self.marked(left_rows, matched)
+            }
             (JoinKind::Semi | JoinKind::Anti, Some(residual)) => {
                 let pairs = pairs(left, right);
                 let fulfilled = self.map(pairs, &join.both, residual, "residual");
@@ -303,6 +324,19 @@ impl<'s> Building<'s, '_> {
                 differential_dataflow::collection::concatenate(self.scope, parts)
             }
         }
+    }
+
+    /// Every row with whether it is among those that are matched.
+    fn marked(&self, rows: Rows<'s>, matched: Rows<'s>) -> Rows<'s> {
+        let schema: SchemaRef = Arc::new(Schema::new(vec![Field::new(MARK, DataType::Boolean, true)]));
+        let marks: ArrayRef = Arc::new(BooleanArray::from(vec![true, false]));
+        let marks = Codec::new(&schema).expect(CHECKED).encode(&[marks], 2);
+        let with = |rows: Rows<'s>, mark: &Row| {
+            let mark = mark.clone();
+            rows.map(move |row| Row::from([&*row, &*mark].concat()))
+        };
+        let unmatched = rows.concat(matched.clone().negate());
+        with(matched, &marks[0]).concat(with(unmatched, &marks[1]))
     }
 
     /// Rows by their key; where NULL matches nothing, the key of a row with a NULL is empty.

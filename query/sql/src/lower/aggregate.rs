@@ -3,11 +3,14 @@
 use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::Expr as Logical;
-use datafusion::logical_expr::expr::AggregateFunction as LogicalAggregate;
-use pyflare_dataflows::plan::{BinaryOp, Branch, Literal};
+use datafusion::logical_expr::expr::{
+    AggregateFunction as LogicalAggregate, AggregateFunctionParams, NullTreatment,
+};
+use pyflare_dataflows::plan::{BinaryOp, Branch, Literal, OrderKey, Relationship, Spread};
 use pyflare_dataflows::{Aggregate, AggregateFunction, Expr, NamedExpr};
 
 use super::expression::Scope;
+use super::order::order_keys;
 use crate::error::{SqlError, SqlErrorKind};
 
 /// `bool_and(x)` and `bool_or(x)`: how often x is known, and how often it decides.
@@ -54,6 +57,8 @@ impl Truth {
             name,
             function: AggregateFunction::Count,
             argument,
+            second: None,
+            order: Vec::new(),
             filter,
         };
         [
@@ -95,7 +100,7 @@ pub(super) fn aggregate_column(
     };
     let refused = |message: String| SqlError::new(SqlErrorKind::Aggregate, message);
     // min(DISTINCT x) is min(x).
-    if params.distinct && !matches!(func.name(), "min" | "max" | "count") {
+    if params.distinct && !matches!(func.name(), "min" | "max" | "count" | "string_agg" | "array_agg") {
         return Err(refused(format!(
             "{}(DISTINCT …) is not maintained yet",
             func.name()
@@ -106,11 +111,27 @@ pub(super) fn aggregate_column(
         .first()
         .map(|argument| scope.lower(argument))
         .transpose()?;
-    let filter = params
+    let mut filter = params
         .filter
         .as_deref()
         .map(|filter| scope.lower(filter))
         .transpose()?;
+    let order = listing_order(func.name(), params, argument.as_ref(), scope)?;
+    let second = match (func.name(), params.args.get(1)) {
+        ("string_agg", Some(separator)) => Some(constant_text(separator, scope)?),
+        (name, Some(second)) if relationship(name).is_some() => Some(scope.lower(second)?),
+        _ => None,
+    };
+    if params.null_treatment == Some(NullTreatment::IgnoreNulls)
+        && let Some(argument) = &argument
+    {
+        let known = Expr::Not(Box::new(Expr::IsNull(Box::new(argument.clone()))));
+        filter = Some(match filter {
+            Some(filter) => filter.and(known),
+            None => known,
+        });
+    }
+    let distinct = params.distinct;
     let descending = params.order_by.first().is_some_and(|order| !order.asc);
     let function = match func.name() {
         "count" if params.distinct => AggregateFunction::CountDistinct,
@@ -132,7 +153,18 @@ pub(super) fn aggregate_column(
                 q: if descending { 1.0 - q } else { q },
             }
         }
-        other => return Err(refused(format!("the aggregate {other} is not maintained yet"))),
+        "var" => AggregateFunction::Spread(Spread::VarianceSample),
+        "var_pop" => AggregateFunction::Spread(Spread::VariancePopulation),
+        "stddev" => AggregateFunction::Spread(Spread::DeviationSample),
+        "stddev_pop" => AggregateFunction::Spread(Spread::DeviationPopulation),
+        "string_agg" => AggregateFunction::StringAgg { distinct },
+        "array_agg" => AggregateFunction::ArrayAgg { distinct },
+        "first_value" => AggregateFunction::First,
+        "last_value" => AggregateFunction::Last,
+        other => match relationship(other) {
+            Some(relationship) => AggregateFunction::Relationship(relationship),
+            None => return Err(refused(format!("the aggregate {other} is not maintained yet"))),
+        },
     };
     let argument = match (function, argument) {
         (AggregateFunction::Count, None) => None,
@@ -146,7 +178,72 @@ pub(super) fn aggregate_column(
         name,
         function,
         argument,
+        second,
+        order,
         filter,
+    })
+}
+
+/// The order inside a listing. That of `last_value` is DataFusion's too: ascending, of which the last is taken.
+fn listing_order(
+    name: &str,
+    params: &AggregateFunctionParams,
+    argument: Option<&Expr>,
+    scope: &Scope<'_>,
+) -> Result<Vec<OrderKey>, SqlError> {
+    let refused = |message: String, hint: &str| SqlError::new(SqlErrorKind::Aggregate, message).hint(hint);
+    if !matches!(name, "string_agg" | "array_agg" | "first_value" | "last_value") {
+        return Ok(Vec::new());
+    }
+    let order = order_keys(&params.order_by, scope)?;
+    if order.is_empty() && matches!(name, "first_value" | "last_value") {
+        return Err(refused(
+            format!("{name} without ORDER BY would depend on the order of arrival"),
+            "write first_value(x ORDER BY y), or min(x) and max(x)",
+        ));
+    }
+    if params.distinct && order.iter().any(|key| Some(&key.expr) != argument) {
+        return Err(refused(
+            format!("{name}(DISTINCT x ORDER BY y) has several places for one x"),
+            "order by x itself",
+        ));
+    }
+    Ok(order)
+}
+
+/// What stands between values: a constant, NULL being none.
+fn constant_text(separator: &Logical, scope: &Scope<'_>) -> Result<Expr, SqlError> {
+    let mut lowered = scope.lower(separator)?;
+    while let Expr::Cast { expr, .. } = lowered {
+        lowered = *expr;
+    }
+    match lowered {
+        text @ Expr::Literal(Literal::Text(_)) => Ok(text),
+        Expr::Literal(Literal::Null(_)) => Ok(Expr::text("")),
+        _ => Err(SqlError::new(
+            SqlErrorKind::Aggregate,
+            "the separator of string_agg is a constant",
+        )
+        .hint("write string_agg(x, ', ')")),
+    }
+}
+
+/// Statistics of pairs, as DataFusion calls them.
+fn relationship(name: &str) -> Option<Relationship> {
+    Some(match name {
+        "covar_pop" => Relationship::CovariancePopulation,
+        "covar_samp" => Relationship::CovarianceSample,
+        "corr" => Relationship::Correlation,
+        "regr_slope" => Relationship::Slope,
+        "regr_intercept" => Relationship::Intercept,
+        "regr_count" => Relationship::Pairs,
+        "regr_r2" => Relationship::Determination,
+        "regr_avgx" => Relationship::MeanX,
+        "regr_avgy" => Relationship::MeanY,
+        "regr_sxx" => Relationship::SquaresX,
+        "regr_syy" => Relationship::SquaresY,
+        "regr_sxy" => Relationship::Products,
+        _ => return None,
     })
 }
 

@@ -10,6 +10,7 @@ use pyflare_dataflows::Expr;
 use pyflare_dataflows::plan::{BinaryOp, Branch, Literal, scalar_function};
 
 use crate::error::{SqlError, SqlErrorKind};
+use crate::now;
 
 /// The columns an expression may read: DataFusion's names, and what we call them.
 pub(super) struct Scope<'a> {
@@ -95,6 +96,9 @@ impl Scope<'_> {
             },
             Logical::ScalarFunction(call) => {
                 let name = call.name();
+                if name == now::NAME {
+                    return Err(now::misplaced());
+                }
                 if scalar_function(name).is_none() {
                     let message = format!("the function {name} is not decided by its arguments alone");
                     return Err(SqlError::new(SqlErrorKind::Volatile, message));

@@ -15,13 +15,11 @@ use pyflare_dataflows::{Aggregate, Expr, NamedExpr, Plan};
 use super::aggregate::{aggregate_column, truth};
 use super::expression::Scope;
 use super::join::schema;
-use super::{Lowering, Relation, cast, not_planned, output, passed, unique};
+use super::{Lowering, Relation, cast, check_copies, not_planned, output, passed, unique};
 use crate::error::{SqlError, SqlErrorKind};
 
 /// Most groupings of one GROUP BY: each is an aggregate of its own.
 const MOST_SETS: usize = 16;
-/// Most nodes of a plan that groupings may make, their common input counted once for each.
-const MOST_NODES: usize = 2_000;
 
 /// The aggregates of a SELECT and what is shown of them.
 struct Aggregates {
@@ -133,13 +131,7 @@ fn grouping_sets(
 ) -> Result<Relation, SqlError> {
     let written = sets.distinct_expr();
     let groupings = enumerated(sets, &written)?;
-    if nodes(input).saturating_mul(groupings.len()) > MOST_NODES {
-        return Err(SqlError::new(
-            SqlErrorKind::Limit,
-            "groupings over what is itself grouped too often",
-        )
-        .hint("make the inner part a monitor of its own, and read that"));
-    }
+    check_copies(input, groupings.len())?;
     let mut taken = BTreeSet::new();
     let keys = group_keys(aggregate, &written, scope, &mut taken)?;
     let number = unique("grouping".to_string(), &mut taken);
@@ -247,8 +239,4 @@ fn type_of(expr: &Expr, schema: &SchemaRef) -> Result<DataType, SqlError> {
     compiled
         .data_type(schema)
         .map_err(|error| SqlError::planning(&error))
-}
-
-fn nodes(plan: &Plan) -> usize {
-    1 + plan.inputs().into_iter().map(nodes).sum::<usize>()
 }

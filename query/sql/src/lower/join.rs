@@ -2,19 +2,53 @@
 //!
 //! A join without keys pairs every row with every row, so one side must have at most a handful: an aggregate without
 //! GROUP BY, or the first rows of an order. What DataFusion cannot say exactly is refused: the mark join of `IN`
-//! under OR is two-valued, and `NOT IN` with a correlation tests the wrong NULLs.
+//! under OR is two-valued, which is right as long as nothing negates or computes with the mark, and `NOT IN` with a correlation tests the wrong NULLs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::{JoinType, NullEquality};
-use datafusion::logical_expr as df;
-use pyflare_dataflows::plan::{JoinKey, JoinKind};
+use datafusion::logical_expr::{self as df, Expr as Logical};
+use pyflare_dataflows::plan::{JoinKey, JoinKind, MARK};
 use pyflare_dataflows::{Expr, NamedExpr, Plan};
 
 use super::expression::Scope;
 use super::{Lowering, Relation, cast, lost, not_planned, unique};
 use crate::error::{SqlError, SqlErrorKind};
+
+/// Whether marks of `IN (SELECT …)` and EXISTS are used in a way in which it does not matter that they are true or
+/// false where SQL says NULL: as they are, joined by AND and OR, to decide whether a row stays.
+pub(super) fn check_marks(predicate: &Logical) -> Result<(), SqlError> {
+    match predicate {
+        Logical::BinaryExpr(binary) if matches!(binary.op, df::Operator::And | df::Operator::Or) => {
+            check_marks(&binary.left)?;
+            check_marks(&binary.right)
+        }
+        Logical::Column(_) => Ok(()),
+        other => check_no_marks(other),
+    }
+}
+
+/// Refuses an expression that computes something from a mark.
+pub(super) fn check_no_marks(expr: &Logical) -> Result<(), SqlError> {
+    let is_mark = |column: &&datafusion::common::Column| {
+        let of_subquery = |table: &str| table.starts_with("__correlated_sq");
+        column.name == "mark"
+            && column
+                .relation
+                .as_ref()
+                .is_some_and(|table| of_subquery(table.table()))
+    };
+    match expr.column_refs().iter().find(|column| is_mark(column)) {
+        Some(_) => Err(inside_another()),
+        None => Ok(()),
+    }
+}
+
+fn inside_another() -> SqlError {
+    refused("IN (SELECT …) or EXISTS inside another condition cannot be maintained")
+        .hint("put it into WHERE, joined with AND or OR to other conditions and without NOT; NOT EXISTS only with AND")
+}
 
 /// Rows that may stand on one side of a join without keys.
 const FEW_ROWS: u64 = 1_000;
@@ -34,14 +68,11 @@ impl Lowering<'_> {
             JoinType::LeftSemi | JoinType::RightSemi => JoinKind::Semi,
             JoinType::LeftAnti if join.null_aware => JoinKind::NullAwareAnti,
             JoinType::LeftAnti | JoinType::RightAnti => JoinKind::Anti,
-            JoinType::LeftMark | JoinType::RightMark => {
-                return Err(
-                    refused("IN (SELECT …) or EXISTS inside another condition cannot be maintained")
-                        .hint("put it into WHERE by itself, joined with AND to other conditions"),
-                );
-            }
+            JoinType::LeftMark => JoinKind::Mark,
+            JoinType::RightMark => return Err(inside_another()),
         };
-        let mut taken = BTreeSet::new();
+        // The mark is a column of its own.
+        let mut taken = BTreeSet::from([MARK.to_string()]);
         let left = side(self.node(left_input)?, &mut taken)?;
         let right = side(self.node(right_input)?, &mut taken)?;
         let left_scope = Scope {
@@ -83,15 +114,19 @@ impl Lowering<'_> {
             )
             .hint("write NOT EXISTS (SELECT … WHERE inner.x = outer.x AND …)"));
         }
-        let existence = matches!(kind, JoinKind::Semi | JoinKind::Anti) && residual.is_none();
+        let existence =
+            matches!(kind, JoinKind::Semi | JoinKind::Anti | JoinKind::Mark) && residual.is_none();
         if on.is_empty() && !existence && !few_rows(&left.plan) && !few_rows(&right.plan) {
             return Err(refused("a join without an equality between both sides would pair every row with every row")
                 .hint("join with ON a.x = b.y; only an aggregate without GROUP BY, or ORDER BY … LIMIT, may be paired with everything"));
         }
-        let names = match kind.shows_right() {
+        let mut names = match kind.shows_right() {
             true => both_names,
             false => left.names,
         };
+        if kind == JoinKind::Mark {
+            names.push(MARK.to_string());
+        }
         let plan = Plan::Join {
             kind,
             left: Box::new(left.plan),
@@ -239,6 +274,7 @@ fn plain(data_type: &DataType) -> DataType {
 fn few_rows(plan: &Plan) -> bool {
     match plan {
         Plan::Aggregate { keys, .. } => keys.is_empty(),
+        Plan::Values { rows, .. } => rows.len() as u64 <= FEW_ROWS,
         Plan::Filter { input, .. } | Plan::Project { input, .. } => few_rows(input),
         Plan::Top { partition, fetch, .. } => {
             partition.is_empty() && fetch.is_some_and(|fetch| fetch <= FEW_ROWS)

@@ -14,6 +14,8 @@ mod grouping;
 mod join;
 mod order;
 mod output;
+mod recent;
+mod rows;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,6 +27,7 @@ use pyflare_dataflows::{Expr, NamedExpr, Plan, PlanError};
 use self::expression::Scope;
 use crate::catalog::{StreamSource, ViewSource};
 use crate::error::{SqlError, SqlErrorKind};
+use crate::now;
 use crate::statement::check_name;
 use crate::window::Tumble;
 
@@ -108,19 +111,21 @@ impl Lowering<'_> {
             LogicalPlan::TableScan(scan) => self.source(scan),
             LogicalPlan::SubqueryAlias(alias) => self.node(&alias.input),
             LogicalPlan::Filter(filter) => {
+                join::check_marks(&filter.predicate)?;
                 if let Some(firsts) = self.first_of_partitions(filter)? {
                     return Ok(firsts);
                 }
-                let mut relation = self.node(&filter.input)?;
+                let (mut relation, rest) = recent::bounded(filter, self.node(&filter.input)?)?;
                 let scope = Scope {
                     schema: filter.input.schema(),
                     names: &relation.names,
                 };
-                let predicate = scope.lower(&filter.predicate)?;
-                relation.plan = Plan::Filter {
-                    input: Box::new(relation.plan),
-                    predicate,
-                };
+                if let Some(rest) = rest {
+                    relation.plan = Plan::Filter {
+                        predicate: scope.lower(&rest)?,
+                        input: Box::new(relation.plan),
+                    };
+                }
                 Ok(relation)
             }
             LogicalPlan::Projection(projection) => self.projection(projection),
@@ -130,15 +135,18 @@ impl Lowering<'_> {
             LogicalPlan::Limit(limit) => self.limit(limit),
             LogicalPlan::Sort(sort) if sort.fetch.is_some() => self.top(plan, 0, None),
             LogicalPlan::Window(window) => self.window(window),
+            LogicalPlan::Unnest(unnest) => self.unnest(unnest),
+            LogicalPlan::Values(values) => rows::values(values),
             LogicalPlan::Extension(extension) => match extension.node.as_any().downcast_ref::<Tumble>() {
                 Some(tumble) => self.tumble(tumble),
                 None => Err(refused(extension.node.name())),
             },
-            LogicalPlan::EmptyRelation(_) => Err(SqlError::new(
-                SqlErrorKind::Clause,
-                "no row can fulfil the conditions, so the view would stay empty",
-            )
-            .hint("look for a condition in WHERE or HAVING that is false for all rows")),
+            LogicalPlan::EmptyRelation(empty) => match empty.produce_one_row {
+                true => {
+                    Err(refused("one row that is always the same").hint("select something of what is read"))
+                }
+                false => Ok(rows::nothing(empty)),
+            },
             other => Err(refused(clause_of(other))),
         }
     }
@@ -186,6 +194,11 @@ impl Lowering<'_> {
 
     /// The projection over its lowered input.
     fn project(&self, projection: &df::Projection, relation: Relation) -> Result<Relation, SqlError> {
+        for expr in &projection.expr {
+            if !matches!(expr, Logical::Column(_)) {
+                join::check_no_marks(expr)?;
+            }
+        }
         let scope = Scope {
             schema: projection.input.schema(),
             names: &relation.names,
@@ -233,6 +246,11 @@ impl Lowering<'_> {
 
     fn tumble(&self, tumble: &Tumble) -> Result<Relation, SqlError> {
         let relation = self.node(&tumble.input)?;
+        if recent::is_bounded(&relation.plan) {
+            return Err(now::refused(
+                "a window has no condition on now(): its rows would leave it one by one",
+            ));
+        }
         let schema = relation.plan.schema().map_err(not_planned)?;
         if [WINDOW_START, WINDOW_END]
             .iter()
@@ -263,6 +281,24 @@ impl Lowering<'_> {
     }
 }
 
+/// Most nodes that a plan may get by reading a part of it several times.
+const MOST_NODES: usize = 2_000;
+
+/// Refuses to read a plan so often: what reads it may be read several times itself, and so on.
+fn check_copies(plan: &Plan, copies: usize) -> Result<(), SqlError> {
+    fn nodes(plan: &Plan) -> usize {
+        1 + plan.inputs().into_iter().map(nodes).sum::<usize>()
+    }
+    match nodes(plan).saturating_mul(copies) > MOST_NODES {
+        true => Err(SqlError::new(
+            SqlErrorKind::Limit,
+            "groupings and aggregates OVER partitions read what is below them too often",
+        )
+        .hint("make the inner part a monitor of its own, and read that")),
+        false => Ok(()),
+    }
+}
+
 fn passed(name: &str) -> NamedExpr {
     NamedExpr {
         name: name.to_string(),
@@ -288,8 +324,6 @@ fn refused(what: &str) -> SqlError {
 fn clause_of(plan: &LogicalPlan) -> &'static str {
     match plan {
         LogicalPlan::Sort(_) => "ORDER BY without LIMIT",
-        LogicalPlan::Unnest(_) => "unnest",
-        LogicalPlan::Values(_) => "VALUES",
         LogicalPlan::Subquery(_) => "a subquery in an expression",
         LogicalPlan::RecursiveQuery(_) => "WITH RECURSIVE",
         _ => "this statement",

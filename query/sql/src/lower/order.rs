@@ -8,13 +8,15 @@ use datafusion::logical_expr::{
     self as df, Expr as Logical, FetchType, LogicalPlan, SkipType, WindowFrameBound, WindowFrameUnits,
     WindowFunctionDefinition,
 };
-use pyflare_dataflows::plan::{Frame, FrameBound, FrameUnit, JoinKey, JoinKind, OrderKey, WindowColumn};
+use pyflare_dataflows::plan::{
+    Frame, FrameBound, FrameUnit, FramedAggregate, JoinKey, JoinKind, OrderKey, WindowColumn,
+};
 use pyflare_dataflows::{Expr, NamedExpr, Plan};
 
 use super::aggregate::aggregate_column;
 use super::expression::Scope;
 use super::join::{schema, side};
-use super::{Lowering, Relation, passed, unique};
+use super::{Lowering, Relation, check_copies, passed, unique};
 use crate::error::{SqlError, SqlErrorKind};
 
 /// Most rows that ORDER BY … LIMIT keeps.
@@ -197,6 +199,7 @@ impl Lowering<'_> {
             let order = order_keys(group.order, &scope)?;
             let mut columns = Vec::new();
             let mut aggregates = Vec::new();
+            let mut framed = Vec::new();
             for (index, function) in &group.functions {
                 let name = unique(format!("window_{}", index + 1), &mut taken);
                 added[*index].clone_from(&name);
@@ -216,13 +219,8 @@ impl Lowering<'_> {
                         });
                     }
                     WindowFunctionDefinition::AggregateUDF(udaf) => {
-                        if !order.is_empty() {
-                            return Err(refused(
-                                &format!("{}(…) OVER (… ORDER BY …) cannot be maintained yet", udaf.name()),
-                                "leave ORDER BY out for the whole partition, or aggregate in windows of time with TUMBLE",
-                            ));
-                        }
                         let params = &function.params;
+                        let frame = frame(&params.window_frame)?;
                         let aggregate = Logical::AggregateFunction(df::expr::AggregateFunction::new_udf(
                             udaf.clone(),
                             params.args.clone(),
@@ -231,11 +229,22 @@ impl Lowering<'_> {
                             Vec::new(),
                             params.null_treatment,
                         ));
-                        aggregates.push(aggregate_column(name, &aggregate, &scope)?);
+                        let aggregate = aggregate_column(name, &aggregate, &scope)?;
+                        match (order.is_empty(), frame.unit) {
+                            (false, _) => framed.push(FramedAggregate { aggregate, frame }),
+                            (true, FrameUnit::Range) => aggregates.push(aggregate),
+                            (true, _) if is_whole(frame) => aggregates.push(aggregate),
+                            (true, _) => {
+                                return Err(refused(
+                                    "a frame without ORDER BY would depend on the order of arrival",
+                                    "write OVER (PARTITION BY … ORDER BY … ROWS …), or leave ROWS and GROUPS out",
+                                ));
+                            }
+                        }
                     }
                 }
             }
-            if !columns.is_empty() {
+            if !columns.is_empty() || !framed.is_empty() {
                 if order.is_empty() {
                     return Err(refused(
                         "a window function without ORDER BY would depend on the order of arrival",
@@ -247,9 +256,11 @@ impl Lowering<'_> {
                     partition: partition.clone(),
                     order,
                     functions: columns,
+                    aggregates: framed,
                 };
             }
             if !aggregates.is_empty() {
+                check_copies(&relation.plan, 2)?;
                 relation.plan = over_partition(relation.plan, &partition, aggregates, &mut taken);
             }
         }
@@ -319,7 +330,7 @@ fn window_function(expr: &Logical) -> Result<&WindowFunction, SqlError> {
     }
 }
 
-fn order_keys(order: &[SortExpr], scope: &Scope<'_>) -> Result<Vec<OrderKey>, SqlError> {
+pub(super) fn order_keys(order: &[SortExpr], scope: &Scope<'_>) -> Result<Vec<OrderKey>, SqlError> {
     order
         .iter()
         .map(|key| {
@@ -330,6 +341,11 @@ fn order_keys(order: &[SortExpr], scope: &Scope<'_>) -> Result<Vec<OrderKey>, Sq
             })
         })
         .collect()
+}
+
+/// Whether every row's frame is its whole partition.
+fn is_whole(frame: Frame) -> bool {
+    frame.start == FrameBound::Preceding(None) && frame.end == FrameBound::Following(None)
 }
 
 fn frame(frame: &df::WindowFrame) -> Result<Frame, SqlError> {

@@ -52,6 +52,7 @@ pub(super) fn view_type(name: &str, data_type: &DataType) -> Result<Option<DataT
                 | DataType::BinaryView
                 | DataType::LargeBinary
                 | DataType::FixedSizeBinary(_) => "show bytes as text with encode(…, 'hex')",
+                DataType::List(_) => "a view has lists of texts: array_agg(CAST(… AS TEXT))",
                 DataType::Time32(_) | DataType::Time64(_) => {
                     "keep the whole timestamp, or date_part('hour', …)"
                 }

@@ -263,6 +263,85 @@ fn quantiles_are_within_one_percent_and_integer_sums_do_not_wrap() {
     assert!(found.column(1).as_primitive::<Int64Type>().is_null(0));
 }
 
+/// The statistics of DataFusion itself, which are inexact and well enough conditioned here.
+#[test]
+fn spreads_and_relationships_are_those_of_datafusion() {
+    const STATISTICS: [&str; 16] = [
+        "var_samp(temperature)",
+        "var_pop(duration_ns)",
+        "stddev(duration_ns)",
+        "stddev_pop(temperature)",
+        "covar_samp(duration_ns, temperature)",
+        "covar_pop(duration_ns, temperature)",
+        "corr(duration_ns, temperature)",
+        "regr_slope(duration_ns, temperature)",
+        "regr_intercept(duration_ns, temperature)",
+        "CAST(regr_count(duration_ns, temperature) AS DOUBLE)",
+        "regr_r2(duration_ns, temperature)",
+        "regr_avgx(duration_ns, temperature)",
+        "regr_avgy(duration_ns, temperature)",
+        "regr_sxx(duration_ns, temperature)",
+        "regr_syy(duration_ns, temperature)",
+        "regr_sxy(duration_ns, temperature)",
+    ];
+    let rows: Vec<Row> = (0..500i64)
+        .map(|number| {
+            let model = ["x", "y", "z"][usize::try_from(number % 3).unwrap()];
+            let model = if number == 0 { "alone" } else { model };
+            let temperature = (number % 7 > 0).then(|| 0.5 + ((number * 37) % 101) as f64 / 10.0);
+            (
+                "a",
+                Some(model),
+                number,
+                (number * number * 31) % 977 + number,
+                temperature,
+            )
+        })
+        .collect();
+    let columns: Vec<String> = STATISTICS
+        .iter()
+        .enumerate()
+        .map(|(place, call)| format!("{call} AS s{place}"))
+        .collect();
+    let select = format!(
+        "SELECT coalesce(model, '') AS model, {} FROM spans GROUP BY coalesce(model, '')",
+        columns.join(", ")
+    );
+    let ours = batch(&define(&select), &[spans(&rows)]).unwrap();
+    let session = datafusion::prelude::SessionContext::new();
+    session.register_batch("spans", spans(&rows)).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let theirs = runtime.block_on(async { session.sql(&select).await.unwrap().collect().await.unwrap() });
+    let theirs = arrow::compute::concat_batches(&theirs[0].schema(), &theirs).unwrap();
+    assert_eq!((ours.num_rows(), theirs.num_rows()), (4, 4));
+    let by_model = |batch: &RecordBatch| -> std::collections::BTreeMap<String, usize> {
+        let models = arrow::compute::cast(batch.column(0), &DataType::Utf8).unwrap();
+        let models = models.as_string::<i32>();
+        (0..batch.num_rows())
+            .map(|row| (models.value(row).to_string(), row))
+            .collect()
+    };
+    let places = by_model(&theirs);
+    for (model, row) in by_model(&ours) {
+        for (place, call) in STATISTICS.iter().enumerate() {
+            let value = |batch: &RecordBatch, row: usize| {
+                let column = batch.column(place + 1).as_primitive::<Float64Type>();
+                column.is_valid(row).then(|| column.value(row))
+            };
+            match (value(&ours, row), value(&theirs, places[&model])) {
+                (Some(ours), Some(theirs)) => {
+                    let distance = (ours - theirs).abs();
+                    assert!(
+                        distance <= 1e-9 * theirs.abs(),
+                        "{call} of {model}: {ours} and {theirs}"
+                    );
+                }
+                (ours, theirs) => assert_eq!(ours, theirs, "{call} of {model}"),
+            }
+        }
+    }
+}
+
 #[test]
 fn the_answer_has_the_view_s_columns() {
     let definition =
