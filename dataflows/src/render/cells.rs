@@ -351,6 +351,10 @@ impl Outputs {
         self.outputs.iter().map(|output| output.field.clone())
     }
 
+    pub fn len(&self) -> usize {
+        self.outputs.len()
+    }
+
     /// The aggregate columns of many groups; a group whose result cannot be shown is NULL and a misfit.
     pub fn read(
         &self,

@@ -5,8 +5,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Int64Array, RecordBatch};
+use arrow::array::{Array, AsArray, Int64Array, RecordBatch, new_null_array};
 use arrow::row::RowConverter;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::utils::collect_columns;
 use pyflare_operators::aggregate::Accumulator;
 
 use super::arrange::{Change, PANE_BYTES, pane_of};
@@ -20,6 +22,8 @@ use crate::plan::PlanError;
 pub(crate) struct Finish {
     leaf: Arc<Leaf>,
     converter: RowConverter,
+    /// A condition on aggregates alone: what does not fulfil it needs no keys.
+    having: Option<Arc<dyn PhysicalExpr>>,
 }
 
 /// Rows with the difference of each.
@@ -35,11 +39,58 @@ impl Finish {
             Layout::Merged => group_converter(&leaf.base)?,
             Layout::Rows | Layout::Groups => key_converter(&leaf.base)?,
         };
-        Ok(Finish { leaf, converter })
+        let groups = leaf.finish_schema.fields().len() - leaf.outputs.len();
+        let on_aggregates = |condition: &&Arc<dyn PhysicalExpr>| {
+            let columns = collect_columns(condition);
+            columns.iter().all(|column| column.index() >= groups)
+        };
+        let having = leaf.above.first_condition().filter(on_aggregates).cloned();
+        Ok(Finish {
+            leaf,
+            converter,
+            having,
+        })
+    }
+
+    /// Those of the entries that fulfil the condition on aggregates; `None` if that cannot be said of all at once.
+    fn fulfilling<'a>(
+        &self,
+        having: &Arc<dyn PhysicalExpr>,
+        entries: &[(&'a [u8], &'a Accumulator, i64)],
+    ) -> Option<Vec<(&'a [u8], &'a Accumulator, i64)>> {
+        let leaf = &self.leaf;
+        let mut misfits = Vec::new();
+        let groups: Vec<&Accumulator> = entries.iter().map(|(_, accumulator, _)| *accumulator).collect();
+        let outputs = leaf.outputs.read(&leaf.base.cells.kinds, &groups, &mut misfits);
+        if !misfits.is_empty() {
+            return None;
+        }
+        let keys = leaf.finish_schema.fields().len() - leaf.outputs.len();
+        let unread = leaf.finish_schema.fields().iter().take(keys);
+        let unread = unread.map(|field| new_null_array(field.data_type(), entries.len()));
+        let batch = batch_of(
+            &leaf.finish_schema,
+            unread.chain(outputs).collect(),
+            entries.len(),
+        );
+        let holds = having.evaluate(&batch).ok()?.into_array(entries.len()).ok()?;
+        let holds = holds.as_boolean_opt()?;
+        let places = holds.values().set_indices();
+        Some(
+            places
+                .filter(|place| holds.is_valid(*place))
+                .map(|place| entries[place])
+                .collect(),
+        )
     }
 
     /// The rows that stand for these keys, each with the given difference.
     pub fn rows(&self, entries: &[(&[u8], &Accumulator, i64)]) -> Finished {
+        let fulfilling = self
+            .having
+            .as_ref()
+            .and_then(|having| self.fulfilling(having, entries));
+        let entries = fulfilling.as_deref().unwrap_or(entries);
         let mut errors = RowErrors::of_groups();
         let mut misfits = Vec::new();
         let parser = self.converter.parser();

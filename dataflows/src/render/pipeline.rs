@@ -211,6 +211,14 @@ impl Pipeline {
         Ok(())
     }
 
+    /// The condition that it begins with, if it begins with one.
+    pub fn first_condition(&self) -> Option<&Arc<dyn PhysicalExpr>> {
+        match self.stages.first() {
+            Some(Stage::Filter(predicate)) => Some(predicate),
+            _ => None,
+        }
+    }
+
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
     }
