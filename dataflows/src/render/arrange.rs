@@ -104,6 +104,9 @@ pub(crate) struct ArrangedView {
     /// No key of this worker's share has a pane below this; not maintained beside `panes`.
     lowest_pane: Rc<Cell<i64>>,
     touched: bool,
+    /// The last tick that was closed, by rows or what left, and the one up to which times were merged.
+    changed_at: Tick,
+    compacted: Tick,
     operators: Range<usize>,
     /// Keys that came and their bytes, accumulators included.
     came: (u64, u64),
@@ -139,6 +142,8 @@ impl ArrangedView {
             changes,
             lowest_pane,
             touched: false,
+            changed_at: start,
+            compacted: 0,
             operators: first..worker.peek_identifier(),
             came: (0, 0),
         }
@@ -179,6 +184,7 @@ impl ArrangedView {
 
     /// Declares that nothing more comes at or before `tick`.
     pub fn close_tick(&mut self, tick: Tick) {
+        self.changed_at = self.changed_at.max(tick);
         self.input.advance_to(tick + 1);
         self.input.flush();
     }
@@ -300,6 +306,11 @@ impl ArrangedView {
 
     /// Allows times below `since` to be merged.
     pub fn compact(&mut self, since: Tick) {
+        // All its times are merged already.
+        if self.compacted > self.changed_at {
+            return;
+        }
+        self.compacted = since;
         let frontier = [since];
         self.trace.set_logical_compaction(AntichainRef::new(&frontier));
         self.trace.set_physical_compaction(AntichainRef::new(&frontier));

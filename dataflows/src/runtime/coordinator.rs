@@ -548,8 +548,9 @@ impl Coordinator {
             .store(self.admission.backlog_records(), Ordering::Relaxed);
         if bytes >= self.budget as u64 / 2 {
             let per_second = bytes as f64 / elapsed.as_secs_f64().max(1e-4);
-            // Who is behind anyway takes more at once: a group costs its change once a tick, however many rows it has.
-            let behind = Duration::from_millis(lag_ms / 4).min(LONGEST_TICK);
+            // Who is behind takes more at once: a group costs its change once a tick, however many rows it has. As long
+            // as the wait has been, and no less: a tick that is shorter than it must be keeps the wait as it is.
+            let behind = Duration::from_millis(lag_ms).min(LONGEST_TICK);
             let aim = self.pace.period.max(behind);
             let measured = (per_second * aim.as_secs_f64()) as usize;
             // Half of the old budget remains, so that one slow tick does not decide alone.

@@ -18,6 +18,30 @@ pub(super) const AGGREGATES: &[(&str, &str, &str)] = &[
     ("approx_distinct", "x", "approx_distinct(user_id)"),
     ("bool_and", "x", "bool_and(output_tokens > 0)"),
     ("bool_or", "x", "bool_or(status = 'error')"),
+    ("var_samp", "x", "var_samp(duration_ns)"),
+    ("var_pop", "x", "var_pop(duration_ns)"),
+    ("stddev_samp", "x", "stddev_samp(duration_ns)"),
+    ("stddev_pop", "x", "stddev_pop(duration_ns)"),
+    ("covar_samp", "y, x", "covar_samp(duration_ns, output_tokens)"),
+    ("covar_pop", "y, x", "covar_pop(duration_ns, output_tokens)"),
+    ("corr", "y, x", "corr(duration_ns, output_tokens)"),
+    ("regr_slope", "y, x", "regr_slope(duration_ns, output_tokens)"),
+    (
+        "string_agg",
+        "x, separator ORDER BY y",
+        "string_agg(name, ', ' ORDER BY event_time)",
+    ),
+    ("array_agg", "x ORDER BY y", "array_agg(name ORDER BY event_time)"),
+    (
+        "first_value",
+        "x ORDER BY y",
+        "first_value(name ORDER BY event_time)",
+    ),
+    (
+        "last_value",
+        "x ORDER BY y",
+        "last_value(name ORDER BY event_time)",
+    ),
     ("grouping", "key", "grouping(model)"),
 ];
 
