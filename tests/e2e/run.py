@@ -121,6 +121,7 @@ def run(options: argparse.Namespace, scratch: Path) -> Runner:
         runner.check("monitors tell about themselves", lambda: monitors.tells_about_itself(server))
         runner.check("monitors go with what they read", lambda: monitors.dropped_with_readers(server))
         runner.check("streams: counted as DuckDB counts them", lambda: streams.counted_exactly(server))
+        runner.check("streams: rows leave a window of now()", lambda: streams.leave_by_themselves(server))
         runner.check("streams: repeated requests", lambda: streams.repeated_requests(server))
         for name, claim in streams.refusals(server):
             runner.check(f"streams refused: {name}", claim)

@@ -125,6 +125,22 @@ def counted_exactly(server: Server) -> None:
     assert_equal([int(value) for value in stored[0]], [1000, 1000], "stored rows")
 
 
+def leave_by_themselves(server: Server) -> None:
+    """A window that slides by now(): rows of the last seconds are in it, and leave it while nothing comes."""
+    server.sql("CREATE STREAM moments (id BIGINT, happened TIMESTAMP) WITH (event_time = 'happened')")
+    server.sql(
+        "CREATE MONITOR recent AS SELECT count(*) AS n FROM moments WHERE happened > now() - INTERVAL '4 seconds'"
+    )
+    now = datetime.now(UTC)
+    rows = [{"id": number, "happened": now} for number in range(5)]
+    rows.append({"id": 5, "happened": now - timedelta(minutes=1)})
+    _accepted(_post(server, "moments", _lines(rows), NDJSON), len(rows))
+    eventually(lambda: assert_equal(int(server.sql("SELECT n FROM live.recent")[0][0]), 5, "rows of the last seconds"))
+    eventually(lambda: assert_equal(int(server.sql("SELECT n FROM live.recent")[0][0]), 0, "rows after they have left"))
+    server.sql("DROP MONITOR recent")
+    server.sql("DROP STREAM moments")
+
+
 def _comparable(row: Any) -> str:
     def text(value: Any) -> str:
         if isinstance(value, str) and value.endswith("Z"):
