@@ -111,6 +111,10 @@ describe('words', () => {
     expect(labels('CREATE MONITOR m WITH (|')).toEqual(['retention', 'lateness', 'description', 'max_rows', 'max_tick_rows']);
     expect(labels('CREATE MONITOR m |')).toContain('AS SELECT');
     expect(labels('DROP MONITOR |', 'query')).toContain('requests');
+    expect(labels('ALTER MONITOR |', 'query')).toContain('requests');
+    expect(labels('ALTER MONITOR requests |', 'query')).toEqual(['SET (…)', 'RESET (…)']);
+    expect(labels('ALTER MONITOR requests SET (|', 'query')).toContain('retention');
+    expect(labels('ALTER MONITOR requests RESET (max_rows, |', 'query')).toContain('description');
     expect(labels('CREATE STREAM s (a |', 'query')).toContain('TIMESTAMP');
     expect(labels('CREATE STREAM s (a TEXT) |', 'query')).toEqual(['WITH (…)']);
     expect(labels('CREATE STREAM s (a TEXT) WITH (|', 'query')[0]).toBe('event_time');

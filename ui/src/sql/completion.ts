@@ -69,6 +69,10 @@ function relation(one: Relation, name: string): Offer {
   return { kind: 'relation', label: name, detail: one.kind, about: one.about, insert: name.split('.').map(written).join('.'), select: null };
 }
 
+function option({ name, value, about }: (typeof options)[number]): Offer {
+  return { kind: 'template', label: name, detail: `= '${value}'`, about, insert: `${name} = '${value}'`, select: [name.length + 4, name.length + 4 + value.length] };
+}
+
 function interval(text: string): Offer {
   return { kind: 'value', label: `INTERVAL '${text}'`, detail: '', about: '', insert: `INTERVAL '${text}'`, select: null };
 }
@@ -159,6 +163,7 @@ function offersAt(statement: Statement, at: number, followed: boolean, catalogue
     case 'CREATE': return [keyword('MONITOR'), keyword('OR REPLACE MONITOR'), keyword('STREAM')];
     case 'REPLACE': if (head === 'CREATE' && at === 3) return [keyword('MONITOR')]; break;
     case 'SHOW': return [keyword('MONITORS'), keyword('STREAMS')];
+    case 'ALTER': return [keyword('MONITOR'), keyword('MONITOR IF EXISTS')];
     case 'DROP': return [keyword('MONITOR'), keyword('MONITOR IF EXISTS'), keyword('STREAM'), keyword('STREAM IF EXISTS')];
     case 'DESCRIBE': return catalogue.relations.filter((one) => one.schema === '' || one.schema === 'live').map((one) => relation(one, one.name));
     case 'STREAM': return head === 'DROP' ? catalogue.relations.filter((one) => one.schema === '').map((one) => relation(one, one.name)) : [];
@@ -174,9 +179,15 @@ function offersAt(statement: Statement, at: number, followed: boolean, catalogue
   const scope = statement.scopeAt(at);
   const open = statement.enclosing(at)[0];
   const opener = open === undefined ? undefined : list[open - 1];
+  if (head === 'ALTER') {
+    if (opener?.upper === 'RESET') return last.text === '(' || last.text === ',' ? options.map(({ name, about }) => ({ ...keyword(name), about })) : [];
+    if (opener?.upper === 'SET') return last.text === '(' || last.text === ',' ? options.map(option) : [];
+    const first = options[0] as (typeof options)[number];
+    return isName(last) ? [template('SET (…)', `SET (${option(first).insert})`, [5, 5 + first.name.length], 'Other options.'), template('RESET (…)', `RESET (${first.name})`, [7, 7 + first.name.length], 'Back to the defaults.')] : [];
+  }
   if (scope.clause === '' && head === 'CREATE') {
     const ofStream = list[1]?.upper === 'STREAM';
-    if (opener?.upper === 'WITH') return last.text === '(' || last.text === ',' ? (ofStream ? streamOptions : options).map(({ name, value, about }) => ({ kind: 'template', label: name, detail: `= '${value}'`, about, insert: `${name} = '${value}'`, select: [name.length + 4, name.length + 4 + value.length] })) : [];
+    if (opener?.upper === 'WITH') return last.text === '(' || last.text === ',' ? (ofStream ? streamOptions : options).map(option) : [];
     if (ofStream) {
       if (opener !== undefined) return earlier?.text === '(' || earlier?.text === ',' ? streamTypes.map(type) : isName(last) ? [keyword('NOT NULL')] : [];
       return last.text === ')' ? [template('WITH (…)', "WITH (event_time = 'event_time')", [19, 29], 'Options of the stream.')] : [];

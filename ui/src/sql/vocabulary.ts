@@ -54,6 +54,7 @@ export const statements: readonly { readonly label: string; readonly insert: str
   { label: 'EXPLAIN MONITOR', insert: 'EXPLAIN MONITOR ', select: null, about: 'How a monitor is kept.' },
   { label: 'EXPLAIN ANALYZE MONITOR', insert: 'EXPLAIN ANALYZE MONITOR ', select: null, about: 'What the operators of a monitor have done.' },
   { label: 'SHOW MONITORS', insert: 'SHOW MONITORS', select: null, about: 'All monitors of the project.' },
+  { label: 'ALTER MONITOR', insert: 'ALTER MONITOR ', select: null, about: 'Give a monitor other options.' },
   { label: 'DROP MONITOR', insert: 'DROP MONITOR ', select: null, about: 'End a monitor.' },
   { label: 'CREATE STREAM', insert: "CREATE STREAM name (\n  event_time TIMESTAMP,\n  value DOUBLE\n)", select: [14, 18], about: 'Declare a stream of your own.' },
   { label: 'SHOW STREAMS', insert: 'SHOW STREAMS', select: null, about: 'The streams that were declared.' },
