@@ -264,8 +264,7 @@ impl Hub {
                 }
                 State::Live => {
                     let changes = changes.and_then(TickChanges::net);
-                    subscriber.send(&self.lineage, tick + 1, false, changes);
-                    subscriber.end_at(tick);
+                    subscriber.tell(&self.lineage, tick, changes);
                 }
                 State::Over => {}
                 State::Lagging => {

@@ -81,6 +81,17 @@ impl Subscriber {
         tick.min(self.new.as_of.unwrap_or(Tick::MAX)).min(last)
     }
 
+    /// Sends what a tick changed that has just become complete. The last one before `up_to` may be followed by one
+    /// beyond it.
+    pub fn tell(&mut self, lineage: &str, tick: Tick, changes: Option<Changes>) {
+        match self.new.up_to.filter(|up_to| *up_to <= tick) {
+            None => self.send(lineage, tick + 1, false, changes),
+            Some(up_to) if self.next_lower < up_to => self.send(lineage, up_to, false, None),
+            Some(_) => {}
+        }
+        self.end_at(tick);
+    }
+
     /// Sends what the ticks after the last frame changed, which are complete through `complete`.
     pub fn catch_up(&mut self, lineage: &str, missed: &[(Tick, TickChanges)], complete: Tick) {
         let end = complete
