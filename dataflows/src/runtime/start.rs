@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
+use differential_dataflow::trace::ExertionLogic;
 use parking_lot::Mutex;
 use pyflare_connectors::{Catalog, Store};
 
@@ -22,6 +23,22 @@ pub(super) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<J
         })
 }
 
+/// A trace of more batches than this is merged although nothing comes.
+const BATCHES: usize = 4;
+/// As if so many records had come.
+const MERGE_EFFORT: usize = 1_000;
+
+/// How much of a trace's merging is done whenever its operator runs, beyond what new records pay for. To merge down to
+/// one batch at every tick would write every small arrangement anew each time; a few batches cost a reader little.
+fn merge_effort(layers: &[(usize, usize, usize)]) -> Option<usize> {
+    let batches: usize = layers
+        .iter()
+        .filter(|(_, _, records)| *records > 0)
+        .map(|(_, batches, _)| batches)
+        .sum();
+    (batches > BATCHES).then_some(MERGE_EFFORT)
+}
+
 pub(super) fn start_workers(
     count: usize,
     contexts: Vec<Option<WorkerContext>>,
@@ -31,11 +48,9 @@ pub(super) fn start_workers(
         1 => timely::Config::thread(),
         count => timely::Config::process(count),
     };
-    // Traces that receive nothing are still merged and compacted.
-    differential_dataflow::configure(
-        &mut config.worker,
-        &differential_dataflow::Config::default().idle_merge_effort(Some(1_000)),
-    );
+    config
+        .worker
+        .set::<ExertionLogic>("differential/default_exert_logic".into(), Arc::new(merge_effort));
     let contexts = Mutex::new(contexts);
     let workers = Arc::clone(workers);
     timely::execute(config, move |timely_worker| {
