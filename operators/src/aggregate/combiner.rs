@@ -207,14 +207,17 @@ impl Combiner {
         rows
     }
 
-    /// Hands out every key with what its rows add up to, unless that is zero, and forgets them. The order means
-    /// nothing.
+    /// Hands out every key with what its rows add up to, unless that is zero, and forgets them; in ascending order,
+    /// because who receives them sorts them, and here keys lie side by side.
     pub fn drain(&mut self, mut emit: impl FnMut(&[u8], Accumulator)) {
         let groups = self.table.len();
         for column in &mut self.columns {
             column.settle(groups);
         }
-        for group in 0..groups {
+        let mut order: Vec<u32> = (0..groups as u32).collect();
+        let table = &self.table;
+        order.sort_unstable_by(|a, b| table.key(*a as usize).cmp(table.key(*b as usize)));
+        for group in order.into_iter().map(|group| group as usize) {
             let cells = self.columns.iter_mut().map(|column| column.take(group)).collect();
             let accumulator = Accumulator {
                 rows: self.rows[group],
