@@ -96,7 +96,7 @@ async fn a_subscription_to_the_past_tells_what_was_then() {
         let reference = follower.await.unwrap().contents(u64::MAX - 1);
         let last = reference.values().next_back().unwrap().clone();
         let ticks: Vec<u64> = reference.keys().copied().collect();
-        assert!(ticks.len() > 10, "{} ticks changed {name}", ticks.len());
+        assert!(ticks.len() > 4, "{} ticks changed {name}", ticks.len());
         for pair in ticks.windows(2) {
             // Also between two ticks that changed something.
             for at in [pair[0], pair[1] - 1] {
