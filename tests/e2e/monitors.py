@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -17,6 +18,22 @@ MONITOR_SQL = (
     f"CREATE MONITOR {MONITOR} AS SELECT service_name, kind, count(*) AS spans, min(duration_ns) AS fastest, "
     "max(duration_ns) AS slowest FROM spans GROUP BY service_name, kind"
 )
+
+
+def recorded(service: str) -> ExportTraceServiceRequest:
+    """The recorded request as if `service` had just sent it: what has been recorded is older than monitors look back."""
+    message = ExportTraceServiceRequest.FromString(FIXTURE.read_bytes())
+    for attribute in message.resource_spans[0].resource.attributes:
+        if attribute.key == "service.name":
+            attribute.value.string_value = service
+    spans = [span for resource in message.resource_spans for scope in resource.scope_spans for span in scope.spans]
+    later = time.time_ns() - max(span.end_time_unix_nano for span in spans)
+    for span in spans:
+        span.start_time_unix_nano += later
+        span.end_time_unix_nano += later
+        for event in span.events:
+            event.time_unix_nano += later
+    return message
 
 
 def healthy(server: Server) -> None:
@@ -65,11 +82,8 @@ def lives_and_dies(server: Server, everything: list[Sent]) -> None:
     assert answer, "an empty answer to the creation of a monitor"
     listed = server.get("/api/v1/monitors?limit=1000")["items"]
     assert MONITOR in {item["name"] for item in listed}, f"the monitor is not listed: {listed}"
-    message = ExportTraceServiceRequest.FromString(FIXTURE.read_bytes())
+    message = recorded("monitored")
     spans = message.resource_spans[0].scope_spans[0].spans
-    for attribute in message.resource_spans[0].resource.attributes:
-        if attribute.key == "service.name":
-            attribute.value.string_value = "monitored"
     assert server.endpoints is not None
     sent = request(f"{server.endpoints.otlp_http_url}/v1/traces", message.SerializeToString())
     assert_equal(sent.status, 200, "status")
@@ -100,10 +114,7 @@ def altered(server: Server) -> None:
     ):
         server.sql(sql)
     assert server.endpoints is not None
-    message = ExportTraceServiceRequest.FromString(FIXTURE.read_bytes())
-    for attribute in message.resource_spans[0].resource.attributes:
-        if attribute.key == "service.name":
-            attribute.value.string_value = "altered"
+    message = recorded("altered")
     sent = request(f"{server.endpoints.otlp_http_url}/v1/traces", message.SerializeToString())
     assert_equal(sent.status, 200, "status")
     wanted = sum(len(scope.spans) for resource in message.resource_spans for scope in resource.scope_spans)
@@ -146,11 +157,8 @@ def over_others(server: Server) -> None:
     ]
     for sql in create:
         post_json(f"{server.api_url}/api/v1/monitors", {"sql": sql})
-    message = ExportTraceServiceRequest.FromString(FIXTURE.read_bytes())
+    message = recorded("joined-up")
     spans = message.resource_spans[0].scope_spans[0].spans
-    for attribute in message.resource_spans[0].resource.attributes:
-        if attribute.key == "service.name":
-            attribute.value.string_value = "joined-up"
     assert server.endpoints is not None
     sent = request(f"{server.endpoints.otlp_http_url}/v1/traces", message.SerializeToString())
     assert_equal(sent.status, 200, "status")
@@ -192,11 +200,8 @@ def tells_about_itself(server: Server) -> None:
     }
     for sql in create.values():
         post_json(f"{server.api_url}/api/v1/monitors", {"sql": sql})
-    message = ExportTraceServiceRequest.FromString(FIXTURE.read_bytes())
+    message = recorded("introspected")
     sent_spans = message.resource_spans[0].scope_spans[0].spans
-    for attribute in message.resource_spans[0].resource.attributes:
-        if attribute.key == "service.name":
-            attribute.value.string_value = "introspected"
     kinds = len({span.kind for span in sent_spans})
     assert server.endpoints is not None
     sent = request(f"{server.endpoints.otlp_http_url}/v1/traces", message.SerializeToString())
