@@ -227,12 +227,9 @@ impl Run {
     fn check(&self, installed: &Installed<'_>) -> Result<usize, String> {
         let (name, record) = (&installed.definition.name, installed.record);
         let shows_in_the_end = !self.at(name, self.last).is_empty();
-        match record.section("shows nothing in the end") {
-            Some(_) if shows_in_the_end => return Err("shows something in the end".into()),
-            None if self.contents[name].values().all(Content::is_empty) => {
-                return Err("shows nothing, ever".into());
-            }
-            _ => {}
+        // That every other view shows something is for `tests/clauses/run.py` to see, which sends more rows.
+        if record.section("shows nothing in the end").is_some() && shows_in_the_end {
+            return Err("shows something in the end".into());
         }
         if record.section("datafusion none").is_some() {
             return Ok(0);
