@@ -53,9 +53,8 @@ pub(crate) struct Grouping {
     pub rows: Rows,
 }
 
-#[derive(Default)]
 struct KnownGrouping {
-    grouping: Option<Arc<Grouping>>,
+    grouping: Arc<Grouping>,
     /// From the second time on that somebody asks.
     numbering: Option<Arc<Numbering>>,
 }
@@ -153,7 +152,7 @@ impl<'a> SharedBatch<'a> {
         arrays: Vec<ArrayRef>,
     ) -> (Arc<Grouping>, Option<Arc<Numbering>>) {
         for known in &mut self.groupings {
-            let Some(grouping) = &known.grouping else { continue };
+            let grouping = &known.grouping;
             let same = |(one, other): (&ArrayRef, &ArrayRef)| Arc::ptr_eq(one, other);
             if grouping.arrays.len() == arrays.len() && grouping.arrays.iter().zip(&arrays).all(same) {
                 let numbering = known
@@ -168,7 +167,7 @@ impl<'a> SharedBatch<'a> {
         let grouping = Arc::new(Grouping { arrays, rows });
         if self.groupings.len() < GROUPINGS {
             self.groupings.push(KnownGrouping {
-                grouping: Some(Arc::clone(&grouping)),
+                grouping: Arc::clone(&grouping),
                 numbering: None,
             });
         }

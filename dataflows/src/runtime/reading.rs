@@ -12,7 +12,7 @@ use super::engine::Engine;
 use super::error::EngineError;
 use super::holds::ReadHold;
 use super::hub::{Event, NewSubscriber, SUBSCRIBER_QUEUE, only_project};
-use super::messages::{PeekRequest, PeekShare, ToHub, ToWorker};
+use super::messages::ToHub;
 use super::streams::{StreamId, signal_of};
 use super::tail::Tail;
 use super::views::{Relation, ViewName};
@@ -96,20 +96,9 @@ impl Engine {
         let found = self.shared.views.relation(name).ok_or_else(unknown)?;
         let relation = found.id();
         let workers = Arc::clone(&self.shared.workers);
-        let shares = tokio::task::spawn_blocking(move || {
-            let (reply, shares) = crossbeam_channel::bounded(workers.len());
-            workers.broadcast(|| {
-                ToWorker::Peek(PeekRequest {
-                    relation,
-                    tick,
-                    reply: reply.clone(),
-                })
-            });
-            drop(reply);
-            shares.iter().take(workers.len()).collect::<Vec<PeekShare>>()
-        })
-        .await
-        .map_err(|_| EngineError::Closed)?;
+        let shares = tokio::task::spawn_blocking(move || workers.peek(relation, tick))
+            .await
+            .map_err(|_| EngineError::Closed)?;
         if shares.len() < self.shared.workers.len() {
             return Err(EngineError::WorkerFailed);
         }

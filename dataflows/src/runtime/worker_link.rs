@@ -5,7 +5,9 @@ use std::thread::Thread;
 
 use crossbeam_channel::Sender;
 
-use super::messages::ToWorker;
+use super::messages::{PeekRequest, PeekShare, ToWorker};
+use super::views::RelationId;
+use crate::time::Tick;
 
 pub(crate) struct WorkerLink {
     pub sender: Sender<ToWorker>,
@@ -29,6 +31,20 @@ impl WorkerLinks {
         if let Some(thread) = link.thread.get() {
             thread.unpark();
         }
+    }
+
+    /// What every worker holds of a relation at a tick; fewer shares if one has failed. Blocks until they have answered.
+    pub fn peek(&self, relation: RelationId, tick: Tick) -> Vec<PeekShare> {
+        let (reply, shares) = crossbeam_channel::bounded(self.len());
+        self.broadcast(|| {
+            ToWorker::Peek(PeekRequest {
+                relation,
+                tick,
+                reply: reply.clone(),
+            })
+        });
+        drop(reply);
+        shares.iter().take(self.len()).collect()
     }
 
     pub fn broadcast(&self, mut message: impl FnMut() -> ToWorker) {

@@ -24,7 +24,7 @@ use self::subscriber::{State, Subscriber};
 use super::consolidate::{Changes, TickChanges, consolidate};
 use super::flush::FlusherHandle;
 use super::holds::Holds;
-use super::messages::{AppliedCommand, PeekRequest, PeekShare, ToHub, ToWorker, ViewChange, ViewLeftOut};
+use super::messages::{AppliedCommand, PeekShare, ToHub, ViewChange, ViewLeftOut};
 use super::tail::HistoryTail;
 use super::views::{InstalledView, Relation, RelationId};
 use super::worker_link::WorkerLinks;
@@ -371,22 +371,13 @@ impl Hub {
             pending: Vec::new(),
             _hold: hold,
         };
-        let (reply, shares) = crossbeam_channel::bounded(self.workers.len());
         let hub = self.sender.clone();
         let workers = Arc::clone(&self.workers);
         // A thread of its own: the hub must not wait for workers, which may be waiting for the hub.
         let waiting = std::thread::Builder::new()
             .name("snapshot".into())
             .spawn(move || {
-                workers.broadcast(|| {
-                    ToWorker::Peek(PeekRequest {
-                        relation,
-                        tick,
-                        reply: reply.clone(),
-                    })
-                });
-                drop(reply);
-                let shares: Vec<PeekShare> = shares.iter().take(workers.len()).collect();
+                let shares = workers.peek(relation, tick);
                 if shares.len() == workers.len() {
                     let _ = hub.send(ToHub::Snapshot {
                         subscriber: id,
