@@ -12,8 +12,11 @@ pub(crate) mod rows;
 pub(crate) mod running;
 
 mod constants;
+mod fold;
+mod intervals;
 mod operators;
 mod pairs;
+mod sessions;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,10 +29,13 @@ use datafusion::physical_expr::PhysicalExpr;
 use self::constants::{constant, empty_row};
 use self::frames::Frames;
 use self::group::Choice;
+use self::intervals::Buckets;
 use super::cells::{Cells, Outputs};
 use super::leaf::{Leaf, nullable};
 use super::pipeline::Pipeline;
-use crate::plan::{Expr, JoinKind, Plan, PlanError, Windowing, compile, marked};
+use crate::plan::{
+    Aggregate, AggregateFunction, Expr, JoinKind, Plan, PlanError, Windowing, compile, marked,
+};
 
 /// Where rows of a graph come from.
 pub(crate) enum Input {
@@ -85,6 +91,7 @@ impl Node {
             Operator::Input(index) => vec![(self.number, *index)],
             Operator::Map(below, _)
             | Operator::Fold(below, _)
+            | Operator::Sessions(below, _)
             | Operator::Default(below, _)
             | Operator::Group(below, _) => below.readers(),
             Operator::Join(join) => [join.left.readers(), join.right.readers()].concat(),
@@ -100,6 +107,7 @@ impl Node {
             Operator::Constant(_) => "constant",
             Operator::Map(..) => "map",
             Operator::Fold(..) | Operator::Default(..) => "aggregate",
+            Operator::Sessions(..) => "sessions",
             Operator::Join(_) => "join",
             Operator::Union(_) => "union",
             Operator::Group(..) => "partition",
@@ -117,9 +125,10 @@ impl Node {
                 // Stands for the same node.
                 words.extend(below.words().into_iter().skip(1));
             }
-            Operator::Map(below, _) | Operator::Fold(below, _) | Operator::Group(below, _) => {
-                words.extend(below.words());
-            }
+            Operator::Map(below, _)
+            | Operator::Fold(below, _)
+            | Operator::Sessions(below, _)
+            | Operator::Group(below, _) => words.extend(below.words()),
             Operator::Join(join) => {
                 words.extend(join.left.words());
                 words.extend(join.right.words());
@@ -135,6 +144,7 @@ impl Node {
             Operator::Input(_) | Operator::Shared(_) | Operator::Constant(_) => Ok(()),
             Operator::Map(below, _)
             | Operator::Fold(below, _)
+            | Operator::Sessions(below, _)
             | Operator::Default(below, _)
             | Operator::Group(below, _) => below.check(),
             Operator::Join(join) => {
@@ -163,6 +173,8 @@ pub(crate) enum Operator {
     Constant(RecordBatch),
     Map(Box<Node>, Arc<Pipeline>),
     Fold(Box<Node>, Arc<Fold>),
+    /// Neighbouring rows of a key together.
+    Sessions(Box<Node>, Arc<Sessions>),
     /// This one row where the input, which has at most one, is empty.
     Default(Box<Node>, RecordBatch),
     Join(Box<Join>),
@@ -182,6 +194,13 @@ pub(crate) struct Fold {
     pub schema: SchemaRef,
 }
 
+/// Aggregates of sessions.
+pub(crate) struct Sessions {
+    /// Its last key is the time; the types are those of the others. The first cell keeps the times.
+    pub fold: Arc<Fold>,
+    pub gap_us: i64,
+}
+
 pub(crate) struct Join {
     pub kind: JoinKind,
     pub left: Node,
@@ -189,6 +208,8 @@ pub(crate) struct Join {
     pub left_keys: Vec<Arc<dyn PhysicalExpr>>,
     pub right_keys: Vec<Arc<dyn PhysicalExpr>>,
     pub key_types: Vec<DataType>,
+    /// A further key.
+    pub buckets: Option<Buckets>,
     pub nulls_equal: bool,
     /// Both sides' columns.
     pub both: SchemaRef,
@@ -279,6 +300,7 @@ impl<'a> Compiler<'a> {
                 })
             }
             Plan::Aggregate { .. } => self.fold(plan, number),
+            Plan::Sessions { .. } => self.sessions(plan, number),
             Plan::Filter { input, .. }
             | Plan::Project { input, .. }
             | Plan::Tumble { input, .. }
@@ -435,6 +457,54 @@ impl<'a> Compiler<'a> {
         })
     }
 
+    fn sessions(&mut self, plan: &Plan, number: usize) -> Result<Node, PlanError> {
+        let Plan::Sessions {
+            input,
+            keys,
+            time,
+            gap_us,
+            aggregates,
+        } = plan
+        else {
+            unreachable!("invariant: called for sessions");
+        };
+        let node = self.node(input, number + 1)?;
+        let time = Expr::column(time);
+        let (mut expressions, key_types) =
+            compiled(keys.iter().map(|key| &key.expr).collect(), &node.schema)?;
+        expressions.extend(compiled(vec![&time], &node.schema)?.0);
+        let mut cells = Cells::default();
+        let times = Aggregate {
+            name: "times".into(),
+            function: AggregateFunction::Min,
+            argument: Some(time),
+            second: None,
+            order: Vec::new(),
+            filter: None,
+        };
+        cells.add(std::slice::from_ref(&times), &node.schema)?;
+        let outputs = cells.add(aggregates, &node.schema)?;
+        expressions.extend(cells.expressions());
+        let schema = nullable(&plan.schema()?);
+        let fold = Fold {
+            keys: keys.len() + 1,
+            key_types,
+            expressions,
+            cells,
+            outputs,
+            schema: Arc::clone(&schema),
+        };
+        let sessions = Sessions {
+            fold: Arc::new(fold),
+            gap_us: *gap_us,
+        };
+        Ok(Node {
+            number,
+            operator: Operator::Sessions(Box::new(node), Arc::new(sessions)),
+            schema,
+        })
+    }
+
     fn join(&mut self, plan: &Plan, number: usize) -> Result<Node, PlanError> {
         let Plan::Join {
             kind,
@@ -442,6 +512,7 @@ impl<'a> Compiler<'a> {
             right,
             on,
             residual,
+            interval,
             nulls_equal,
         } = plan
         else {
@@ -493,8 +564,13 @@ impl<'a> Compiler<'a> {
             _ if kind.shows_right() => Arc::clone(&both),
             _ => Arc::clone(&left.schema),
         };
+        let buckets = match interval {
+            Some(interval) => Some(Buckets::compile(interval, *kind, &left.schema, &right.schema)?),
+            None => None,
+        };
         let join = Join {
             kind: *kind,
+            buckets,
             to_left: side(&left.schema)?,
             to_right: side(&right.schema)?,
             left,
