@@ -20,6 +20,7 @@ mod hostile;
 mod nexmark;
 mod past;
 mod random;
+mod sessions;
 mod sharing;
 mod sliding;
 mod streams;

@@ -18,8 +18,8 @@ pub use pyflare_operators::aggregate::{Relationship, Spread};
 
 pub use expr::{BinaryOp, Branch, Expr, Literal, compile, scalar_function, scalar_functions};
 pub(crate) use schema::marked;
-pub use sessions::DAY_US;
 pub use schema::{MARK, WINDOW_END, WINDOW_START};
+pub use sessions::DAY_US;
 pub use source::Declared;
 pub(crate) use source::source_schema;
 pub use window::window_functions;

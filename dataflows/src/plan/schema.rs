@@ -6,8 +6,8 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use pyflare_operators::fields;
 
-use super::source::{columns_schema, source_schema};
 use super::sessions::sessions_schema;
+use super::source::{columns_schema, source_schema};
 use super::window::Windowing;
 use super::{Aggregate, AggregateFunction, JoinKind, Plan, PlanError, Relationship, compile};
 

@@ -73,13 +73,15 @@ fn time_type() -> DataType {
 }
 
 fn column<'a>(schema: &'a Schema, name: &str) -> Result<&'a Field, PlanError> {
-    schema.field_with_name(name).map_err(|_| PlanError::UnknownColumn {
-        name: name.to_string(),
-        available: schema
-            .fields()
-            .iter()
-            .map(|field| field.name().as_str())
-            .collect::<Vec<_>>()
-            .join(", "),
-    })
+    schema
+        .field_with_name(name)
+        .map_err(|_| PlanError::UnknownColumn {
+            name: name.to_string(),
+            available: schema
+                .fields()
+                .iter()
+                .map(|field| field.name().as_str())
+                .collect::<Vec<_>>()
+                .join(", "),
+        })
 }

@@ -87,7 +87,12 @@ mod tests {
         let ends = [i64::MIN, i64::MIN + 1, i64::MAX - 1, i64::MAX];
         let near: Vec<i64> = (-25..25).collect();
         let intervals = [(0, 5), (-3, 3), (4, 4), (-9, -2), (0, 0), (7, 30)];
-        let wide = [(i64::MIN, i64::MAX), (0, i64::MAX), (i64::MIN, -1), (i64::MAX, i64::MAX)];
+        let wide = [
+            (i64::MIN, i64::MAX),
+            (0, i64::MAX),
+            (i64::MIN, -1),
+            (i64::MAX, i64::MAX),
+        ];
         for (lower, upper) in intervals.into_iter().chain(wide) {
             for kind in [JoinKind::Inner, JoinKind::Right] {
                 let interval = Interval {
@@ -103,12 +108,19 @@ mod tests {
                         let of_left: Vec<i64> = buckets.left.of(*left).collect();
                         let of_right: Vec<i64> = buckets.right.of(*right).collect();
                         assert!(of_left.len() <= 3 && of_right.len() <= 3);
-                        let single = if kind == JoinKind::Right { &of_right } else { &of_left };
+                        let single = if kind == JoinKind::Right {
+                            &of_right
+                        } else {
+                            &of_left
+                        };
                         assert_eq!(single.len(), 1);
                         let distance = i128::from(*right) - i128::from(*left);
                         let is_near = (i128::from(lower)..=i128::from(upper)).contains(&distance);
                         let met = of_left.iter().filter(|bucket| of_right.contains(bucket)).count();
-                        assert!(met == 1 || (met == 0 && !is_near), "{left} and {right}: {interval:?}");
+                        assert!(
+                            met == 1 || (met == 0 && !is_near),
+                            "{left} and {right}: {interval:?}"
+                        );
                     }
                 }
             }

@@ -209,12 +209,10 @@ impl<'s> Building<'s, '_> {
                         let candidates = pairs(left, right);
                         let fulfilled = self.map(candidates, &join.both, residual, "residual");
                         let side = |to_side, name| self.map(fulfilled.clone(), &join.both, to_side, name);
-                        let left_matched = keeps_left.then(|| {
-                            present(left_rows.clone(), side(&join.to_left, "left side"), like.0)
-                        });
-                        let right_matched = keeps_right.then(|| {
-                            present(right_rows.clone(), side(&join.to_right, "right side"), like.1)
-                        });
+                        let left_matched = keeps_left
+                            .then(|| present(left_rows.clone(), side(&join.to_left, "left side"), like.0));
+                        let right_matched = keeps_right
+                            .then(|| present(right_rows.clone(), side(&join.to_right, "right side"), like.1));
                         (fulfilled, left_matched, right_matched)
                     }
                 };

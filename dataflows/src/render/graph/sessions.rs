@@ -108,8 +108,8 @@ fn with_buckets(mut keys: Vec<ArrayRef>, gap_us: i64) -> (Vec<ArrayRef>, Option<
     let days: Int64Array = times.unary(|time| time.div_euclid(DAY_US));
     let buckets: Int64Array = times.unary(|time| time.rem_euclid(DAY_US) / gap_us);
     keys.extend([Arc::new(days) as ArrayRef, Arc::new(buckets) as ArrayRef]);
-    let with_time = (times.null_count() > 0)
-        .then(|| (0..times.len()).map(|row| Some(times.is_valid(row))).collect());
+    let with_time =
+        (times.null_count() > 0).then(|| (0..times.len()).map(|row| Some(times.is_valid(row))).collect());
     (keys, with_time)
 }
 
@@ -148,7 +148,9 @@ fn sessions_of(buckets: &Buckets, gap_us: i64) -> Vec<Session> {
             _ => None,
         };
         // Without a time something was taken back before it came: it is on its way at this tick.
-        let Some((first_us, last_us)) = times else { continue };
+        let Some((first_us, last_us)) = times else {
+            continue;
+        };
         match sessions.last_mut() {
             Some(session) if first_us - session.last_us < gap_us => {
                 session.buckets.1 = *bucket;
@@ -185,8 +187,7 @@ fn touched(batches: Vec<BucketBatch>, before: Vec<BucketBatch>, gap_us: i64) -> 
         for (tick, added) in by_tick {
             let mut was: BTreeMap<Bucket, Option<Accumulator>> = BTreeMap::new();
             for (bucket, added) in &added {
-                was.entry(*bucket)
-                    .or_insert_with(|| buckets.get(bucket).cloned());
+                was.entry(*bucket).or_insert_with(|| buckets.get(bucket).cloned());
                 add(&mut buckets, *bucket, added);
             }
             let new = sessions_of(&buckets, gap_us);
@@ -306,7 +307,10 @@ mod tests {
             .convert_columns(&[ArrayRef::clone(&numbers)])
             .unwrap();
         let read: Vec<i64> = rows.iter().map(|row| bucket_of(row.as_ref())).collect();
-        assert_eq!(read, numbers.as_primitive::<arrow::datatypes::Int64Type>().values());
+        assert_eq!(
+            read,
+            numbers.as_primitive::<arrow::datatypes::Int64Type>().values()
+        );
         assert!(rows.iter().all(|row| row.as_ref().len() == BUCKET_BYTES));
     }
 
@@ -320,7 +324,10 @@ mod tests {
             Some(DAY_US + 7 * MINUTE),
         ]);
         let times: ArrayRef = Arc::new(times.with_timezone("UTC"));
-        assert!(matches!(times.data_type(), DataType::Timestamp(TimeUnit::Microsecond, _)));
+        assert!(matches!(
+            times.data_type(),
+            DataType::Timestamp(TimeUnit::Microsecond, _)
+        ));
         let (keys, with_time) = with_buckets(vec![times], 7 * MINUTE);
         let numbers = |place: usize| {
             let column: &Int64Array = keys[place].as_primitive();
