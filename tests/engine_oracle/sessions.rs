@@ -62,7 +62,7 @@ const MONITORS: &[(&str, i64, i64)] = &[
     ),
     (
         "CREATE MONITOR of_rows AS SELECT s.who, s.window_start, string_agg(CAST(s.double AS TEXT), ',' ORDER BY s.double) AS ids
-         FROM SESSION((SELECT id * 2 AS double, at, who FROM visits WHERE id % 2 = 0), at, INTERVAL '1 minute') AS s
+         FROM SESSION((SELECT id * 2 AS double, CASE WHEN id % 3 > 0 THEN at END AS moment, who FROM visits WHERE id % 2 = 0), moment, INTERVAL '1 minute') AS s
          WHERE s.who IS NOT NULL GROUP BY s.who, s.window_start",
         DAY_US,
         DAY_US,
@@ -143,7 +143,6 @@ fn rows_of(number: i64, base_us: i64) -> String {
         let at = base_us + number * STEP_US - back * SECOND_US;
         let user = id * 7_919 % 31;
         let who = (user % 8 > 0).then(|| format!("user-{user}"));
-        let at = (id % 37 != 36).then_some(at);
         serde_json::json!({"id": id, "at": at, "who": who, "amount": (id % 23) as f64 / 3.0}).to_string()
     };
     (0..ROWS).map(row).collect::<Vec<_>>().join("\n")
