@@ -14,6 +14,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use timely::worker::Worker;
 
+use super::backfill::Seed;
 use super::decoding::Decoding;
 use super::messages::{
     AdmittedRequest, AppliedCommand, Commit, FromWorker, Horizon, PeekRequest, ToHub, ToWorker, ViewChange,
@@ -44,6 +45,8 @@ struct WorkerState {
     views: Views,
     /// What the views leave out.
     ledger: Ledger,
+    /// Of bases that the next commit installs.
+    seeds: Vec<Seed>,
 }
 
 pub(crate) fn run(worker: &mut Worker, context: WorkerContext) {
@@ -52,6 +55,7 @@ pub(crate) fn run(worker: &mut Worker, context: WorkerContext) {
         decoding: Decoding::new(),
         views: Views::build(worker),
         ledger: Ledger::build(worker),
+        seeds: Vec::new(),
     };
     loop {
         match state.context.receiver.try_recv() {
@@ -65,6 +69,7 @@ pub(crate) fn run(worker: &mut Worker, context: WorkerContext) {
                     break;
                 }
             }
+            Ok(ToWorker::Seed(seeds)) => state.seeds.extend(seeds),
             Ok(ToWorker::Peek(request)) => state.peek(request),
             Ok(ToWorker::Shutdown) | Err(TryRecvError::Disconnected) => break,
             // Idle traces are merged while the worker has nothing else to do.
@@ -104,10 +109,18 @@ impl WorkerState {
                 .commit(&mut stepping, commit, &self.decoding.batches, &mut self.ledger)?;
         for command in &commit.commands {
             if let AppliedCommand::Install(installed) = command {
-                self.views
-                    .install(&mut stepping, commit, installed, &mut self.ledger, &mut outcome)?;
+                let seeds = &mut self.seeds;
+                self.views.install(
+                    &mut stepping,
+                    commit,
+                    installed,
+                    seeds,
+                    &mut self.ledger,
+                    &mut outcome,
+                )?;
             }
         }
+        self.seeds.clear();
         self.ledger.close_tick(tick);
         stepping.until(|| self.ledger.is_complete(tick))?;
         let mut changes = outcome.changes;

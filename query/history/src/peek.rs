@@ -9,8 +9,8 @@ use datafusion::catalog::{MemTable, Session, TableProvider};
 use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
+use pyflare_operators::conform::conform;
 
-use crate::relation::conform;
 use crate::source::{Hold, InternalRelations, LiveSource, PeekRequest, Scope, ViewDescription};
 
 /// A maintained view as a table.

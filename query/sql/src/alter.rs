@@ -103,6 +103,7 @@ impl OptionChanges {
             emit_final: current.emit_final,
             max_rows: current.max_rows.filter(|_| keeps("max_rows")),
             max_tick_rows: current.max_tick_rows.filter(|_| keeps("max_tick_rows")),
+            backfill_us: current.backfill_us.filter(|_| keeps("backfill")),
         };
         let set = self.set.clone();
         MonitorOptions {
@@ -112,6 +113,7 @@ impl OptionChanges {
             emit_final: kept.emit_final,
             max_rows: set.max_rows.or(kept.max_rows),
             max_tick_rows: set.max_tick_rows.or(kept.max_tick_rows),
+            backfill_us: set.backfill_us.or(kept.backfill_us),
         }
     }
 }
@@ -132,6 +134,7 @@ fn written(options: &MonitorOptions) -> Vec<String> {
         description.map(|text| format!("description = '{}'", text.replace('\'', "''"))),
         count("max_rows", options.max_rows),
         count("max_tick_rows", options.max_tick_rows),
+        duration("backfill", options.backfill_us),
     ]
     .into_iter()
     .flatten()
