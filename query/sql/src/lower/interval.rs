@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use arrow::datatypes::{DataType, Schema, TimeUnit};
+use arrow::datatypes::{DataType, IntervalUnit, Schema, TimeUnit};
 use pyflare_dataflows::Expr;
 use pyflare_dataflows::plan::{BinaryOp, Interval, JoinKind, Literal};
 
@@ -46,6 +46,7 @@ fn collect(condition: &Expr, left: &Schema, right: &Schema, bounds: &mut Bounds)
         collect(other, left, right, bounds);
         return;
     }
+    let (one, other) = without_casts(one, other);
     let mut sum = Sum::default();
     if !matches!(
         op,
@@ -81,6 +82,36 @@ fn collect(condition: &Expr, left: &Schema, right: &Schema, bounds: &mut Bounds)
         .entry((of_left.clone(), of_right.clone()))
         .or_insert((i128::MIN, i128::MAX));
     *known = (known.0.max(lower), known.1.min(upper));
+}
+
+/// A difference of times is compared as an interval, which is exact as long as the constant has neither days nor months:
+/// then the difference itself.
+fn without_casts<'a>(one: &'a Expr, other: &'a Expr) -> (&'a Expr, &'a Expr) {
+    let is_short = |expr: &Expr| {
+        let Expr::Literal(Literal::Interval { months, days, .. }) = expr else {
+            return false;
+        };
+        (*months, *days) == (0, 0)
+    };
+    match (difference(one), difference(other)) {
+        (Some(one), None) if is_short(other) => (one, other),
+        (None, Some(other)) if is_short(one) => (one, other),
+        _ => (one, other),
+    }
+}
+
+/// What is cast to an interval.
+fn difference(expr: &Expr) -> Option<&Expr> {
+    match expr {
+        Expr::Cast {
+            expr,
+            data_type,
+            try_: false,
+        } if data_type.parse::<DataType>().ok() == Some(DataType::Interval(IntervalUnit::MonthDayNano)) => {
+            Some(expr)
+        }
+        _ => None,
+    }
 }
 
 /// The type of a side's column, if it is one whose values are whole numbers of a unit.
@@ -202,6 +233,30 @@ mod tests {
             .binary(BinaryOp::Gt, Expr::int64(-3))
             .and(Expr::int64(7).binary(BinaryOp::GtEq, number));
         assert_eq!(found(&near), Some((-2, 7)));
+    }
+
+    /// An interval of a day is more than one of 25 hours: they are compared part by part.
+    #[test]
+    fn differences_are_read_where_intervals_compare_as_times_do() {
+        let difference = |low: Expr, high: Expr| {
+            let difference = Expr::Cast {
+                expr: Box::new(column("b").binary(BinaryOp::Minus, column("a"))),
+                data_type: DataType::Interval(IntervalUnit::MonthDayNano).to_string(),
+                try_: false,
+            };
+            let above = difference.clone().binary(BinaryOp::GtEq, low);
+            above.and(high.binary(BinaryOp::Gt, difference))
+        };
+        assert_eq!(
+            found(&difference(seconds(-2), seconds(3))),
+            Some((-2_000_000, 2_999_999))
+        );
+        let day = Expr::Literal(Literal::Interval {
+            months: 0,
+            days: 1,
+            nanoseconds: 0,
+        });
+        assert_eq!(found(&difference(seconds(0), day)), None);
     }
 
     #[test]

@@ -136,7 +136,7 @@ pub(super) fn grouped(aggregate: &df::Aggregate, rows: Relation, gap_us: i64) ->
     {
         return Err(refused(
             "an aggregate over SESSION reads the window, which is known only with all rows of the session",
-            "compute with the window outside: max(event_time) - window_start instead of max(event_time - window_start)",
+            "compute with the window outside the aggregate: date_part('epoch', max(event_time)) - date_part('epoch', window_start)",
         ));
     }
     let (of_sessions, conditions) = conditions(said.conditions, &of_rows)?;

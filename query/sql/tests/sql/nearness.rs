@@ -22,14 +22,21 @@ fn a_session_is_explained() {
     .unwrap();
     let plan = &explained.plan;
     assert!(
-        plan.contains("Sessions: by user_id; event_time less than 30 minutes apart, cut at midnight; count(*)"),
+        plan.contains(
+            "Sessions: by user_id; event_time less than 30 minutes apart, cut at midnight; count(*)"
+        ),
         "{plan}"
     );
     let (above, below) = plan.split_once("Sessions").unwrap();
     assert!(above.contains("Filter: (aggregate_1 > 2)"), "{plan}");
-    assert!(below.contains("status") && below.contains("Project: event_time, user_id"), "{plan}");
     assert!(
-        explained.state_bound.contains("one accumulator per key and bucket of 30 minutes"),
+        below.contains("status") && below.contains("Project: event_time, user_id"),
+        "{plan}"
+    );
+    assert!(
+        explained
+            .state_bound
+            .contains("one accumulator per key and bucket of 30 minutes"),
         "{}",
         explained.state_bound
     );
@@ -39,7 +46,11 @@ fn a_session_is_explained() {
 #[test]
 fn conditions_on_the_window_stand_above_the_sessions_and_others_below() {
     for condition in ["WHERE", "GROUP BY user_id, window_start, window_end HAVING"] {
-        let grouped = if condition == "WHERE" { "GROUP BY user_id, window_start, window_end" } else { "" };
+        let grouped = if condition == "WHERE" {
+            "GROUP BY user_id, window_start, window_end"
+        } else {
+            ""
+        };
         let explained = planned(&format!(
             "SELECT user_id, window_start, window_end, count(*) AS n FROM SESSION(spans, event_time, INTERVAL '5 minutes')
              {condition} user_id <> 'x' AND window_end > TIMESTAMP '2026-01-01T00:00:00Z' {grouped}",
@@ -47,7 +58,11 @@ fn conditions_on_the_window_stand_above_the_sessions_and_others_below() {
         .unwrap();
         let (above, below) = explained.plan.split_once("Sessions").unwrap();
         assert!(above.contains("window_end >"), "{}", explained.plan);
-        assert!(below.contains("user_id != \"x\"") || below.contains("user_id <> 'x'"), "{}", explained.plan);
+        assert!(
+            below.contains("user_id != \"x\"") || below.contains("user_id <> 'x'"),
+            "{}",
+            explained.plan
+        );
     }
 }
 
@@ -71,7 +86,10 @@ fn a_session_that_nobody_groups_is_refused_with_the_way_out() {
     )
     .unwrap_err();
     assert_eq!(final_error.code(), "PF-4006");
-    assert!(final_error.message.contains("EMIT FINAL over SESSION"), "{final_error}");
+    assert!(
+        final_error.message.contains("EMIT FINAL over SESSION"),
+        "{final_error}"
+    );
     let too_long = planned(
         "SELECT window_end, count(*) AS n FROM SESSION(spans, event_time, INTERVAL '25 hours') GROUP BY window_end",
     );
@@ -90,18 +108,47 @@ fn an_interval_join_says_its_buckets() {
     for (kind, on, found) in [
         ("JOIN", format!("a.trace_id = b.trace_id AND {near}"), true),
         ("LEFT JOIN", near.to_string(), true),
-        ("RIGHT JOIN", format!("a.trace_id = b.trace_id AND {near} AND a.duration_ns > b.duration_ns"), true),
+        (
+            "JOIN",
+            "a.trace_id = b.trace_id AND a.event_time - b.event_time < INTERVAL '2 minutes'
+             AND b.event_time - a.event_time <= INTERVAL '3 minutes'"
+                .to_string(),
+            true,
+        ),
+        (
+            "RIGHT JOIN",
+            format!("a.trace_id = b.trace_id AND {near} AND a.duration_ns > b.duration_ns"),
+            true,
+        ),
         ("FULL JOIN", format!("a.trace_id = b.trace_id AND {near}"), false),
-        ("JOIN", "a.trace_id = b.trace_id AND b.event_time > a.event_time".to_string(), false),
+        (
+            "JOIN",
+            "a.trace_id = b.trace_id AND b.event_time > a.event_time".to_string(),
+            false,
+        ),
     ] {
         let explained = join(kind, &on).unwrap();
-        assert_eq!(explained.plan.contains(buckets), found, "{kind} {on}\n{}", explained.plan);
-        assert!(!found || explained.operators.iter().any(|line| line.starts_with("interval join")));
+        assert_eq!(
+            explained.plan.contains(buckets),
+            found,
+            "{kind} {on}\n{}",
+            explained.plan
+        );
+        assert!(
+            !found
+                || explained
+                    .operators
+                    .iter()
+                    .any(|line| line.starts_with("interval join"))
+        );
     }
     for (kind, on) in [("FULL JOIN", near), ("JOIN", "b.event_time > a.event_time")] {
         let error = join(kind, on).unwrap_err();
         assert_eq!(error.code(), "PF-4006", "{error}");
-        assert!(error.hint.is_some_and(|hint| hint.contains("BETWEEN a.time")), "{kind} {on}");
+        assert!(
+            error.hint.is_some_and(|hint| hint.contains("BETWEEN a.time")),
+            "{kind} {on}"
+        );
     }
     let numbers = join("JOIN", "b.duration_ns - a.duration_ns BETWEEN -10 AND 5").unwrap();
     assert!(numbers.plan.contains("buckets of 15"), "{}", numbers.plan);
