@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use arrow::array::RecordBatch;
 use pyflare_connectors::LogRecord;
 use tokio::sync::oneshot;
 
 use super::limits::Stop;
+use super::reading::Wanted;
 use super::streams::{InstalledStream, Marks, StreamId};
 use super::tick_record::Command;
 use super::views::{InstalledView, RelationId};
@@ -44,7 +46,7 @@ pub(crate) struct Commit {
     pub since: Tick,
     /// Views whose graphs are known to have been aborted at this tick.
     pub aborted: BTreeSet<u64>,
-    /// Whether limits hold at this tick.
+    /// Whether limits hold at this tick: they do not while a log is replayed, which passes over ticks without events.
     pub enforced: bool,
 }
 
@@ -157,6 +159,9 @@ impl Horizon {
 pub(crate) struct PeekRequest {
     pub relation: RelationId,
     pub tick: Tick,
+    pub wanted: Arc<Wanted>,
+    /// Set when nobody waits for the answer any more.
+    pub given_up: Arc<AtomicBool>,
     pub reply: crossbeam_channel::Sender<PeekShare>,
 }
 
@@ -183,10 +188,9 @@ pub(crate) struct ViewLeftOut {
 pub(crate) enum ToHub {
     /// Everything one worker has to say about one tick.
     Tick {
-        tick: Tick,
+        commit: Arc<Commit>,
         changes: Vec<ViewChange>,
         left_out: Vec<ViewLeftOut>,
-        commands: Vec<AppliedCommand>,
     },
     Subscribe(Box<super::hub::NewSubscriber>),
     Snapshot {
