@@ -322,6 +322,9 @@ pub struct MonitorOptions {
     /// Records that its joins may make at one tick; default: the server's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_tick_rows: Option<u64>,
+    /// Changes of its result, on average of ten seconds; default: the server's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_updates_per_second: Option<u64>,
 }
 
 /// A monitor as it is installed and kept in the catalog and in the tick log.

@@ -103,6 +103,9 @@ impl OptionChanges {
             emit_final: current.emit_final,
             max_rows: current.max_rows.filter(|_| keeps("max_rows")),
             max_tick_rows: current.max_tick_rows.filter(|_| keeps("max_tick_rows")),
+            max_updates_per_second: current
+                .max_updates_per_second
+                .filter(|_| keeps("max_updates_per_second")),
         };
         let set = self.set.clone();
         MonitorOptions {
@@ -112,6 +115,7 @@ impl OptionChanges {
             emit_final: kept.emit_final,
             max_rows: set.max_rows.or(kept.max_rows),
             max_tick_rows: set.max_tick_rows.or(kept.max_tick_rows),
+            max_updates_per_second: set.max_updates_per_second.or(kept.max_updates_per_second),
         }
     }
 }
@@ -132,6 +136,7 @@ fn written(options: &MonitorOptions) -> Vec<String> {
         description.map(|text| format!("description = '{}'", text.replace('\'', "''"))),
         count("max_rows", options.max_rows),
         count("max_tick_rows", options.max_tick_rows),
+        count("max_updates_per_second", options.max_updates_per_second),
     ]
     .into_iter()
     .flatten()

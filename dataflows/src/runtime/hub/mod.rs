@@ -214,6 +214,12 @@ impl Hub {
                 self.tail.push_changes(id.view, tick, stored);
             }
             ring.push(tick, changes.clone());
+            let view = &ring.relation.view;
+            // What it shows when it is installed is no change.
+            if id.companion.is_none() && tick > view.installed_at {
+                let most = view.limits.updates_per_second;
+                view.rate.observe(tick, changes.updates(), most, commit.enforced);
+            }
             frames.insert(id, changes);
         }
         let mut flush = false;
