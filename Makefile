@@ -47,8 +47,9 @@ fmt:  ## format the code
 bench: build  ## measure this machine against the targets
 	"$(BINARY)" bench
 
-fuzz:  ## feed the decoder mutated requests for FUZZ_SECONDS (600)
+fuzz:  ## for FUZZ_SECONDS (600) each: mutated requests to the decoder, random queries against the batch
 	tools/fuzz.sh "$(or $(FUZZ_SECONDS),600)"
+	tools/fuzz_queries.sh "$(or $(FUZZ_SECONDS),600)"
 
 reference:  ## write the generated pages of the reference anew
 	PYFLARE_WRITE_FIELDS=1 PYFLARE_WRITE_REFERENCE=1 cargo test --release --workspace --test sql --test fields_page

@@ -20,6 +20,6 @@ pub use plan::{
 pub use render::{Companion, Figure, check};
 pub use runtime::{
     ArrangementFigures, BackfillProgress, Busy, Engine, EngineError, EngineOptions, EngineStatus, Event,
-    Frame, MonitorFigures, MonitorLimits, OperatorFigures, PeekResult, ReadHold, StreamDescription,
-    StreamFigures, SubscribeOptions, Subscription, Tail, ViewDescription, ViewName,
+    Frame, MonitorFigures, MonitorLimits, OperatorFigures, PeekResult, ReadHold, Refusal, StreamDescription,
+    StreamFigures, SubscribeOptions, Subscription, Tail, ViewDescription, ViewName, Wanted,
 };

@@ -99,6 +99,11 @@ const SETTINGS: &[Setting] = &[
         "Records that a monitor's joins may make at one tick, where its option max_tick_rows says nothing else",
     ),
     setting(
+        "limits.monitor_updates_per_second",
+        "5000000",
+        "Changes of a monitor's result, on average of ten seconds, where its option max_updates_per_second says nothing else",
+    ),
+    setting(
         "limits.query_seconds",
         "30",
         "Time limit of a query that names none",
@@ -186,6 +191,7 @@ pub struct Configuration {
     pub min_free_bytes: u64,
     pub monitor_rows: u64,
     pub monitor_tick_rows: u64,
+    pub monitor_updates_per_second: u64,
     pub query_timeout: Duration,
     pub query_memory: usize,
     pub live_connections: usize,
@@ -308,6 +314,7 @@ impl Configuration {
             min_free_bytes: scaled("limits.min_free_gb", 30)?,
             monitor_rows: within("limits.monitor_rows", 1, 1_000_000_000)?,
             monitor_tick_rows: within("limits.monitor_tick_rows", 1, 1_000_000_000)?,
+            monitor_updates_per_second: within("limits.monitor_updates_per_second", 1, 1_000_000_000)?,
             query_timeout: Duration::from_secs(within("limits.query_seconds", 1, 86_400)?),
             query_memory: usize::try_from(scaled("limits.query_memory_mb", 20)?)?,
             live_connections: usize::try_from(number("limits.live_connections")?)?,

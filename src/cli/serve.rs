@@ -300,6 +300,7 @@ async fn start_engine(
     options.limits = MonitorLimits {
         rows: configuration.monitor_rows,
         tick_rows: configuration.monitor_tick_rows,
+        updates_per_second: configuration.monitor_updates_per_second,
     };
     let retention_us = i64::try_from(configuration.stream_retention.as_micros())?;
     options.stream_retention_us = (retention_us > 0).then_some(retention_us);

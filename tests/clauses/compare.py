@@ -48,8 +48,8 @@ def _only(found: Rows, wanted: Rows) -> tuple[list[Row], list[Row]]:
 
 def _same(ours: Any, theirs: Any) -> bool:
     if _is_bounds(theirs):
-        low, high = theirs
-        return isinstance(ours, float) and low - abs(low) * QUANTILE_ERROR <= ours <= high + abs(high) * QUANTILE_ERROR
+        low, high, error = theirs if len(theirs) == 3 else (*theirs, QUANTILE_ERROR)
+        return isinstance(ours, float) and low - abs(low) * error <= ours <= high + abs(high) * error
     if isinstance(ours, float) or isinstance(theirs, float):
         if not isinstance(ours, int | float) or not isinstance(theirs, int | float):
             return False
@@ -58,7 +58,8 @@ def _same(ours: Any, theirs: Any) -> bool:
 
 
 def _is_bounds(value: Any) -> bool:
-    return isinstance(value, tuple) and len(value) == 2 and all(isinstance(one, float) for one in value)
+    """The least and the greatest value, and perhaps how far beyond them."""
+    return isinstance(value, tuple) and len(value) in (2, 3) and all(isinstance(one, float) for one in value)
 
 
 def _plain(value: Any) -> Any:

@@ -1,7 +1,8 @@
 """DuckDB over the rows that were sent: what every monitor must show.
 
 What it needs to be told: NULL sorts as in monitors, whole numbers divide to whole numbers, `TUMBLE` and `HOP` are
-subqueries, and quantiles are bounded by the values around their rank, because buckets give them within 1 %.
+subqueries, quantiles are bounded by the values around their rank, because buckets give them within 1 %, and moments are
+`about` what it computes in floating point.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from files import Record
 from rows import TYPES, Row, as_table
 
 QUANTILE_ERROR = 0.01
-SETTINGS = """
+# How far DuckDB's floating point may be from the exact moments.
+MOMENT_ERROR = 1e-9
+SETTINGS = f"""
 SET TimeZone = 'UTC';
 SET default_null_order = 'nulls_last_on_asc_first_on_desc';
 SET integer_division = true;
@@ -25,6 +28,7 @@ CREATE MACRO known(l) AS list_sort(list_filter(l, lambda x: x IS NOT NULL));
 CREATE MACRO place(l, q) AS q * (len(known(l)) - 1);
 CREATE MACRO between_ranks(l, q) AS CASE WHEN len(known(l)) > 0 THEN
   [known(l)[1 + floor(place(l, q))::BIGINT]::DOUBLE, known(l)[1 + ceil(place(l, q))::BIGINT]::DOUBLE] END;
+CREATE MACRO about(x) AS CASE WHEN x IS NOT NULL THEN [x::DOUBLE, x::DOUBLE, {MOMENT_ERROR}::DOUBLE] END;
 """
 DUCKDB_TYPES = {
     "timestamp[us, tz=UTC]": "TIMESTAMP",

@@ -90,6 +90,8 @@ async def _frames_add_up(server: Server, scratch: Path, count: int) -> None:
     async with connect(server.endpoints.live_url, max_size=None) as socket:
         await _passed(socket, live, passed, then)
         await _keys(socket, live)
+    async with connect(server.endpoints.live_url, max_size=None) as socket:
+        await _closed_windows(socket, live)
     print(f"     {live.frames} frames; all spans were in the view {first * 1000:.0f} ms after the export returned")
 
 
@@ -126,6 +128,24 @@ async def _keys(socket: Any, live: LiveView) -> None:
     found = {tuple(row[1:][place] for place in keys): tuple(row[1:]) for row in frame["rows"] if row[0] == 1}
     wanted = {tuple(row[place] for place in keys): row for row in live.rows}
     assert_equal((found, len(frame["rows"])), (wanted, len(wanted)), "upserts of a snapshot")
+
+
+async def _closed_windows(socket: Any, live: LiveView) -> None:
+    """Windows that are closed, whole; what has none is refused."""
+    closed = LiveView("requests")
+    await socket.send(json.dumps({"type": "subscribe", "id": "g", "view": "requests", "envelope": "final"}))
+    while closed.frames == 0:
+        closed.apply(await _next(socket))
+    ends = [row[closed.columns.index("window_end")] for row in closed.rows]
+    place = live.columns.index("window_end")
+    wanted = {row for row in live.rows if ends and row[place] <= max(ends)}
+    assert_equal(set(closed.rows), wanted, "closed windows are whole, and the first ones")
+    sql = "SELECT model, count(*) AS calls FROM spans GROUP BY model"
+    await socket.send(json.dumps({"type": "subscribe", "id": "h", "sql": sql, "envelope": "final"}))
+    answer = await _next(socket)
+    while answer["id"] != "h" or answer["type"] == "schema":
+        answer = await _next(socket)
+    assert_equal(answer.get("code"), "PF-5034", f"closed windows of what has none: {answer}")
 
 
 async def _next(socket: Any) -> dict[str, Any]:

@@ -26,6 +26,11 @@ pub struct Opened {
 }
 
 pub fn open(directory: &Path, workers: usize) -> Opened {
+    open_with(directory, workers, |_| {})
+}
+
+/// As [`open`], with other options.
+pub fn open_with(directory: &Path, workers: usize, change: impl FnOnce(&mut EngineOptions)) -> Opened {
     let log = EmbeddedLog::open(LogOptions {
         directory: directory.join("log"),
         // The mark is the lesser of two.
@@ -44,6 +49,7 @@ pub fn open(directory: &Path, workers: usize) -> Opened {
     options.flush_every = Duration::from_secs(3_600);
     options.tick_period = Duration::from_millis(20);
     options.idle_period = Duration::from_millis(50);
+    change(&mut options);
     let engine = tokio::task::block_in_place(|| Engine::start(options)).unwrap();
     Opened { engine, log }
 }

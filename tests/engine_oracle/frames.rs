@@ -90,7 +90,7 @@ pub fn follow(
             };
             match event {
                 Event::Frame(frame) => frames.push(frame),
-                Event::End { reason } | Event::Refused { reason } => {
+                Event::End { reason } | Event::Refused { reason, .. } => {
                     panic!("the subscription ended: {reason}")
                 }
             }

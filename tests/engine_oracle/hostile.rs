@@ -233,6 +233,57 @@ async fn a_product_over_what_is_there_is_stopped_when_it_is_installed() {
     }
 }
 
+/// A result that changes too often is stopped, one that is let change more is not; a replay stops it at the same tick.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_often_a_result_changes_is_limited() {
+    for workers in [1, 2] {
+        let directory = tempfile::tempdir().unwrap();
+        let opened = open(directory.path(), workers);
+        let select = "AS SELECT span_id, kind FROM spans";
+        let busy = planned(&format!(
+            "CREATE MONITOR busy WITH (max_updates_per_second = '20') {select}"
+        ));
+        let calm = planned(&format!(
+            "CREATE MONITOR calm WITH (max_updates_per_second = '100') {select}"
+        ));
+        let (busy_name, calm_name) = (view_name(&busy), view_name(&calm));
+        opened.engine.install(busy.clone(), false).await.unwrap();
+        opened.engine.install(calm.clone(), false).await.unwrap();
+        opened.append(alike(1, 200)).await;
+        opened.admitted(1).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let view = opened.engine.view_named(&busy_name).unwrap();
+        assert!(
+            view.stopped.is_none(),
+            "two hundred changes are twenty a second for ten seconds"
+        );
+        opened.append(alike(2, 100)).await;
+        opened.admitted(2).await;
+        let reason = stopped(&opened, &busy_name).await;
+        assert!(
+            reason.starts_with("PF-3013") && reason.contains("max_updates_per_second = 20 "),
+            "{reason}"
+        );
+        assert!(opened.content(&busy_name).await.is_empty());
+        assert_eq!(opened.content(&calm_name).await.len(), 300);
+        // What is there when it is installed is no change.
+        opened.engine.install(busy.clone(), true).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let view = opened.engine.view_named(&busy_name).unwrap();
+        assert!(view.stopped.is_none() && view.rows == 300, "{:?}", view.stopped);
+        opened.append(alike(3, 300)).await;
+        opened.admitted(3).await;
+        assert_eq!(stopped(&opened, &busy_name).await, reason);
+        opened.shutdown();
+        let replayed = open(directory.path(), 3 - workers);
+        let view = replayed.engine.view_named(&busy_name).unwrap();
+        assert_eq!(view.stopped.as_deref(), Some(reason.as_str()));
+        assert!(replayed.content(&busy_name).await.is_empty());
+        assert_eq!(replayed.content(&calm_name).await.len(), 600);
+        replayed.shutdown();
+    }
+}
+
 /// Groups of a base, rows of a graph's operator: what is kept has a limit of its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_monitor_keeps_is_limited() {

@@ -11,6 +11,7 @@ mod cases;
 #[path = "../support/clause_files.rs"]
 mod clause_files;
 mod clauses;
+mod closed;
 mod expected;
 mod frames;
 mod functions;
@@ -21,6 +22,7 @@ mod hostile;
 mod nexmark;
 mod past;
 mod random;
+mod reading;
 mod sessions;
 mod sharing;
 mod sliding;

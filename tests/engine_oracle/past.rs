@@ -24,13 +24,17 @@ async fn all(mut subscription: Subscription, through: u64) -> (Transcript, Optio
                 None
             }
             Event::End { reason } => Some(reason),
-            Event::Refused { reason } => Some(format!("refused: {reason}")),
+            Event::Refused { reason, .. } => Some(format!("refused: {reason}")),
         };
         return (Transcript { schema, frames }, end);
     }
 }
 
-async fn told(opened: &Opened, name: &ViewName, options: SubscribeOptions) -> (Transcript, Option<String>) {
+pub async fn told(
+    opened: &Opened,
+    name: &ViewName,
+    options: SubscribeOptions,
+) -> (Transcript, Option<String>) {
     let through = match options.up_to {
         Some(_) => u64::MAX,
         None => opened.engine.status().complete_tick,
@@ -42,7 +46,7 @@ async fn told(opened: &Opened, name: &ViewName, options: SubscribeOptions) -> (T
     all(opened.engine.subscribe(name, options).unwrap(), through).await
 }
 
-fn added(transcript: &Transcript, from: Content) -> Content {
+pub fn added(transcript: &Transcript, from: Content) -> Content {
     let mut content = from;
     for Frame { batch, diffs, .. } in &transcript.frames {
         if let Some(batch) = batch {

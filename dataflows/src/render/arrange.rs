@@ -32,6 +32,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::leaf::Layout;
 use super::panes::Panes;
+use super::walk::{Fuel, Path, Walk};
 use crate::time::Tick;
 
 /// `pane ‖ group`, or the group alone, as row bytes.
@@ -295,12 +296,18 @@ impl ArrangedView {
 
     /// Every key with rows at `tick`, with its accumulator. `tick` must not lie below the compaction frontier.
     pub fn read(&mut self, tick: Tick, mut visit: impl FnMut(&Key, Accumulator)) {
-        let (mut cursor, storage) = cursor_over(&mut self.trace);
-        while let Some(key) = cursor.get_key(&storage) {
-            if let Some(accumulator) = sum_through(&mut cursor, &storage, tick) {
-                visit(key, accumulator);
-            }
-            cursor.step_key(&storage);
+        let mut walk = self.walk(Path::everything(None), tick);
+        walk.advance(&mut Fuel::unlimited(), |key, accumulator| {
+            visit(key, accumulator);
+            true
+        });
+    }
+
+    /// Begins to read the keys of a path at `tick`, which must not lie below the compaction frontier now.
+    pub fn walk(&mut self, path: Path, tick: Tick) -> GroupWalk {
+        GroupWalk {
+            walk: Walk::new(cursor_over(&mut self.trace), path),
+            tick,
         }
     }
 
@@ -314,6 +321,25 @@ impl ArrangedView {
         let frontier = [since];
         self.trace.set_logical_compaction(AntichainRef::new(&frontier));
         self.trace.set_physical_compaction(AntichainRef::new(&frontier));
+    }
+}
+
+/// Reads keys with their accumulators at one tick, in steps.
+pub(crate) struct GroupWalk {
+    walk: Walk<KeyCursor>,
+    tick: Tick,
+}
+
+impl GroupWalk {
+    /// Goes on as long as there is fuel and `visit` says so; whether the end is reached.
+    pub fn advance(&mut self, fuel: &mut Fuel, mut visit: impl FnMut(&Key, Accumulator) -> bool) -> bool {
+        let tick = self.tick;
+        self.walk.advance(fuel, |cursor, storage, key| {
+            match sum_through(cursor, storage, tick) {
+                Some(accumulator) => visit(key, accumulator),
+                None => true,
+            }
+        })
     }
 }
 
@@ -378,7 +404,7 @@ fn arrange_groups<'scope>(
 }
 
 /// As [`pane_of`] reads it.
-fn key_of(pane: i64, group: &[u8]) -> Key {
+pub(super) fn key_of(pane: i64, group: &[u8]) -> Key {
     let mut key = Vec::with_capacity(PANE_BYTES + group.len());
     key.push(1);
     key.extend_from_slice(&(pane ^ i64::MIN).to_be_bytes());

@@ -52,6 +52,10 @@ impl Finish {
         })
     }
 
+    pub fn leaf(&self) -> &Leaf {
+        &self.leaf
+    }
+
     /// Those of the entries that fulfil the condition on aggregates; `None` if that cannot be said of all at once.
     fn fulfilling<'a>(
         &self,

@@ -279,6 +279,8 @@ pub(crate) struct Leaf {
     pub schema: SchemaRef,
     /// Which of them identify a row; empty if the whole row does.
     pub key_columns: Vec<usize>,
+    /// For each of its columns the place in the key that it is, unchanged.
+    pub key_places: Vec<Option<usize>>,
 }
 
 impl Leaf {
@@ -365,7 +367,14 @@ impl Leaf {
             Layout::Rows => Vec::new(),
             Layout::Groups | Layout::Merged => key_columns(&groups, &above, &schema),
         };
+        let key_places = schema.fields().iter().map(|field| {
+            let above = if aggregate.is_some() { &above[..] } else { &[] };
+            let group = passed_through(field.name(), above)?;
+            let place = groups.iter().position(|shown| shown.name == group)?;
+            Some(key_order[place])
+        });
         Ok(Leaf {
+            key_places: key_places.collect(),
             base,
             plan: plan.clone(),
             key_order,
@@ -497,6 +506,21 @@ fn is_window_column(plan: &Plan, expression: &Expr) -> bool {
             .is_some_and(|column| is_window_column(input, &column.expr)),
         _ => false,
     }
+}
+
+/// The column below these nodes, outermost first, that is passed through as `name`.
+fn passed_through<'a>(name: &'a str, above: &[&'a Plan]) -> Option<&'a str> {
+    above.iter().try_fold(name, |name, node| match node {
+        Plan::Filter { .. } => Some(name),
+        Plan::Project { columns, .. } => {
+            let column = columns.iter().find(|column| column.name == name)?;
+            match &column.expr {
+                Expr::Column(below) => Some(below.as_str()),
+                _ => None,
+            }
+        }
+        _ => None,
+    })
 }
 
 /// The columns of a plan that identify its rows, if its topmost aggregate's keys are all shown.

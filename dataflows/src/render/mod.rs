@@ -24,6 +24,7 @@ pub(crate) mod shared_batch;
 pub(crate) mod tap;
 mod unnest;
 pub(crate) mod view;
+pub(crate) mod walk;
 
 pub(crate) use arrange::ArrangedView;
 pub(crate) use busy::Busy;

@@ -152,6 +152,7 @@ impl Engine {
                 hub: to_hub.clone(),
                 tail: options.store.is_some().then(|| Arc::clone(&tail)),
                 failed: Arc::clone(&failed),
+                read_slice: options.read_slice,
             }));
         }
         drop(from_workers);

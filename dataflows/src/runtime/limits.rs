@@ -5,9 +5,11 @@
 //! already and changed nothing at it; the command says so, and a replay, which sees the command coming, does not begin
 //! what was aborted. So what readers saw does not depend on how much a replay, or other workers, would have made.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::coordinator::Coordinator;
@@ -24,6 +26,8 @@ pub struct MonitorLimits {
     pub rows: u64,
     /// Records that its joins may make at one tick, over all workers; one counts once per 128 bytes.
     pub tick_rows: u64,
+    /// Changes of its result, on average of ten seconds, over all workers.
+    pub updates_per_second: u64,
 }
 
 impl Default for MonitorLimits {
@@ -31,6 +35,7 @@ impl Default for MonitorLimits {
         MonitorLimits {
             rows: 5_000_000,
             tick_rows: 5_000_000,
+            updates_per_second: 5_000_000,
         }
     }
 }
@@ -43,21 +48,70 @@ impl MonitorLimits {
             return MonitorLimits {
                 rows: u64::MAX,
                 tick_rows: u64::MAX,
+                updates_per_second: u64::MAX,
             };
         }
         MonitorLimits {
             rows: definition.options.max_rows.unwrap_or(self.rows),
             tick_rows: definition.options.max_tick_rows.unwrap_or(self.tick_rows),
+            updates_per_second: definition
+                .options
+                .max_updates_per_second
+                .unwrap_or(self.updates_per_second),
         }
+    }
+}
+
+/// A limit on changes is one on so long a time, milliseconds.
+const RATE_MS: u64 = 10_000;
+
+/// How often a view's result changes.
+#[derive(Default)]
+pub(crate) struct Rate {
+    ticks: Mutex<Ticks>,
+    exceeded: AtomicBool,
+}
+
+/// The changes at each of the last ticks that changed something, and their sum.
+#[derive(Default)]
+struct Ticks {
+    changes: VecDeque<(Tick, u64)>,
+    sum: u64,
+}
+
+impl Rate {
+    /// Takes note of the changes of a tick, of which there are at most so many a second. With `enforced` an excess counts.
+    pub fn observe(&self, tick: Tick, changes: u64, most: u64, enforced: bool) {
+        let mut ticks = self.ticks.lock();
+        let Ticks { changes: kept, sum } = &mut *ticks;
+        kept.push_back((tick, changes));
+        *sum += changes;
+        while let Some((oldest, passed)) = kept.front().copied() {
+            if oldest + RATE_MS > tick {
+                break;
+            }
+            *sum -= passed;
+            kept.pop_front();
+        }
+        if enforced && *sum > most.saturating_mul(RATE_MS / 1_000) {
+            self.exceeded.store(true, Ordering::Release);
+        }
+    }
+
+    fn is_exceeded(&self) -> bool {
+        self.exceeded.load(Ordering::Acquire)
     }
 }
 
 /// Which limit was exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+// Called as the options are, in the tick log too.
+#[allow(clippy::enum_variant_names)]
 pub(crate) enum Limit {
     MaxRows,
     MaxTickRows,
+    MaxUpdatesPerSecond,
 }
 
 /// Why a monitor was stopped.
@@ -80,6 +134,11 @@ impl std::fmt::Display for StopReason {
                 f,
                 "PF-3013: its joins made more than max_tick_rows = {most} records at one tick; join by more columns or \
                  aggregate before the join, or CREATE OR REPLACE it WITH (max_tick_rows = '…')"
+            ),
+            Limit::MaxUpdatesPerSecond => write!(
+                f,
+                "PF-3013: its result changed more than max_updates_per_second = {most} times a second for ten seconds; filter \
+                 or aggregate more, or CREATE OR REPLACE it WITH (max_updates_per_second = '…')"
             ),
         }
     }
@@ -107,6 +166,10 @@ impl InstalledView {
         };
         if self.budget.is_spent() {
             return Some(stop(Limit::MaxTickRows, self.limits.tick_rows, Some(tick)));
+        }
+        if self.rate.is_exceeded() {
+            let most = self.limits.updates_per_second;
+            return Some(stop(Limit::MaxUpdatesPerSecond, most, None));
         }
         let bases = self.bases().map(|base| base.figures.greatest());
         let kept = bases.max().unwrap_or(0).max(self.figures.greatest());
@@ -142,5 +205,29 @@ impl Coordinator {
         view.stop(stop.reason, tick);
         tracing::warn!(monitor = %view.name, reason = %stop.reason, "a monitor is stopped");
         Some(AppliedCommand::Stop(stop))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_that_of_the_last_ten_seconds() {
+        let rate = Rate::default();
+        // Ten a second, for a minute; then eleven.
+        for tick in 1..=600 {
+            rate.observe(tick * 100, 1, 10, true);
+            assert!(!rate.is_exceeded(), "at {tick}");
+        }
+        rate.observe(60_050, 1, 10, true);
+        assert!(rate.is_exceeded());
+        let burst = Rate::default();
+        burst.observe(1, 100, 10, true);
+        assert!(!burst.is_exceeded(), "as many at once");
+        burst.observe(10_000, 1, 10, false);
+        assert!(!burst.is_exceeded(), "a replay");
+        burst.observe(10_001, 100, 10, true);
+        assert!(burst.is_exceeded());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use arrow::array::RecordBatch;
 use pyflare_connectors::LogRecord;
@@ -9,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::backfill::{Backfill, Seed};
 use super::limits::Stop;
+use super::reading::Wanted;
 use super::streams::{InstalledStream, Marks, StreamId};
 use super::tick_record::Command;
 use super::views::{InstalledView, RelationId};
@@ -47,7 +49,7 @@ pub(crate) struct Commit {
     pub since: Tick,
     /// Views whose graphs are known to have been aborted at this tick.
     pub aborted: BTreeSet<u64>,
-    /// Whether limits hold at this tick.
+    /// Whether limits hold at this tick: they do not while a log is replayed, which passes over ticks without events.
     pub enforced: bool,
 }
 
@@ -161,6 +163,9 @@ impl Horizon {
 pub(crate) struct PeekRequest {
     pub relation: RelationId,
     pub tick: Tick,
+    pub wanted: Arc<Wanted>,
+    /// Set when nobody waits for the answer any more.
+    pub given_up: Arc<AtomicBool>,
     pub reply: crossbeam_channel::Sender<PeekShare>,
 }
 
@@ -187,10 +192,9 @@ pub(crate) struct ViewLeftOut {
 pub(crate) enum ToHub {
     /// Everything one worker has to say about one tick.
     Tick {
-        tick: Tick,
+        commit: Arc<Commit>,
         changes: Vec<ViewChange>,
         left_out: Vec<ViewLeftOut>,
-        commands: Vec<AppliedCommand>,
     },
     Subscribe(Box<super::hub::NewSubscriber>),
     Snapshot {

@@ -4,8 +4,8 @@
 //!   from `options`; `reading`: views and streams at a tick, subscriptions; `status`: how the parts are doing;
 //! - `coordinator`: cuts the log into ticks; `admission`: what a tick takes, each body once; `read_ahead`:
 //!   the log read beside the work; `tick_record`: what a tick says, durable before anything is emitted;
-//! - `decoding`: bodies into batches; `worker`: decodes, emits, answers peeks; `worker_views`, `worker_base`: the views
-//!   and bases on it; `worker_stops`: how views end there; `activity`:
+//! - `decoding`: bodies into batches; `worker`: decodes, emits, reads between ticks; `worker_views`, `worker_base`: the views
+//!   and bases on it; `worker_reading`: what peeks read of them, a slice at a time; `worker_stops`: how views end there; `activity`:
 //!   which of them a tick touches; `stepping`: waiting for timely; `messages`, `worker_link`: how the parts talk;
 //! - `installing`: what may be installed and dropped; `backfill`: views that begin in the past; `limits`: which monitors are stopped; `introspection`: what all
 //!   this keeps and costs;
@@ -42,6 +42,7 @@ mod views;
 mod worker;
 mod worker_base;
 mod worker_link;
+mod worker_reading;
 mod worker_stops;
 mod worker_views;
 
@@ -49,11 +50,11 @@ pub use backfill::BackfillProgress;
 pub use engine::Engine;
 pub use error::EngineError;
 pub use holds::ReadHold;
-pub use hub::{Event, Frame};
+pub use hub::{Event, Frame, Refusal};
 pub use introspection::{ArrangementFigures, MonitorFigures, OperatorFigures, StreamFigures};
 pub use limits::MonitorLimits;
 pub use options::EngineOptions;
-pub use reading::{PeekResult, SubscribeOptions, Subscription};
+pub use reading::{PeekResult, SubscribeOptions, Subscription, Wanted};
 pub use status::{Busy, EngineStatus};
 pub use streams::StreamDescription;
 pub use tail::Tail;

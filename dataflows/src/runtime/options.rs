@@ -27,6 +27,8 @@ pub struct EngineOptions {
     pub flush_bytes: u64,
     /// Rows older than this may be deleted from the stored streams, microseconds.
     pub stream_retention_us: Option<i64>,
+    /// How long a worker reads for peeks before it looks for other work.
+    pub read_slice: Duration,
     /// Of monitors whose options name none.
     pub limits: MonitorLimits,
 }
@@ -51,6 +53,7 @@ impl EngineOptions {
             flush_every: Duration::from_secs(10),
             flush_bytes: 128 << 20,
             stream_retention_us: None,
+            read_slice: Duration::from_millis(2),
             limits: MonitorLimits::default(),
         }
     }

@@ -1,9 +1,10 @@
 //! Reading from the engine: views at a tick, subscriptions, and what the store does not hold yet.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::compute::cast;
 use arrow::datatypes::SchemaRef;
 use tokio::sync::mpsc;
 
@@ -11,21 +12,36 @@ use super::consolidate::{Changes, repeated};
 use super::engine::Engine;
 use super::error::EngineError;
 use super::holds::ReadHold;
-use super::hub::{Event, NewSubscriber, SUBSCRIBER_QUEUE, only_project};
+use super::hub::{Event, NewSubscriber, SUBSCRIBER_QUEUE};
 use super::messages::ToHub;
 use super::streams::{StreamId, signal_of};
 use super::tail::Tail;
 use super::views::{Relation, ViewName};
 use crate::time::Tick;
 
+/// The column of built-in views that says whose a row is.
+const PROJECT: &str = "project";
+
+/// What of a view is wanted; by default all.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// Rows whose column, by position, is one of these values, which have its type and are not NULL; all of them hold.
+    pub equalities: Vec<(usize, ArrayRef)>,
+    /// These columns, by position.
+    pub projection: Option<Vec<usize>>,
+    /// So many rows suffice.
+    pub limit: Option<usize>,
+}
+
 /// A view's content at one tick.
 #[derive(Debug, Clone)]
 pub struct PeekResult {
     pub tick: Tick,
+    /// Of the columns wanted.
     pub schema: SchemaRef,
     /// Rows in no particular order, repeated as often as they occur.
     pub batches: Vec<RecordBatch>,
-    /// How many different rows each worker holds, of all projects, in no particular order.
+    /// How many different rows each worker gave, in no particular order.
     pub rows_by_worker: Vec<usize>,
 }
 
@@ -44,6 +60,8 @@ pub struct SubscribeOptions {
     pub as_of: Option<Tick>,
     /// End before this tick.
     pub up_to: Option<Tick>,
+    /// Only rows whose `window_end` the view's watermark has reached; needs that column.
+    pub closed_windows: bool,
     /// Of built-in views only this project's rows.
     pub project: Option<String>,
 }
@@ -72,6 +90,15 @@ impl Subscription {
     }
 }
 
+/// Tells the workers when whoever waited for a peek is gone.
+struct GiveUp(Arc<AtomicBool>);
+
+impl Drop for GiveUp {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Engine {
     /// A view's content at the hold's tick; `project` narrows built-in views.
     pub async fn peek(
@@ -80,23 +107,36 @@ impl Engine {
         hold: &ReadHold,
         project: Option<&str>,
     ) -> Result<PeekResult, EngineError> {
-        self.peek_at(name, hold.tick(), project).await
+        self.peek_at(name, hold.tick(), project, Wanted::default()).await
     }
 
-    /// As [`Engine::peek`], for a caller that keeps the hold of `tick` elsewhere.
+    /// As [`Engine::peek`], of what is wanted, for a caller that keeps the hold of `tick` elsewhere. Workers seek to wanted
+    /// keys, read a slice at a time between ticks, and stop when the future is dropped.
     pub async fn peek_at(
         &self,
         name: &ViewName,
         tick: Tick,
         project: Option<&str>,
+        mut wanted: Wanted,
     ) -> Result<PeekResult, EngineError> {
         let unknown = || EngineError::Unknown {
             name: name.to_string(),
         };
         let found = self.shared.views.relation(name).ok_or_else(unknown)?;
         let relation = found.id();
+        let mut schema = found.schema();
+        if let (Some(project), None, Ok(column)) = (project, &name.project, schema.index_of(PROJECT)) {
+            let own: ArrayRef = Arc::new(StringArray::from(vec![project]));
+            let own = cast(&own, schema.field(column).data_type()).map_err(|_| EngineError::Closed)?;
+            wanted.equalities.push((column, own));
+        }
+        if let Some(columns) = &wanted.projection {
+            schema = Arc::new(schema.project(columns).map_err(|_| unknown())?);
+        }
         let workers = Arc::clone(&self.shared.workers);
-        let shares = tokio::task::spawn_blocking(move || workers.peek(relation, tick))
+        let (wanted, given_up) = (Arc::new(wanted), Arc::new(AtomicBool::new(false)));
+        let _guard = GiveUp(Arc::clone(&given_up));
+        let shares = tokio::task::spawn_blocking(move || workers.peek(relation, tick, &wanted, &given_up))
             .await
             .map_err(|_| EngineError::Closed)?;
         if shares.len() < self.shared.workers.len() {
@@ -106,19 +146,13 @@ impl Engine {
             .iter()
             .map(|share| share.iter().map(|(batch, _)| batch.num_rows()).sum())
             .collect();
-        let mut batches = Vec::new();
-        for (batch, diffs) in shares.into_iter().flatten() {
-            let changes = Changes { batch, diffs };
-            let visible = match (project, &name.project) {
-                (Some(project), None) => only_project(changes, project),
-                _ => Some(changes),
-            };
-            batches.extend(visible.map(repeated));
-        }
+        let changes = shares.into_iter().flatten();
         Ok(PeekResult {
             tick,
-            schema: found.schema(),
-            batches,
+            schema,
+            batches: changes
+                .map(|(batch, diffs)| repeated(Changes { batch, diffs }))
+                .collect(),
             rows_by_worker,
         })
     }
@@ -140,6 +174,7 @@ impl Engine {
             every_tick: options.every_tick,
             as_of: options.as_of,
             up_to: options.up_to,
+            closed_windows: options.closed_windows,
             sender,
         };
         self.shared

@@ -8,7 +8,7 @@ use arrow::datatypes::SchemaRef;
 use parking_lot::{Mutex, RwLock};
 
 use super::EngineError;
-use super::limits::{Limit, MonitorLimits, StopReason};
+use super::limits::{Limit, MonitorLimits, Rate, StopReason};
 use super::streams::{StreamId, StreamRegistry};
 use crate::plan::MonitorDefinition;
 use crate::render::{Base, Budget, Companion, Figures, Page, RenderedView};
@@ -71,6 +71,8 @@ pub(crate) struct InstalledView {
     pub installed_at: Tick,
     pub counters: ViewCounters,
     pub limits: MonitorLimits,
+    /// Of its changes after its installation.
+    pub rate: Rate,
     /// What its joins make.
     pub budget: Arc<Budget>,
     /// Of its graph, by node of the plan.
@@ -235,6 +237,7 @@ impl InstalledView {
         let limits = defaults.of(&definition);
         Ok(InstalledView {
             limits,
+            rate: Rate::default(),
             budget: Arc::new(Budget::new(limits.tick_rows)),
             figures: Arc::default(),
             stopped: Mutex::default(),

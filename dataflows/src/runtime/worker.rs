@@ -3,10 +3,11 @@
 //! A tick has two halves. *Decode* turns admitted requests into Arrow batches and reports their greatest event
 //! times; the coordinator then makes the tick record durable; *commit* folds the batches into every view's
 //! accumulators, steps the dataflows until all workers' contributions are in, and reports what changed. Between
-//! ticks nothing is in flight, so panes expire and views are read at exact ticks.
+//! ticks nothing is in flight, so panes expire and views are read at exact ticks, a slice at a time.
 //!
 //! No async and no input or output here, and all workers apply the same commands in the same order.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -24,8 +25,10 @@ use super::streams::Marks;
 use super::tail::HistoryTail;
 use super::views::RelationId;
 use super::worker_base::DecodedBatch;
+use super::worker_reading::{Content, Reading};
 use super::worker_views::Views;
 use crate::render::Ledger;
+use crate::render::walk::Fuel;
 use crate::time::Tick;
 
 pub(crate) struct WorkerContext {
@@ -37,6 +40,8 @@ pub(crate) struct WorkerContext {
     pub tail: Option<Arc<HistoryTail>>,
     /// Set when a worker has ended by a panic: the others would wait for its share for ever.
     pub failed: Arc<AtomicBool>,
+    /// How long it reads before it looks for other work.
+    pub read_slice: Duration,
 }
 
 struct WorkerState {
@@ -47,6 +52,8 @@ struct WorkerState {
     ledger: Ledger,
     /// Of bases that the next commit installs.
     seeds: Vec<Seed>,
+    /// What is being read; the first has the next slice.
+    readings: VecDeque<Reading>,
 }
 
 pub(crate) fn run(worker: &mut Worker, context: WorkerContext) {
@@ -56,6 +63,7 @@ pub(crate) fn run(worker: &mut Worker, context: WorkerContext) {
         views: Views::build(worker),
         ledger: Ledger::build(worker),
         seeds: Vec::new(),
+        readings: VecDeque::new(),
     };
     loop {
         match state.context.receiver.try_recv() {
@@ -73,10 +81,12 @@ pub(crate) fn run(worker: &mut Worker, context: WorkerContext) {
             Ok(ToWorker::Peek(request)) => state.peek(request),
             Ok(ToWorker::Shutdown) | Err(TryRecvError::Disconnected) => break,
             // Idle traces are merged while the worker has nothing else to do.
-            Err(TryRecvError::Empty) => {
+            Err(TryRecvError::Empty) if state.readings.is_empty() => {
                 worker.step_or_park(Some(Duration::from_millis(500)));
             }
+            Err(TryRecvError::Empty) => drop(worker.step()),
         }
+        state.read();
     }
     let failed = Arc::clone(&state.context.failed);
     drop(state);
@@ -99,7 +109,7 @@ impl WorkerState {
         let _ = self.context.coordinator.send(FromWorker::Decoded { summary });
     }
 
-    fn commit(&mut self, worker: &mut Worker, commit: &Commit) -> Result<(), PeerFailed> {
+    fn commit(&mut self, worker: &mut Worker, commit: &Arc<Commit>) -> Result<(), PeerFailed> {
         let tick = commit.tick;
         self.ledger.open_tick(tick, commit.since);
         let failed = Arc::clone(&self.context.failed);
@@ -158,12 +168,10 @@ impl WorkerState {
                 AppliedCommand::Install(_) | AppliedCommand::Stop(_) | AppliedCommand::FlushCut => {}
             }
         }
-        let commands = commit.commands.clone();
         let _ = self.context.hub.send(ToHub::Tick {
-            tick,
+            commit: Arc::clone(commit),
             changes,
             left_out: outcome.left_out,
-            commands,
         });
         let _ = self.context.coordinator.send(FromWorker::Done {
             worker: self.context.index,
@@ -177,13 +185,23 @@ impl WorkerState {
 
     fn peek(&mut self, request: PeekRequest) {
         let RelationId { view, companion } = request.relation;
-        let share = match companion {
+        let content = match companion {
             Some(companion) if self.views.contains(view) => {
-                vec![self.ledger.read(view, companion, request.tick)]
+                Content::of_companion(self.ledger.read(view, companion, request.tick))
             }
-            Some(_) => Vec::new(),
-            None => self.views.read(view, request.tick),
+            Some(_) => Content::nothing(),
+            None => self.views.content(view, request.tick, &request.wanted),
         };
-        let _ = request.reply.send(share);
+        self.readings.push_back(Reading::new(request, content));
+    }
+
+    /// Reads a slice for one of the peeks; whatever happens meanwhile, they read their tick.
+    fn read(&mut self) {
+        let Some(mut reading) = self.readings.pop_front() else {
+            return;
+        };
+        if !reading.advance(&mut Fuel::lasting(self.context.read_slice)) {
+            self.readings.push_back(reading);
+        }
     }
 }

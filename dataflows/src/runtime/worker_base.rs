@@ -4,14 +4,16 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch};
 use pyflare_operators::aggregate::Accumulator;
 
 use super::messages::Commit;
 use super::streams::StreamId;
-use crate::render::arrange::{Change, Key, pane_of};
+use crate::render::arrange::{Change, GroupWalk, Key, pane_of};
 use crate::render::figures::News;
+use crate::render::leaf::Layout;
 use crate::render::left_out::LeftOut;
+use crate::render::walk::Path;
 use crate::render::{ArrangedView, Base, Busy, Figure, SharedBatch, Tap};
 use crate::time::Tick;
 
@@ -138,13 +140,15 @@ impl WorkerBase {
                 .is_some_and(|closing| !closing.entries.is_empty())
     }
 
-    /// Every key that is shown at `tick`.
-    pub fn read(&mut self, tick: Tick, visit: impl FnMut(&Key, Accumulator)) {
-        match &self.closing {
-            None => self.arranged.read(tick, visit),
-            Some(closing) => self
-                .arranged
-                .read_panes(i64::MIN, closing.closed_at(tick), tick, visit),
-        }
+    /// Begins to read the keys that are shown at `tick`, of those whose columns have wanted values; also of how many
+    /// columns of the key it finds no others.
+    pub fn walk(&mut self, tick: Tick, wanted: impl Fn(usize) -> Option<ArrayRef>) -> (GroupWalk, usize) {
+        let panes = match (self.base.layout, &self.closing) {
+            (Layout::Merged, _) => None,
+            (_, None) => Some((i64::MIN, i64::MAX)),
+            (_, Some(closing)) => Some((i64::MIN, closing.closed_at(tick))),
+        };
+        let (path, sought) = Path::of_columns(panes, &self.base.key_types, wanted);
+        (self.arranged.walk(path, tick), sought)
     }
 }

@@ -1,11 +1,13 @@
 //! How others reach the workers: a bounded channel each, and a wake-up.
 
-use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 
 use crossbeam_channel::Sender;
 
 use super::messages::{PeekRequest, PeekShare, ToWorker};
+use super::reading::Wanted;
 use super::views::RelationId;
 use crate::time::Tick;
 
@@ -33,13 +35,22 @@ impl WorkerLinks {
         }
     }
 
-    /// What every worker holds of a relation at a tick; fewer shares if one has failed. Blocks until they have answered.
-    pub fn peek(&self, relation: RelationId, tick: Tick) -> Vec<PeekShare> {
+    /// What every worker holds of a relation at a tick; fewer shares if one has failed. Blocks until they have answered, or
+    /// have seen that it is given up.
+    pub fn peek(
+        &self,
+        relation: RelationId,
+        tick: Tick,
+        wanted: &Arc<Wanted>,
+        given_up: &Arc<AtomicBool>,
+    ) -> Vec<PeekShare> {
         let (reply, shares) = crossbeam_channel::bounded(self.len());
         self.broadcast(|| {
             ToWorker::Peek(PeekRequest {
                 relation,
                 tick,
+                wanted: Arc::clone(wanted),
+                given_up: Arc::clone(given_up),
                 reply: reply.clone(),
             })
         });

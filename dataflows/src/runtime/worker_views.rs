@@ -6,21 +6,20 @@
 //! between two dataflows, and a view over others begins with their content at the tick of its installation.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
-use pyflare_operators::aggregate::Accumulator;
 use timely::worker::Worker;
 
 use super::activity::Activity;
 use super::backfill::Seed;
-use super::messages::{Commit, Horizon, PeekShare, ViewChange, ViewLeftOut};
+use super::messages::{Commit, Horizon, ViewChange, ViewLeftOut};
 use super::stepping::{PeerFailed, Stepping};
 use super::streams::StreamId;
 use super::views::{InstalledView, RelationId};
 use super::worker_base::{Closing, DecodedBatch, WorkerBase};
-use crate::render::arrange::Key;
 use crate::render::figures::News;
 use crate::render::finish::Finished;
 use crate::render::graph::Input;
@@ -28,15 +27,12 @@ use crate::render::left_out::{LeftOut, RowErrors};
 use crate::render::{Admitted, ArrangedView, Base, Busy, Finish, Ledger, Limits, RunningGraph, Tap};
 use crate::time::Tick;
 
-/// Rows of one finished batch when a view is read.
-const READ_ROWS: usize = 8_192;
-
 pub(super) struct WorkerView {
     pub(super) installed: Arc<InstalledView>,
     pub(super) leaves: Vec<WorkerLeaf>,
     pub(super) graph: Option<WorkerGraph>,
     /// The tick at which its graph was aborted: that tick changed nothing.
-    aborted: Option<Tick>,
+    pub(super) aborted: Option<Tick>,
     /// The tick at which it was stopped: from then on it is empty.
     pub(super) stopped: Option<Tick>,
 }
@@ -50,11 +46,11 @@ impl WorkerView {
 
 pub(super) struct WorkerLeaf {
     pub(super) base: u64,
-    finish: Finish,
+    pub(super) finish: Rc<Finish>,
 }
 
 pub(super) struct WorkerGraph {
-    running: RunningGraph,
+    pub(super) running: RunningGraph,
     /// Ids of the views it reads, by input; `None` for a leaf.
     sources: Vec<Option<u64>>,
     /// One more than that of the highest graph below.
@@ -386,7 +382,7 @@ impl Views {
             };
             leaves.push(WorkerLeaf {
                 base,
-                finish: Finish::new(Arc::clone(leaf)).expect(checked),
+                finish: Rc::new(Finish::new(Arc::clone(leaf)).expect(checked)),
             });
         }
         let mut view = WorkerView {
@@ -527,65 +523,6 @@ impl Views {
     pub fn remove(&mut self, view: u64) {
         self.views.remove(&view);
         self.drop_unused_bases();
-    }
-
-    /// This worker's share of a view at `tick`.
-    pub fn read(&mut self, view: u64, asked: Tick) -> PeekShare {
-        let Some(mut found) = self.views.remove(&view) else {
-            return Vec::new();
-        };
-        // An aborted tick changed nothing.
-        let tick = found.aborted.map_or(asked, |aborted| asked.min(aborted - 1));
-        let released = found.graph.is_none() && found.leaves.is_empty();
-        let is_empty = released || found.stopped.is_some_and(|stopped| stopped <= asked);
-        let share = match &mut found.graph {
-            _ if is_empty => Vec::new(),
-            None => self.leaf_content(&found.leaves[0], tick).0,
-            Some(graph) => {
-                let mut share = Vec::new();
-                let mut rows = Vec::with_capacity(READ_ROWS);
-                graph.running.read(tick, |row, count| {
-                    rows.push((row.clone(), count));
-                });
-                for rows in rows.chunks(READ_ROWS) {
-                    share.push(graph.running.decoded(rows));
-                }
-                share
-            }
-        };
-        self.views.insert(view, found);
-        share
-    }
-
-    /// What a leaf shows at `tick`, of this worker's share of its base.
-    fn leaf_content(&mut self, leaf: &WorkerLeaf, tick: Tick) -> (PeekShare, RowErrors) {
-        let mut share = Vec::new();
-        let mut errors = RowErrors::of_groups();
-        let mut entries: Vec<(Key, Accumulator)> = Vec::with_capacity(READ_ROWS);
-        let mut finish = |entries: &mut Vec<(Key, Accumulator)>| {
-            let borrowed: Vec<_> = entries
-                .iter()
-                .map(|(key, accumulator)| (&key[..], accumulator, 1))
-                .collect();
-            let finished = leaf.finish.rows(&borrowed);
-            errors.add(finished.errors);
-            share.push((finished.batch, finished.diffs));
-            entries.clear();
-        };
-        let base = self
-            .bases
-            .get_mut(&leaf.base)
-            .expect("invariant: a view's bases live as long as it");
-        base.read(tick, |key, accumulator| {
-            entries.push((key.clone(), accumulator));
-            if entries.len() == READ_ROWS {
-                finish(&mut entries);
-            }
-        });
-        if !entries.is_empty() {
-            finish(&mut entries);
-        }
-        (share, errors)
     }
 
     pub fn horizon(&mut self) -> Horizon {

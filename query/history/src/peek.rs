@@ -7,6 +7,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{MemTable, Session, TableProvider};
 use datafusion::common::{DataFusionError, Result, ScalarValue};
+use datafusion::logical_expr::expr::InList;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use pyflare_operators::conform::conform;
@@ -55,7 +56,7 @@ impl TableProvider for PeekTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let equalities: Vec<(String, ScalarValue)> = filters.iter().filter_map(equality).collect();
+        let equalities: Vec<(String, Vec<ScalarValue>)> = filters.iter().filter_map(equality).collect();
         // Rows are filtered again after the peek, so a limit would count the wrong ones.
         let limit = limit.filter(|_| equalities.is_empty());
         let request = PeekRequest {
@@ -139,20 +140,85 @@ async fn rows(
         .await
 }
 
-/// `column = literal`, either way round.
-fn equality(filter: &Expr) -> Option<(String, ScalarValue)> {
-    let Expr::BinaryExpr(BinaryExpr {
-        left,
-        op: Operator::Eq,
-        right,
-    }) = filter
-    else {
-        return None;
-    };
-    match (left.as_ref(), right.as_ref()) {
-        (Expr::Column(column), Expr::Literal(value, _)) | (Expr::Literal(value, _), Expr::Column(column)) => {
-            Some((column.name.clone(), value.clone()))
+/// `column = literal`, either way round, `column IN (literal, …)`, and such conditions on one column under OR.
+fn equality(filter: &Expr) -> Option<(String, Vec<ScalarValue>)> {
+    let (name, mut values) = match filter {
+        Expr::BinaryExpr(BinaryExpr {
+            left,
+            op: Operator::Eq,
+            right,
+        }) => match (left.as_ref(), right.as_ref()) {
+            (Expr::Column(column), Expr::Literal(value, _))
+            | (Expr::Literal(value, _), Expr::Column(column)) => (column.name.clone(), vec![value.clone()]),
+            _ => return None,
+        },
+        Expr::BinaryExpr(BinaryExpr {
+            left,
+            op: Operator::Or,
+            right,
+        }) => {
+            let ((name, mut values), (other, others)) = (equality(left)?, equality(right)?);
+            if name != other {
+                return None;
+            }
+            values.extend(others);
+            (name, values)
         }
-        _ => None,
+        Expr::InList(InList {
+            expr,
+            list,
+            negated: false,
+        }) => {
+            let Expr::Column(column) = expr.as_ref() else {
+                return None;
+            };
+            let values = list.iter().map(|value| match value {
+                Expr::Literal(value, _) => Some(value.clone()),
+                _ => None,
+            });
+            (column.name.clone(), values.collect::<Option<Vec<_>>>()?)
+        }
+        _ => return None,
+    };
+    // Nothing equals NULL.
+    values.retain(|value| !value.is_null());
+    (!values.is_empty()).then_some((name, values))
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::prelude::{col, lit};
+
+    use super::*;
+
+    #[test]
+    fn what_a_column_may_be_is_read_from_conditions() {
+        let text = |values: &[&str]| {
+            Some((
+                "a".to_string(),
+                values.iter().map(|text| ScalarValue::from(*text)).collect(),
+            ))
+        };
+        assert_eq!(equality(&col("a").eq(lit("x"))), text(&["x"]));
+        assert_eq!(equality(&lit("x").eq(col("a"))), text(&["x"]));
+        let either = col("a")
+            .eq(lit("x"))
+            .or(col("a").in_list(vec![lit("y"), lit("z")], false));
+        assert_eq!(equality(&either), text(&["x", "y", "z"]));
+        let null = lit(ScalarValue::Utf8(None));
+        assert_eq!(
+            equality(&col("a").in_list(vec![lit("y"), null.clone()], false)),
+            text(&["y"])
+        );
+        for other in [
+            col("a").eq(null),
+            col("a").in_list(vec![lit("y")], true),
+            col("a").eq(lit("x")).or(col("b").eq(lit("x"))),
+            col("a").eq(lit("x")).or(col("a").gt(lit("x"))),
+            col("a").eq(col("b")),
+            col("a").in_list(vec![col("b")], false),
+        ] {
+            assert_eq!(equality(&other), None, "{other}");
+        }
     }
 }

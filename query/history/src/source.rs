@@ -128,8 +128,8 @@ pub struct PeekRequest {
     pub projection: Option<Vec<usize>>,
     /// Rows that suffice.
     pub limit: Option<usize>,
-    /// `column = value` conditions that all wanted rows meet. A hint: rows are filtered again.
-    pub equalities: Vec<(String, ScalarValue)>,
+    /// Columns and the values, none of them NULL, of which all wanted rows have one. A hint: rows are filtered again.
+    pub equalities: Vec<(String, Vec<ScalarValue>)>,
 }
 
 /// The engine refused or failed.

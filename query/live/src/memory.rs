@@ -403,6 +403,13 @@ impl Views for MemoryEngine {
                 "an engine in memory tells the present only",
             ));
         }
+        if options.closed_windows {
+            return Err(Failure::new(
+                FailureKind::Invalid,
+                "PF-5034",
+                "an engine in memory has no watermark, so no window ever closes",
+            ));
+        }
         let mut state = self.state.lock();
         let upper = state.upper;
         let Some(relation) = state.relations.get_mut(view) else {

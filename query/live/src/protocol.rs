@@ -47,6 +47,8 @@ pub(crate) enum Envelope {
     Diff,
     /// Each key at most once: 1 with its row, or −1 with the row it had.
     Upsert,
+    /// As `diff`, of the rows whose window is closed.
+    Final,
 }
 
 #[derive(Debug, Deserialize)]

@@ -103,6 +103,7 @@ impl Opened {
             resume: request.resume.clone(),
             as_of: request.as_of,
             up_to: request.up_to,
+            closed_windows: request.envelope == Envelope::Final,
             project: narrowed(&view, scope),
         };
         let subscription = shared.views.subscribe(&view.name, options)?;
@@ -135,6 +136,7 @@ impl Opened {
             resume: None,
             as_of: None,
             up_to: request.up_to,
+            closed_windows: request.envelope == Envelope::Final,
             project: narrowed(&view, scope),
         };
         match shared.views.subscribe(&view.name, options) {

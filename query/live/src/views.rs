@@ -71,6 +71,8 @@ pub struct SubscribeOptions {
     pub as_of: Option<u64>,
     /// End before this tick.
     pub up_to: Option<u64>,
+    /// Only rows whose `window_end` the watermark has reached; needs that column.
+    pub closed_windows: bool,
     /// Only the rows of this project (built-in views hold those of all).
     pub project: Option<String>,
 }

@@ -7,7 +7,7 @@ use crate::error::{Position, SqlError, SqlErrorKind};
 use crate::statement::WrittenOption;
 
 /// The options there are, with what each wants.
-pub const OPTIONS: [(&str, &str); 6] = [
+pub const OPTIONS: [(&str, &str); 7] = [
     (
         "retention",
         "how long a window stays in the live view after its end, such as '48 hours' (default '24 hours')",
@@ -28,6 +28,10 @@ pub const OPTIONS: [(&str, &str); 6] = [
     (
         "max_tick_rows",
         "records that its joins may make at one tick, from 1 to 1,000,000,000 (default: limits.monitor_tick_rows); beyond it the monitor is stopped",
+    ),
+    (
+        "max_updates_per_second",
+        "changes of its result, on average of ten seconds, from 1 to 1,000,000,000 (default: limits.monitor_updates_per_second); beyond it the monitor is stopped",
     ),
 ];
 
@@ -65,6 +69,9 @@ pub(crate) fn read(written: &[WrittenOption]) -> Result<MonitorOptions, SqlError
             }
             "max_rows" => options.max_rows = Some(count(&name, text).map_err(refused)?),
             "max_tick_rows" => options.max_tick_rows = Some(count(&name, text).map_err(refused)?),
+            "max_updates_per_second" => {
+                options.max_updates_per_second = Some(count(&name, text).map_err(refused)?)
+            }
             "description" => {
                 if text.len() > LONGEST_DESCRIPTION {
                     return Err(refused(format!(

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Schema};
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
-use pyflare_dataflows::{Engine, ViewName};
+use datafusion::scalar::ScalarValue;
+use pyflare_dataflows::{Engine, ViewName, Wanted};
 use pyflare_delta::DeltaStore;
 use pyflare_history as history;
 
@@ -71,19 +74,18 @@ impl history::LiveSource for EngineSource {
             project: view.project.clone(),
             name: view.name.clone(),
         };
+        let equalities = request.equalities.iter();
+        let wanted = Wanted {
+            equalities: equalities
+                .filter_map(|(column, values)| values_of(&view.schema, column, values))
+                .collect(),
+            projection: request.projection,
+            limit: request.limit,
+        };
         let found = self
             .engine
-            .peek_at(&name, hold.tick(), scope.project.as_deref())
-            .await
-            .map_err(source_error)?;
-        let Some(columns) = request.projection else {
-            return Ok(found.batches);
-        };
-        found
-            .batches
-            .iter()
-            .map(|batch| batch.project(&columns).map_err(source_error))
-            .collect()
+            .peek_at(&name, hold.tick(), scope.project.as_deref(), wanted);
+        Ok(found.await.map_err(source_error)?.batches)
     }
 
     async fn tail(
@@ -112,6 +114,24 @@ impl history::LiveSource for EngineSource {
             flushed: tail.flushed,
             batches: tail.batches,
         })
+    }
+}
+
+/// The position of a column, and the values as an array of its type; `None` if they are of another one.
+fn values_of(schema: &Schema, column: &str, values: &[ScalarValue]) -> Option<(usize, ArrayRef)> {
+    let place = schema.index_of(column).ok()?;
+    let wanted = schema.field(place).data_type();
+    let array = ScalarValue::iter_to_array(values.iter().cloned()).ok()?;
+    let is_text = |data_type: &DataType| {
+        matches!(
+            data_type,
+            DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8
+        )
+    };
+    match array.data_type() == wanted {
+        true => Some((place, array)),
+        false if is_text(array.data_type()) && is_text(wanted) => Some((place, cast(&array, wanted).ok()?)),
+        false => None,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use pyflare_dataflows::{Engine, SubscribeOptions, Subscription};
+use pyflare_dataflows::{Engine, Refusal, SubscribeOptions, Subscription};
 use pyflare_live as live;
 use pyflare_sql::Statement;
 
@@ -37,8 +37,13 @@ impl live::Subscription for EngineSubscription {
                 resume: frame.resume,
             }),
             pyflare_dataflows::Event::End { reason } => live::Event::End { reason },
-            pyflare_dataflows::Event::Refused { reason } => {
-                live::Event::Refused(live::Failure::new(live::FailureKind::Invalid, "PF-5022", reason))
+            pyflare_dataflows::Event::Refused { refusal, reason } => {
+                let (kind, code) = match refusal {
+                    Refusal::Tick => (live::FailureKind::Invalid, "PF-5022"),
+                    Refusal::NoWindow => (live::FailureKind::Invalid, "PF-5034"),
+                    Refusal::OpenWindows => (live::FailureKind::TooLarge, "PF-5035"),
+                };
+                live::Event::Refused(live::Failure::new(kind, code, reason))
             }
         }
     }
@@ -71,6 +76,7 @@ impl live::Views for EngineViews {
             resume,
             as_of,
             up_to,
+            closed_windows,
             project,
         } = options;
         let options = SubscribeOptions {
@@ -79,6 +85,7 @@ impl live::Views for EngineViews {
             resume,
             as_of,
             up_to,
+            closed_windows,
             project,
             ..SubscribeOptions::default()
         };

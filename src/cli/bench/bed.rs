@@ -56,6 +56,21 @@ impl Bed {
     }
 
     pub async fn start(&self, workers: usize, store: Option<Arc<DeltaStore>>) -> anyhow::Result<Engine> {
+        self.start_with(workers, store, |_| {}).await
+    }
+
+    /// Without a store; workers look up from a read after so long.
+    pub async fn start_reading(&self, workers: usize, slice: Option<Duration>) -> anyhow::Result<Engine> {
+        let change = |options: &mut EngineOptions| options.read_slice = slice.unwrap_or(options.read_slice);
+        self.start_with(workers, None, change).await
+    }
+
+    async fn start_with(
+        &self,
+        workers: usize,
+        store: Option<Arc<DeltaStore>>,
+        change: impl FnOnce(&mut EngineOptions),
+    ) -> anyhow::Result<Engine> {
         let tick_log = FileTickLog::open(self.directory.path().join("ticks"))?;
         let catalog = FileCatalog::open(self.directory.path().join("catalog"))?;
         let store = store.map(|store| store as Arc<dyn Store>);
@@ -63,6 +78,7 @@ impl Bed {
         let mut options =
             EngineOptions::new(log, tick_log, catalog, store, tokio::runtime::Handle::current());
         options.workers = workers;
+        change(&mut options);
         Ok(tokio::task::spawn_blocking(move || Engine::start(options)).await??)
     }
 

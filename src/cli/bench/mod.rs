@@ -11,6 +11,7 @@ mod idle;
 mod keyed;
 mod monitors;
 mod nexmark;
+mod peeks;
 mod pipeline;
 mod server;
 
@@ -28,7 +29,7 @@ pub struct BenchArgs {
     /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
-    /// Only these parts: decode, views, keyed, everything, freshness, idle; nexmark, monitors, installs and memory, which take minutes,
+    /// Only these parts: decode, views, keyed, everything, freshness, peeks, idle; nexmark, monitors, installs and memory, which take minutes,
     /// run only when named
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
@@ -75,12 +76,13 @@ fn figure(
 }
 
 /// The parts, in order.
-const PARTS: [&str; 10] = [
+const PARTS: [&str; 11] = [
     "decode",
     "views",
     "keyed",
     "everything",
     "freshness",
+    "peeks",
     "idle",
     "nexmark",
     "monitors",
@@ -121,6 +123,7 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
             "keyed" => runtime.block_on(keyed::keyed(args.seconds))?,
             "everything" => runtime.block_on(pipeline::everything(args.seconds, args.workers))?,
             "freshness" => runtime.block_on(freshness::freshness(args.seconds))?,
+            "peeks" => runtime.block_on(peeks::peeks(args.seconds))?,
             "nexmark" => runtime.block_on(nexmark::nexmark(args.seconds))?,
             "monitors" => runtime.block_on(monitors::monitors(args.seconds))?,
             "installs" => runtime.block_on(monitors::installs())?,

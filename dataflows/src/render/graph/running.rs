@@ -11,9 +11,9 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch};
 use differential_dataflow::input::{Input as _, InputSession};
 use differential_dataflow::operators::arrange::TraceAgent;
-use differential_dataflow::trace::TraceReader;
-use differential_dataflow::trace::cursor::{Cursor, cursor_list};
+use differential_dataflow::trace::cursor::{Cursor, CursorList, cursor_list};
 use differential_dataflow::trace::implementations::ord_neu::OrdKeySpine;
+use differential_dataflow::trace::{BatchCursor, TraceReader};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline as OnThisWorker;
 use timely::dataflow::operators::generic::operator::Operator as _;
@@ -30,6 +30,7 @@ use crate::plan::PlanError;
 use crate::render::busy::Busy;
 use crate::render::figures::{Figures, News};
 use crate::render::left_out::RowErrors;
+use crate::render::walk::{Fuel, Path, Walk};
 use crate::time::Tick;
 
 /// A row of the result, when it changed, and by how much.
@@ -69,7 +70,7 @@ pub(crate) struct RunningGraph {
     inputs: Vec<InputSession<Tick, Row, i64>>,
     encoders: Vec<Codec>,
     result: RowTrace,
-    decoder: Codec,
+    decoder: Rc<Codec>,
     changes: Rc<RefCell<Vec<Reported>>>,
     errors: Errors,
     probe: ProbeHandle<Tick>,
@@ -95,7 +96,7 @@ impl RunningGraph {
             .iter()
             .map(Codec::new)
             .collect::<Result<Vec<_>, _>>()?;
-        let decoder = Codec::new(&graph.root.schema)?;
+        let decoder = Rc::new(Codec::new(&graph.root.schema)?);
         let probe = ProbeHandle::new();
         let changes: Rc<RefCell<Vec<Reported>>> = Rc::default();
         let errors: Errors = Rc::new(RefCell::new(RowErrors::of_groups()));
@@ -241,30 +242,22 @@ impl RunningGraph {
         std::mem::replace(&mut *self.errors.borrow_mut(), RowErrors::of_groups())
     }
 
-    pub fn decoded(&self, rows: &[(Row, i64)]) -> (RecordBatch, Vec<i64>) {
-        let batch = self.decoder.decode(rows.iter().map(|(row, _)| &**row));
-        (batch, rows.iter().map(|(_, diff)| *diff).collect())
+    fn decoded(&self, rows: &[(Row, i64)]) -> (RecordBatch, Vec<i64>) {
+        decoded(&self.decoder, rows)
     }
 
-    /// Every row of this worker's share at `tick`, which must not lie below the compaction frontier.
-    pub fn read(&mut self, tick: Tick, mut visit: impl FnMut(&Row, i64)) {
+    /// Begins to read the rows of a path, of this worker's share, at `tick`, which must not lie below the compaction
+    /// frontier now.
+    pub fn walk(&mut self, path: Path, tick: Tick) -> RowWalk {
         // The empty frontier never cuts a batch; times are filtered while reading.
         let batches = self
             .result
             .batches_through(Antichain::new().borrow())
             .expect("invariant: an empty frontier is never cut");
-        let (mut cursor, storage) = cursor_list(batches);
-        while let Some(row) = cursor.get_key(&storage) {
-            let mut count = 0;
-            cursor.map_times(&storage, |time, diff| {
-                if *time <= rest_of(tick) {
-                    count += *diff;
-                }
-            });
-            if count != 0 {
-                visit(row, count);
-            }
-            cursor.step_key(&storage);
+        RowWalk {
+            walk: Walk::new(cursor_list(batches), path),
+            decoder: Rc::clone(&self.decoder),
+            tick,
         }
     }
 
@@ -273,6 +266,38 @@ impl RunningGraph {
         let frontier = [expiry_of(since)];
         self.result.set_logical_compaction(AntichainRef::new(&frontier));
         self.result.set_physical_compaction(AntichainRef::new(&frontier));
+    }
+}
+
+fn decoded(decoder: &Codec, rows: &[(Row, i64)]) -> (RecordBatch, Vec<i64>) {
+    let batch = decoder.decode(rows.iter().map(|(row, _)| &**row));
+    (batch, rows.iter().map(|(_, diff)| *diff).collect())
+}
+
+/// Reads a result at one tick, in steps.
+pub(crate) struct RowWalk {
+    walk: Walk<CursorList<BatchCursor<RowTrace>>>,
+    decoder: Rc<Codec>,
+    tick: Tick,
+}
+
+impl RowWalk {
+    /// Goes on as long as there is fuel and `visit` says so; whether the end is reached.
+    pub fn advance(&mut self, fuel: &mut Fuel, mut visit: impl FnMut(&Row, i64) -> bool) -> bool {
+        let until = rest_of(self.tick);
+        self.walk.advance(fuel, |cursor, storage, row| {
+            let mut count = 0;
+            cursor.map_times(storage, |time, diff| {
+                if *time <= until {
+                    count += *diff;
+                }
+            });
+            count == 0 || visit(row, count)
+        })
+    }
+
+    pub fn decoded(&self, rows: &[(Row, i64)]) -> (RecordBatch, Vec<i64>) {
+        decoded(&self.decoder, rows)
     }
 }
 

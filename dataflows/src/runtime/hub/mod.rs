@@ -7,8 +7,11 @@
 //! Invariants: frames of one subscription follow on (`lower` of the next is `upper` of the last); a slow subscriber
 //! never slows anyone else down: when its bounded queue is full it gets a fresh snapshot with `reset` instead.
 
+mod open_windows;
+mod opening;
 mod ring;
 mod subscriber;
+mod watermarks;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,13 +21,14 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use self::ring::Ring;
-pub use self::subscriber::{Event, Frame};
-pub(crate) use self::subscriber::{NewSubscriber, only_project};
+pub(crate) use self::subscriber::NewSubscriber;
+pub use self::subscriber::{Event, Frame, Refusal};
 use self::subscriber::{State, Subscriber};
-use super::consolidate::{Changes, TickChanges, consolidate};
+use self::watermarks::Watermarks;
+use super::consolidate::{Changes, TickChanges};
 use super::flush::FlusherHandle;
 use super::holds::Holds;
-use super::messages::{AppliedCommand, PeekShare, ToHub, ViewChange, ViewLeftOut};
+use super::messages::{AppliedCommand, Commit, ToHub, ViewChange, ViewLeftOut};
 use super::tail::HistoryTail;
 use super::views::{InstalledView, Relation, RelationId};
 use super::worker_link::WorkerLinks;
@@ -51,6 +55,7 @@ pub(crate) struct Hub {
 struct HubState {
     rings: BTreeMap<RelationId, Ring>,
     subscribers: BTreeMap<u64, Subscriber>,
+    watermarks: Watermarks,
     open: BTreeMap<Tick, OpenTick>,
 }
 
@@ -59,7 +64,6 @@ struct OpenTick {
     workers: usize,
     changes: Vec<ViewChange>,
     left_out: Vec<ViewLeftOut>,
-    commands: Vec<AppliedCommand>,
 }
 
 pub(crate) struct HubOptions {
@@ -108,12 +112,11 @@ impl Hub {
         loop {
             match self.receiver.recv_timeout(Duration::from_millis(200)) {
                 Ok(ToHub::Tick {
-                    tick,
+                    commit,
                     changes,
                     left_out,
-                    commands,
                 }) => {
-                    self.on_tick_share(tick, changes, left_out, commands);
+                    self.on_tick_share(&commit, changes, left_out);
                 }
                 Ok(ToHub::Subscribe(new)) => self.on_subscribe(*new),
                 Ok(ToHub::Snapshot {
@@ -136,31 +139,29 @@ impl Hub {
         self.complete.load(Ordering::Acquire)
     }
 
-    fn on_tick_share(
-        &mut self,
-        tick: Tick,
-        changes: Vec<ViewChange>,
-        left_out: Vec<ViewLeftOut>,
-        commands: Vec<AppliedCommand>,
-    ) {
+    fn on_tick_share(&mut self, commit: &Commit, changes: Vec<ViewChange>, left_out: Vec<ViewLeftOut>) {
+        let tick = commit.tick;
         let open = self.state.open.entry(tick).or_default();
         open.workers += 1;
         open.changes.extend(changes);
         open.left_out.extend(left_out);
-        open.commands = commands;
         if open.workers == self.workers.len() {
             let complete = self
                 .state
                 .open
                 .remove(&tick)
                 .expect("invariant: it was just there");
-            self.on_complete(tick, complete);
+            self.on_complete(commit, complete);
         }
     }
 
-    fn on_complete(&mut self, tick: Tick, complete: OpenTick) {
+    fn on_complete(&mut self, commit: &Commit, complete: OpenTick) {
+        let tick = commit.tick;
+        self.state
+            .watermarks
+            .push(tick, Arc::clone(&commit.marks), commit.enforced);
         // First: what a new view shows already is its change at this tick.
-        for command in &complete.commands {
+        for command in &commit.commands {
             if let AppliedCommand::Install(view) = command {
                 self.add_view(view);
             }
@@ -213,17 +214,23 @@ impl Hub {
                 self.tail.push_changes(id.view, tick, stored);
             }
             ring.push(tick, changes.clone());
+            let view = &ring.relation.view;
+            // What it shows when it is installed is no change.
+            if id.companion.is_none() && tick > view.installed_at {
+                let most = view.limits.updates_per_second;
+                view.rate.observe(tick, changes.updates(), most, commit.enforced);
+            }
             frames.insert(id, changes);
         }
         let mut flush = false;
-        for command in complete.commands {
+        for command in &commit.commands {
             match command {
                 AppliedCommand::Install(_) | AppliedCommand::CreateStream(_) | AppliedCommand::Stop(_) => {}
-                AppliedCommand::DropStream { id } => self.tail.remove_stream(id),
+                AppliedCommand::DropStream { id } => self.tail.remove_stream(*id),
                 AppliedCommand::Drop { id } => {
-                    self.state.rings.retain(|relation, _| relation.view != id);
-                    self.tail.remove_view(id);
-                    self.end_subscribers(id);
+                    self.state.rings.retain(|relation, _| relation.view != *id);
+                    self.tail.remove_view(*id);
+                    self.end_subscribers(*id);
                 }
                 AppliedCommand::FlushCut => flush = true,
             }
@@ -248,7 +255,13 @@ impl Hub {
     fn deliver(&mut self, tick: Tick, frames: &BTreeMap<RelationId, TickChanges>) {
         let mut snapshots = Vec::new();
         let mut closed = Vec::new();
-        for (id, subscriber) in &mut self.state.subscribers {
+        let HubState {
+            subscribers,
+            watermarks,
+            rings,
+            ..
+        } = &mut self.state;
+        for (id, subscriber) in subscribers {
             if subscriber.new.sender.is_closed() || matches!(subscriber.state, State::Over) {
                 closed.push(*id);
                 continue;
@@ -264,7 +277,11 @@ impl Hub {
                 }
                 State::Live => {
                     let changes = changes.and_then(TickChanges::net);
-                    subscriber.tell(&self.lineage, tick, changes);
+                    let watermark = match &subscriber.windows {
+                        None => None,
+                        Some(_) => watermarks.of(&subscriber.new.relation.view, tick, rings),
+                    };
+                    subscriber.tell(&self.lineage, tick, changes, watermark.unwrap_or(i64::MIN));
                 }
                 State::Over => {}
                 State::Lagging => {
@@ -298,143 +315,5 @@ impl Hub {
             }
             !ended
         });
-    }
-
-    fn on_subscribe(&mut self, new: NewSubscriber) {
-        let id = new.id;
-        let complete = self.complete_tick();
-        if !self.state.rings.contains_key(&new.relation.id()) {
-            let _ = new.sender.try_send(Event::End {
-                reason: "the monitor was dropped".into(),
-            });
-            return;
-        }
-        let resumed = new
-            .resume
-            .as_deref()
-            .and_then(|token| self.resume_point(new.relation.id(), token, complete));
-        let ring = &self.state.rings[&new.relation.id()];
-        let after = new.as_of.map_or(complete, |as_of| as_of.min(complete));
-        let wants_snapshot = new.snapshot || new.resume.is_some();
-        let mut subscriber = Subscriber {
-            next_lower: resumed.unwrap_or(after + 1),
-            new,
-            state: State::Live,
-        };
-        let asked = [
-            subscriber.new.as_of,
-            subscriber.new.up_to.map(|up_to| up_to.saturating_sub(1)),
-        ];
-        // Content of a tick that has passed is the newest without what came after.
-        let oldest = asked.into_iter().flatten().filter(|tick| *tick < complete).min();
-        if let Some(oldest) = oldest.filter(|oldest| oldest + 1 < ring.floor) {
-            subscriber.refuse(format!(
-                "tick {oldest} is no longer known: the changes of this view are kept since tick {}",
-                ring.floor
-            ));
-        } else if let Some(future) = subscriber.new.as_of.filter(|as_of| *as_of > complete) {
-            subscriber.refuse(format!(
-                "as_of is tick {future}, which has not come; the newest complete one is {complete}"
-            ));
-        } else if resumed.is_some() || !wants_snapshot {
-            let missed = ring.since(subscriber.next_lower);
-            if !missed.is_empty() || resumed.is_some() || subscriber.new.up_to.is_some() {
-                subscriber.catch_up(&self.lineage, &missed, complete);
-            }
-        } else {
-            self.state.subscribers.insert(id, subscriber);
-            self.request_snapshot(id);
-            return;
-        }
-        self.state.subscribers.insert(id, subscriber);
-    }
-
-    /// The tick from which a token continues, if the ring still has everything after it.
-    fn resume_point(&self, relation: RelationId, token: &str, complete: Tick) -> Option<Tick> {
-        let (lineage, rest) = token.split_once('.')?;
-        let (incarnation, upper) = rest.split_once('.')?;
-        let upper: Tick = upper.parse().ok()?;
-        let ring = self.state.rings.get(&relation)?;
-        let known = lineage == self.lineage && incarnation == relation.to_string();
-        (known && upper >= ring.floor && upper <= complete + 1).then_some(upper)
-    }
-
-    fn request_snapshot(&mut self, id: u64) {
-        let hold = self.holds.take(&self.complete);
-        let tick = hold.tick();
-        let Some(subscriber) = self.state.subscribers.get_mut(&id) else {
-            return;
-        };
-        let relation = subscriber.new.relation.id();
-        subscriber.state = State::AwaitingSnapshot {
-            tick,
-            pending: Vec::new(),
-            _hold: hold,
-        };
-        let hub = self.sender.clone();
-        let workers = Arc::clone(&self.workers);
-        // A thread of its own: the hub must not wait for workers, which may be waiting for the hub.
-        let waiting = std::thread::Builder::new()
-            .name("snapshot".into())
-            .spawn(move || {
-                let shares = workers.peek(relation, tick);
-                if shares.len() == workers.len() {
-                    let _ = hub.send(ToHub::Snapshot {
-                        subscriber: id,
-                        tick,
-                        shares,
-                    });
-                }
-            });
-        if let Err(error) = waiting {
-            tracing::warn!(%error, "a snapshot could not be started");
-            self.state.subscribers.remove(&id);
-        }
-    }
-
-    fn on_snapshot(&mut self, id: u64, tick: Tick, shares: Vec<PeekShare>) {
-        let complete = self.complete_tick();
-        let Some(subscriber) = self.state.subscribers.get_mut(&id) else {
-            return;
-        };
-        let State::AwaitingSnapshot {
-            tick: at, pending, ..
-        } = &mut subscriber.state
-        else {
-            return;
-        };
-        if *at != tick {
-            return;
-        }
-        let pending = std::mem::take(pending);
-        let mut parts: Vec<Changes> = shares
-            .into_iter()
-            .flatten()
-            .map(|(batch, diffs)| Changes { batch, diffs })
-            .collect();
-        subscriber.state = State::Live;
-        let shown = subscriber.shows(tick);
-        let missed = if shown == tick {
-            pending
-        } else {
-            let missed = self.state.rings.get(&subscriber.new.relation.id());
-            let missed = missed.filter(|ring| ring.floor <= shown + 1);
-            let Some(missed) = missed.map(|ring| ring.since(shown + 1)) else {
-                return subscriber.refuse(format!("tick {shown} is no longer known"));
-            };
-            for (_, changes) in missed.iter().filter(|(at, _)| *at <= tick) {
-                parts.extend(changes.parts().into_iter().map(Changes::negated));
-            }
-            missed
-        };
-        // A snapshot that replaces what a slow reader missed is of the newest tick.
-        subscriber.new.as_of = None;
-        subscriber.send(&self.lineage, shown + 1, true, consolidate(&parts));
-        if matches!(subscriber.state, State::Live) {
-            match missed.is_empty() && complete == shown {
-                true => subscriber.end_at(complete),
-                false => subscriber.catch_up(&self.lineage, &missed, complete),
-            }
-        }
     }
 }

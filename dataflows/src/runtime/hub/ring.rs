@@ -7,7 +7,7 @@ use crate::runtime::views::Relation;
 use crate::time::Tick;
 
 /// Frames older than this leave the ring.
-const RING_MS: u64 = 5 * 60 * 1_000;
+pub(super) const RING_MS: u64 = 5 * 60 * 1_000;
 /// Bytes of frames kept per view; beyond it the oldest leave earlier.
 const RING_BYTES: usize = 16 << 20;
 

@@ -249,6 +249,8 @@ fn an_altered_monitor_is_its_statement_with_other_options() {
     }
     let closed = "CREATE MONITOR IF NOT EXISTS a AS SELECT window_start, count(*) AS n \
                   FROM TUMBLE(spans, event_time, INTERVAL '1 minute') GROUP BY 1 EMIT FINAL";
+    let text = altered(closed, "ALTER MONITOR a SET (max_updates_per_second = '7')");
+    assert!(text.starts_with("CREATE OR REPLACE MONITOR a WITH (max_updates_per_second = '7') AS SELECT"));
     let text = altered(closed, "ALTER MONITOR a SET (max_tick_rows = '1_000')");
     assert!(
         text.starts_with("CREATE OR REPLACE MONITOR a WITH (max_tick_rows = '1000') AS SELECT window_start")
