@@ -110,7 +110,7 @@ fn an_interval_join_says_its_buckets() {
         ("LEFT JOIN", near.to_string(), true),
         (
             "JOIN",
-            "a.trace_id = b.trace_id AND a.event_time - b.event_time < INTERVAL '2 minutes'
+            "a.trace_id = b.trace_id AND a.event_time - b.event_time <= INTERVAL '2 minutes'
              AND b.event_time - a.event_time <= INTERVAL '3 minutes'"
                 .to_string(),
             true,
