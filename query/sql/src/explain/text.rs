@@ -145,7 +145,8 @@ pub(super) fn bucket(left: &Plan, interval: &Interval) -> String {
     });
     match is_number {
         true => interval.width().to_string(),
-        false => spoken(interval.width()),
+        // `<` makes it a microsecond less than what was written.
+        false => spoken(interval.width().saturating_add(999) / 1_000 * 1_000),
     }
 }
 
