@@ -24,6 +24,7 @@ mod past;
 mod random;
 mod reading;
 mod sharing;
+mod slices;
 mod sliding;
 mod streams;
 

@@ -20,11 +20,10 @@ use parking_lot::Mutex;
 use pyflare_connectors::{RowRange, Store};
 use pyflare_operators::aggregate::Accumulator;
 use pyflare_operators::conform::conform;
-use tokio::sync::oneshot;
-
 use super::EngineError;
 use super::decoding::ahead;
 use super::messages::ToCoordinator;
+use super::starting::Reply;
 use super::status::Gauges;
 use super::streams::{Marks, StreamId, StreamRegistry};
 use super::tail::HistoryTail;
@@ -332,7 +331,7 @@ impl Past {
 pub(crate) struct Backfill {
     pub view: Arc<InstalledView>,
     pub or_replace: bool,
-    pub reply: oneshot::Sender<Result<Arc<InstalledView>, EngineError>>,
+    pub reply: Reply,
     pub sums: Sums,
 }
 

@@ -19,6 +19,7 @@ use super::hub::{Hub, HubOptions};
 use super::messages::{Horizon, ToCoordinator, ToHub, ToWorker};
 use super::options::EngineOptions;
 use super::read_ahead::ReadAhead;
+use super::starting::Starting;
 use super::start::{lineage, refuse_lost_ticks, spawn, start_workers};
 use super::status::{Busy, EngineStatus, Gauges};
 use super::streams::StreamRegistry;
@@ -152,6 +153,7 @@ impl Engine {
                 hub: to_hub.clone(),
                 tail: options.store.is_some().then(|| Arc::clone(&tail)),
                 failed: Arc::clone(&failed),
+                slice_rows: options.slice_rows,
                 read_slice: options.read_slice,
             }));
         }
@@ -235,6 +237,8 @@ impl Engine {
             past: past.clone(),
             to_reader,
             backfills: Arc::clone(&backfills),
+            slice_rows: options.slice_rows,
+            starting: Starting::default(),
             limits: options.limits,
             exceeding: Vec::new(),
         };

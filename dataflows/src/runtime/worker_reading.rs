@@ -72,7 +72,7 @@ impl Content {
     }
 
     /// The next part, if there was fuel enough for one; whether the end is reached.
-    fn advance(&mut self, fuel: &mut Fuel) -> (Option<Part>, bool) {
+    pub fn advance(&mut self, fuel: &mut Fuel) -> (Option<Part>, bool) {
         match &mut self.source {
             Source::Nothing => (None, true),
             Source::Part(_) => match std::mem::replace(&mut self.source, Source::Nothing) {
@@ -113,6 +113,11 @@ impl Content {
                 (Some(part), ended)
             }
         }
+    }
+
+    /// On which groups an expression failed so far.
+    pub fn into_errors(self) -> RowErrors {
+        self.errors
     }
 
     /// All of it at once.
@@ -169,7 +174,7 @@ impl Views {
         Content::of(source, (0..sought).collect())
     }
 
-    fn content_of_leaf(&mut self, leaf: &WorkerLeaf, tick: Tick, wanted: &Wanted) -> Content {
+    pub(super) fn content_of_leaf(&mut self, leaf: &WorkerLeaf, tick: Tick, wanted: &Wanted) -> Content {
         let base = self
             .bases
             .get_mut(&leaf.base)
