@@ -13,5 +13,5 @@ pub mod tick_log;
 
 pub use catalog::{Catalog, CatalogError};
 pub use log::{Appended, ContentType, Log, LogError, LogRecord, Signal};
-pub use store::{Part, Store, StoreError, TableDefinition};
+pub use store::{Part, RowRange, Store, StoreError, TableDefinition};
 pub use tick_log::{TickLog, TickLogError};

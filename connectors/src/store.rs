@@ -47,6 +47,15 @@ impl Part {
     }
 }
 
+/// Which rows of a stream's table are wanted, and what of them.
+#[derive(Debug, Clone, Copy)]
+pub struct RowRange<'a> {
+    pub columns: &'a [String],
+    /// Rows with `after < _tick ≤ until`.
+    pub after: u64,
+    pub until: u64,
+}
+
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Creates the table if it is missing and checks its schema otherwise.
@@ -60,6 +69,15 @@ pub trait Store: Send + Sync + 'static {
     async fn append(&self, table: &str, cut: u64, batches: Vec<RecordBatch>) -> Result<(), StoreError> {
         self.append_parts(table, cut, vec![Part::of(batches)]).await
     }
+
+    /// Hands over rows of a table as it is now, batch by batch and in any order; none if there is no such table. When
+    /// `visit` says no the rest is left out.
+    async fn read_rows(
+        &self,
+        table: &str,
+        range: RowRange<'_>,
+        visit: &mut (dyn FnMut(RecordBatch) -> bool + Send),
+    ) -> Result<(), StoreError>;
 
     /// The greatest cut in the table, from its own metadata.
     async fn last_cut(&self, table: &str) -> Result<Option<u64>, StoreError>;

@@ -41,8 +41,9 @@ fn time(name: &str) -> Field {
     )
 }
 
-const RELATIONS: [&str; 6] = [
+const RELATIONS: [&str; 7] = [
     "arrangements",
+    "backfills",
     "errors",
     "late_rows",
     "monitors",
@@ -76,6 +77,15 @@ fn schema(relation: &str) -> Option<SchemaRef> {
             text("stream"),
             count("rows"),
             count("bytes"),
+        ],
+        "backfills" => vec![
+            text("project"),
+            text("monitor"),
+            time("since"),
+            time("asked_at"),
+            text("state"),
+            count("rows"),
+            count("groups"),
         ],
         "operators" => vec![
             number("worker"),
@@ -164,6 +174,24 @@ impl EngineInternals {
             counts(all().map(|monitor| monitor.figure.busy_us)),
             counts(all().map(|monitor| monitor.late_rows)),
             counts(all().map(|monitor| monitor.errors)),
+        ]
+    }
+
+    fn backfills(&self, scope: &Scope) -> Vec<ArrayRef> {
+        let mut backfills = self.engine.backfills();
+        backfills.retain(|backfill| EngineInternals::sees(scope, &backfill.name));
+        let all = || backfills.iter();
+        vec![
+            texts(all().map(|backfill| backfill.name.project.as_deref())),
+            texts(all().map(|backfill| Some(backfill.name.name.as_str()))),
+            times(all().map(|backfill| tick_time(backfill.since))),
+            times(all().map(|backfill| tick_time(backfill.asked_at))),
+            texts(all().map(|backfill| match backfill.is_reading {
+                true => Some("reading"),
+                false => Some("waiting"),
+            })),
+            counts(all().map(|backfill| backfill.rows)),
+            counts(all().map(|backfill| backfill.groups)),
         ]
     }
 
@@ -286,6 +314,7 @@ impl InternalRelations for EngineInternals {
         let columns = match relation {
             "monitors" => self.monitors(scope),
             "arrangements" => self.arrangements(scope),
+            "backfills" => self.backfills(scope),
             "operators" => self.operators(scope),
             "streams" => self.streams(scope),
             "late_rows" => {

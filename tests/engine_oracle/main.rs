@@ -5,6 +5,7 @@
 //! counts, which must give the same frames bit for bit.
 #![allow(clippy::unwrap_used)]
 
+mod backfill;
 mod bed;
 mod cases;
 #[path = "../support/clause_files.rs"]
@@ -27,6 +28,7 @@ mod sliding;
 mod streams;
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use arrow::array::AsArray;
@@ -55,10 +57,13 @@ fn relations(case: &Case) -> Vec<(ViewName, Option<Companion>)> {
     std::iter::once((view, None)).chain(companions).collect()
 }
 
+fn first_time() -> u64 {
+    pyflare_dataflows::time::now_ms() * 1_000_000 - 3_000_000_000_000
+}
+
 /// Event time runs 40 minutes in 80 requests, of which some step back: within the lateness, or far beyond it.
-async fn send(opened: &Opened) {
-    let base = pyflare_dataflows::time::now_ms() * 1_000_000 - 3_000_000_000_000;
-    for number in 0..BODIES {
+async fn send(opened: &Opened, base: u64, numbers: Range<u64>) {
+    for number in numbers {
         let back = match number % 10 {
             4 => 45,
             6 => 120 + number,
@@ -105,7 +110,7 @@ async fn every_tick_equals_the_batch_and_every_replay_the_first_run() {
         .collect();
     // Snapshots are taken before the first row, so that all begin with a tick's end.
     tokio::time::sleep(Duration::from_millis(300)).await;
-    send(&first).await;
+    send(&first, first_time(), 0..BODIES).await;
     first.admitted(BODIES).await;
     let status = first.engine.status();
     assert_eq!(

@@ -16,6 +16,7 @@ mod commit;
 mod files;
 mod maintenance;
 mod naming;
+mod rows;
 mod scan;
 mod schema;
 mod statistics;
@@ -26,9 +27,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
-use pyflare_connectors::{Part, Store, StoreError, TableDefinition};
+use pyflare_connectors::{Part, RowRange, Store, StoreError, TableDefinition};
 
 use crate::scan::StoredTable;
 use crate::table::{Retention, Table, failure};
@@ -90,13 +92,17 @@ impl DeltaStore {
     /// version held when it was asked for, however long the query takes (up to [`DeltaOptions::file_grace`] after a
     /// merge). Costs no I/O once the table is loaded.
     pub async fn provider(&self, table: &str) -> Result<Option<Arc<dyn TableProvider>>, StoreError> {
+        let stored = self.stored(table).await?;
+        Ok(stored.map(|stored| Arc::new(stored) as Arc<dyn TableProvider>))
+    }
+
+    async fn stored(&self, table: &str) -> Result<Option<StoredTable>, StoreError> {
         Ok(self.find(table).await?.map(|table| {
-            let stored = StoredTable::new(
+            StoredTable::new(
                 table.directory.clone(),
                 Arc::clone(&table.schema),
                 table.current(),
-            );
-            Arc::new(stored) as Arc<dyn TableProvider>
+            )
         }))
     }
 
@@ -168,6 +174,19 @@ impl Store for DeltaStore {
 
     async fn append_parts(&self, table: &str, cut: u64, parts: Vec<Part>) -> Result<(), StoreError> {
         self.get(table).await?.append(cut, parts).await.map(|_| ())
+    }
+
+    async fn read_rows(
+        &self,
+        table: &str,
+        range: RowRange<'_>,
+        visit: &mut (dyn FnMut(RecordBatch) -> bool + Send),
+    ) -> Result<(), StoreError> {
+        let Some(stored) = self.stored(table).await? else {
+            return Ok(());
+        };
+        let read = rows::read(stored, range, visit).await;
+        read.map_err(|error| failure(table, error))
     }
 
     async fn last_cut(&self, table: &str) -> Result<Option<u64>, StoreError> {

@@ -5,12 +5,12 @@ use std::future::Future;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanArray, Decimal128Array, Float64Array, Int32Array, Int64Array, ListBuilder, MapBuilder,
-    RecordBatch, StringArray, StringBuilder, StringViewArray, TimestampMicrosecondArray,
+    ArrayRef, AsArray, BooleanArray, Decimal128Array, Float64Array, Int32Array, Int64Array, ListBuilder,
+    MapBuilder, RecordBatch, StringArray, StringBuilder, StringViewArray, TimestampMicrosecondArray,
 };
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit};
 
-use crate::{Part, Store, StoreError, TableDefinition};
+use crate::{Part, RowRange, Store, StoreError, TableDefinition};
 
 /// Milliseconds of the first cut; a whole day lies before and after it.
 pub const FIRST_CUT: u64 = 1_764_000_000_000;
@@ -131,6 +131,7 @@ where
     appending_is_idempotent(&reopen).await;
     a_block_of_parts_is_one_block(&reopen).await;
     definitions_are_checked(&reopen).await;
+    rows_of_some_ticks_are_read_back(&reopen).await;
     maintenance_changes_no_row(&reopen).await;
     retention_drops_what_is_old(&reopen).await;
     dropping_is_final(&reopen).await;
@@ -322,6 +323,77 @@ async fn definitions_are_checked<S: Store, R: Future<Output = Arc<S>>>(reopen: &
             .is_ok()
     );
     assert_eq!(store.last_cut(table).await, Ok(None));
+}
+
+async fn rows_of_some_ticks_are_read_back<S: Store, R: Future<Output = Arc<S>>>(reopen: &impl Fn() -> R) {
+    let store = reopen().await;
+    let table = "default/read_back";
+    let columns = ["count", "_offset", "_tick"].map(str::to_owned);
+    let first = FIRST_CUT - 1;
+    let between = async |store: &S, after: u64, until: u64| {
+        let mut found = Vec::new();
+        let range = RowRange {
+            columns: &columns,
+            after,
+            until,
+        };
+        let mut visit = |batch: RecordBatch| {
+            assert_eq!(batch.num_columns(), columns.len());
+            let offsets = batch["_offset"].as_primitive::<Int64Type>();
+            let counts = batch["count"].as_primitive::<Int32Type>();
+            for (offset, count) in offsets.iter().zip(counts) {
+                let offset = offset.expect("an offset is never NULL");
+                assert_eq!(count, (offset % 3 != 0).then_some(offset as i32));
+                found.push(offset);
+            }
+            true
+        };
+        store
+            .read_rows(table, range, &mut visit)
+            .await
+            .expect("rows can be read");
+        found.sort_unstable();
+        found
+    };
+    assert_eq!(
+        between(&store, 0, u64::MAX).await,
+        Vec::<i64>::new(),
+        "no table, no rows"
+    );
+    store
+        .ensure_table(&definition(table))
+        .await
+        .expect("a table can be created");
+    for (cut, from) in [(FIRST_CUT + 9, 0), (FIRST_CUT + 19, 10), (FIRST_CUT + 29, 20)] {
+        store
+            .append(table, cut, vec![rows(from, 10)])
+            .await
+            .expect("a block can be appended");
+    }
+    assert_eq!(
+        between(&store, first, u64::MAX).await,
+        (0..30).collect::<Vec<i64>>()
+    );
+    assert_eq!(
+        between(&store, FIRST_CUT + 4, FIRST_CUT + 21).await,
+        (5..22).collect::<Vec<i64>>()
+    );
+    assert_eq!(between(&store, FIRST_CUT + 29, u64::MAX).await, Vec::<i64>::new());
+    let mut batches = 0;
+    let range = RowRange {
+        columns: &columns,
+        after: first,
+        until: u64::MAX,
+    };
+    let mut visit = |_| {
+        batches += 1;
+        false
+    };
+    store
+        .read_rows(table, range, &mut visit)
+        .await
+        .expect("to stop is no failure");
+    assert_eq!(batches, 1);
 }
 
 async fn maintenance_changes_no_row<S: Store, R: Future<Output = Arc<S>>>(reopen: &impl Fn() -> R) {

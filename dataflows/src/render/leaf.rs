@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
+use pyflare_operators::streams::{DEFAULT_TIME, FUTURE_LIMIT_US};
 
 use super::cells::{Cells, Outputs};
 use super::figures::Figures;
@@ -224,6 +225,31 @@ impl Base {
     /// Keys, then cell arguments and filters, evaluated together so that a bad row is left out of all.
     pub fn expressions(&self) -> &[Arc<dyn PhysicalExpr>] {
         &self.expressions
+    }
+
+    /// Whether it keeps exactly what `other` does, apart from since when.
+    pub fn is_like(&self, other: &Base) -> bool {
+        self.serves(other) && other.cells.contain(&self.cells) && self.cells.kinds == other.cells.kinds
+    }
+
+    /// No row that was admitted at or before this tick is in it at `tick`, given the stream's mark before that; `None`:
+    /// there may be rows of any age.
+    pub fn forgotten_until(&self, mark_us: Option<i64>, tick: Tick) -> Option<Tick> {
+        // How far behind its event time a row's pane ends, or its moment to leave comes.
+        let reach_us = match (self.recency, window_time(&self.below_plan)) {
+            (Some(recency), _) if self.rule.by_tick => recency.after_us?.saturating_add(recency.quantum_us),
+            (_, Some(time)) if time != self.time_column() => return None,
+            _ => self.rule.pane_us,
+        };
+        let gone_us = self.rule.expired_until(mark_us, tick)?;
+        let ahead_us = reach_us.saturating_add(FUTURE_LIMIT_US);
+        Some(Tick::try_from(gone_us.saturating_sub(ahead_us) / 1_000).unwrap_or(0))
+    }
+
+    /// The column that holds the rows' event time.
+    pub fn time_column(&self) -> &str {
+        let declared = self.declared.as_ref();
+        declared.map_or(DEFAULT_TIME, |declared| declared.time.as_str())
     }
 
     /// Whether what `other` keeps can be read from this. A row that only this base's cells refuse would be missing
@@ -440,6 +466,26 @@ fn window_size(plan: &Plan) -> Option<i64> {
             window_size(input)
         }
         _ => None,
+    }
+}
+
+/// The column whose windows a chain is in: an empty name if it is not one of the stream.
+fn window_time(plan: &Plan) -> Option<&str> {
+    match plan {
+        Plan::Tumble { input, time, .. } => Some(if is_computed(input) { "" } else { time }),
+        Plan::Filter { input, .. } | Plan::Project { input, .. } | Plan::Unnest { input, .. } => {
+            window_time(input)
+        }
+        _ => None,
+    }
+}
+
+/// Whether columns of a chain may be others than the stream's.
+fn is_computed(plan: &Plan) -> bool {
+    match plan {
+        Plan::Source { .. } => false,
+        Plan::Filter { input, .. } | Plan::Recent { input, .. } => is_computed(input),
+        _ => true,
     }
 }
 

@@ -153,6 +153,11 @@ impl Ledger {
         }
     }
 
+    /// Whether what was left out of rows admitted at one tick is not shown any more at another.
+    pub fn is_over(page: &Page<'_>, admitted: Tick, tick: Tick) -> bool {
+        leaves(window_start(tick_us(admitted), MINUTE_US), page) <= tick_us(tick)
+    }
+
     pub fn enter_late(&mut self, page: &Page<'_>, tick: Tick, late: &LateRows) {
         let admitted = window_start(tick_us(tick), MINUTE_US);
         let (mut projects, mut ends, mut counts) = (Vec::new(), Vec::new(), Vec::new());

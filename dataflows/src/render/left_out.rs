@@ -19,6 +19,12 @@ pub(crate) struct LeftOut {
     pub errors: RowErrors,
 }
 
+impl LeftOut {
+    pub fn is_empty(&self) -> bool {
+        self.late.rows == 0 && self.errors.rows == 0
+    }
+}
+
 /// Late rows by project and the end of their pane.
 #[derive(Debug, Default)]
 pub(crate) struct LateRows {

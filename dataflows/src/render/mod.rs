@@ -37,6 +37,6 @@ pub(crate) use leaf::Base;
 pub use ledger::Companion;
 pub(crate) use ledger::{Ledger, Page};
 pub(crate) use shared_batch::SharedBatch;
-pub(crate) use tap::{Admitted, Tap};
+pub(crate) use tap::{Admitted, Tap, Waiting};
 pub(crate) use view::RenderedView;
 pub use view::check;

@@ -25,9 +25,11 @@ pub(crate) struct Tap {
     base: Arc<Base>,
     converter: RowConverter,
     combiner: Combiner,
-    /// What a condition on `now()` asks for later only, by the moment from which it does.
-    waiting: BTreeMap<i64, Combiner>,
+    waiting: Waiting,
 }
+
+/// What a condition on `now()` asks for later only, by the moment from which it does.
+pub(crate) type Waiting = BTreeMap<i64, Combiner>;
 
 /// When rows came.
 #[derive(Clone, Copy)]
@@ -230,6 +232,21 @@ impl Tap {
         self.waiting
             .first_key_value()
             .map_or(i64::MAX, |(moment, _)| *moment)
+    }
+
+    /// Groups that were folded and not drained yet.
+    pub fn groups(&self) -> u64 {
+        self.combiner.groups() as u64 + self.waiting()
+    }
+
+    /// Hands over what waits for its moment.
+    pub fn take_waiting(&mut self) -> Waiting {
+        std::mem::take(&mut self.waiting)
+    }
+
+    /// Takes what another tap of the same base has waiting; nothing waits here yet.
+    pub fn adopt(&mut self, waiting: Waiting) {
+        self.waiting = waiting;
     }
 
     /// Groups that wait for their moment.

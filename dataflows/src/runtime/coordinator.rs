@@ -11,12 +11,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use pyflare_connectors::{Catalog, Signal, TickLog};
 use tokio::sync::oneshot;
 
 use super::EngineError;
 use super::admission::{Admission, Taken};
+use super::backfill::{Backfill, Backfills, Past, Sums};
 use super::flush::FlusherHandle;
 use super::holds::Holds;
 use super::limits::{self, MonitorLimits, Stop};
@@ -68,6 +69,11 @@ pub(crate) struct Coordinator {
     pub last_flush: Instant,
     /// Until when nothing leaves the views by itself, as of the last committed tick.
     pub horizon: Horizon,
+    /// Rows of the past, where they are stored.
+    pub past: Option<Arc<Past>>,
+    /// To who reads them for views that begin in the past.
+    pub to_reader: Sender<Box<Backfill>>,
+    pub backfills: Arc<Backfills>,
     /// Of monitors that name none.
     pub limits: MonitorLimits,
     /// What has exceeded a limit and is stopped at the next tick.
@@ -84,8 +90,10 @@ struct Outlook {
 
 /// A command waiting for its tick, with whom to tell.
 pub(super) enum Pending {
+    /// With what its past adds up to, where it begins there.
     Install(
         Arc<InstalledView>,
+        Option<Sums>,
         oneshot::Sender<Result<Arc<InstalledView>, EngineError>>,
     ),
     Drop(u64, oneshot::Sender<Result<(), EngineError>>),
@@ -164,12 +172,18 @@ impl Coordinator {
         let mut commands = Vec::new();
         for command in record.commands {
             commands.push(match command {
-                Command::Install { id, definition } => {
+                Command::Install {
+                    id,
+                    definition,
+                    since,
+                } => {
                     self.next_view_id = self.next_view_id.max(id + 1);
-                    let installed = self.installed_with(&commands);
-                    let view =
-                        InstalledView::new(id, *definition, tick, &installed, &self.streams, self.limits)?;
-                    AppliedCommand::Install(Arc::new(view))
+                    AppliedCommand::Install(self.replayed_install(
+                        id,
+                        *definition,
+                        (tick, since),
+                        &commands,
+                    )?)
                 }
                 Command::Drop { id } => AppliedCommand::Drop { id },
                 Command::CreateStream { id, definition } => {
@@ -230,6 +244,10 @@ impl Coordinator {
                     self.prepare_install(*view, or_replace, reply, &mut pending);
                     continue;
                 }
+                Ok(ToCoordinator::Backfilled(backfill)) => {
+                    self.take_backfilled(*backfill, &mut pending);
+                    continue;
+                }
                 Ok(ToCoordinator::Drop { id, reply }) => {
                     match self.reader_of(id, &pending) {
                         Some(reader) => {
@@ -285,7 +303,11 @@ impl Coordinator {
         let tick = next_tick(self.last_tick);
         self.admission.open(tick);
         let marks = self.admission.marks();
-        let mut taken = match self.may_admit() {
+        // A view that begins in the past is installed at a tick without rows.
+        let in_the_past = pending
+            .iter()
+            .any(|command| matches!(command, Pending::Install(_, Some(_), _)));
+        let mut taken = match self.may_admit() && !in_the_past {
             true => self
                 .admission
                 .take(self.budget)
@@ -315,11 +337,15 @@ impl Coordinator {
         }
         for command in pending {
             match command {
-                Pending::Install(view, reply) => {
-                    match self.installed_at(view, tick, &commands) {
+                Pending::Install(view, sums, reply) => {
+                    self.backfills.end(view.id);
+                    let installed = self
+                        .installed_at(view, tick, &commands)
+                        .and_then(|view| self.seeded(view, sums, tick, &commands));
+                    match installed {
                         Ok(view) => {
                             commands.push(AppliedCommand::Install(Arc::clone(&view)));
-                            replies.push(Pending::Install(view, reply));
+                            replies.push(Pending::Install(view, None, reply));
                         }
                         // What it reads was dropped or changed by a command before it.
                         Err(error) => {

@@ -201,7 +201,7 @@ impl StreamDecoder {
 }
 
 /// Which rows are too far ahead of their tick to be in views.
-fn ahead(batch: &RecordBatch, time: &str, tick: Tick) -> BooleanArray {
+pub(super) fn ahead(batch: &RecordBatch, time: &str, tick: Tick) -> BooleanArray {
     let latest = tick_us(tick).saturating_add(FUTURE_LIMIT_US);
     let times = batch[time].as_primitive::<TimestampMicrosecondType>();
     BooleanArray::from_unary(times, |time| time > latest)

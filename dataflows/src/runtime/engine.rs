@@ -10,6 +10,7 @@ use pyflare_connectors::Signal;
 use tokio::sync::{oneshot, watch};
 
 use super::admission::Admission;
+use super::backfill::{BackfillProgress, Backfills, Past, Reader};
 use super::coordinator::{Coordinator, Pace};
 use super::error::EngineError;
 use super::flush::{Flusher, FlusherHandle};
@@ -42,6 +43,8 @@ pub(super) struct Shared {
     complete_watch: watch::Receiver<Tick>,
     pub(super) tail: Arc<HistoryTail>,
     flusher: Option<FlusherHandle>,
+    past: Option<Arc<Past>>,
+    backfills: Arc<Backfills>,
     pub(super) gauges: Arc<Gauges>,
     pub(super) subscribers: AtomicU64,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -59,6 +62,9 @@ impl Shared {
     /// Stops the threads in the order in which they depend on each other; does nothing the second time.
     fn stop(&self, drain: bool) {
         let mut threads = std::mem::take(&mut *self.threads.lock());
+        if let Some(past) = &self.past {
+            past.stop.store(true, Ordering::Release);
+        }
         let _ = self.coordinator.send(ToCoordinator::Shutdown { drain });
         // The coordinator was started last and is the first to end; it has drained by then.
         if let Some(coordinator) = threads.pop() {
@@ -187,6 +193,18 @@ impl Engine {
 
         let gauges = Arc::new(Gauges::default());
         let views = Arc::new(ViewRegistry::default());
+        let past = options.store.as_ref().map(|store| {
+            Arc::new(Past {
+                store: Arc::clone(store),
+                runtime: options.runtime.clone(),
+                tail: Arc::clone(&tail),
+                streams: Arc::clone(&streams),
+                retention_us: options.stream_retention_us,
+                stop: AtomicBool::new(false),
+            })
+        });
+        let backfills = Arc::new(Backfills::default());
+        let (to_reader, jobs) = crossbeam_channel::unbounded();
         let mut coordinator = Coordinator {
             receiver: coordinator_receiver,
             from_workers: from_workers_receiver,
@@ -214,6 +232,9 @@ impl Engine {
             budget: super::coordinator::FIRST_BUDGET,
             last_flush: Instant::now(),
             horizon: Horizon::NEVER,
+            past: past.clone(),
+            to_reader,
+            backfills: Arc::clone(&backfills),
             limits: options.limits,
             exceeding: Vec::new(),
         };
@@ -234,6 +255,17 @@ impl Engine {
             elapsed_ms = started.elapsed().as_millis() as u64,
             "engine recovered"
         );
+        if let Some(past) = &past {
+            let reader = Reader {
+                past: Arc::clone(past),
+                jobs,
+                coordinator: to_coordinator.clone(),
+                progress: Arc::clone(&backfills),
+                gauges: Arc::clone(&gauges),
+            };
+            // It ends with the coordinator, which alone has work for it.
+            spawn("backfill", move || reader.run())?;
+        }
         let failure = Arc::clone(&gauges);
         threads.push(spawn("coordinator", move || {
             if let Err(error) = coordinator.run() {
@@ -258,6 +290,8 @@ impl Engine {
             complete_watch,
             tail,
             flusher,
+            past,
+            backfills,
             gauges,
             subscribers: AtomicU64::new(1),
             threads: Mutex::new(threads),
@@ -317,6 +351,11 @@ impl Engine {
         let (reply, answer) = oneshot::channel();
         self.ask(ToCoordinator::Drop { id: view.id, reply })?;
         answer.await.map_err(|_| EngineError::Closed)?
+    }
+
+    /// Monitors that are not installed yet because rows of the past are being read for them.
+    pub fn backfills(&self) -> Vec<BackfillProgress> {
+        self.shared.backfills.all()
     }
 
     pub fn views(&self) -> Vec<Arc<ViewDescription>> {

@@ -34,6 +34,10 @@ pub enum EngineError {
         "PF-3010: the tick log ends at tick {last_tick}, but the store was written up to {cut}: the end of the tick log is damaged or missing; nothing was changed, restore the data directory from a backup or start with another one"
     )]
     TicksLost { last_tick: u64, cut: u64 },
+    #[error("PF-3016: {name} cannot begin in the past: {detail}")]
+    Backfill { name: String, detail: String },
+    #[error("PF-3017: rows that were admitted before cannot be read back: {detail}")]
+    Unreadable { detail: String },
     #[error(transparent)]
     Plan(#[from] PlanError),
 }
@@ -55,6 +59,8 @@ impl EngineError {
             EngineError::Closed => "PF-3007",
             EngineError::Start { .. } => "PF-3008",
             EngineError::TicksLost { .. } => "PF-3010",
+            EngineError::Backfill { .. } => "PF-3016",
+            EngineError::Unreadable { .. } => "PF-3017",
             EngineError::Plan(error) => error.code(),
         }
     }

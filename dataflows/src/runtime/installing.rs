@@ -7,11 +7,13 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::EngineError;
+use super::backfill::{Backfill, Sums};
 use super::coordinator::{Coordinator, Pending};
-use super::messages::AppliedCommand;
+use super::messages::{AppliedCommand, ToWorker};
 use super::streams::StreamId;
-use super::views::{InstalledView, ViewName};
+use super::views::{Installation, InstalledView, ViewName};
 use crate::plan::MonitorDefinition;
+use crate::render::RenderedView;
 use crate::time::{Tick, next_tick};
 
 impl Pending {
@@ -39,7 +41,7 @@ impl Coordinator {
         };
         let waiting = pending
             .iter()
-            .any(|other| matches!(other, Pending::Install(view, _) if view.name == name));
+            .any(|other| matches!(other, Pending::Install(view, ..) if view.name == name));
         let project = name.project.as_deref().unwrap_or_default();
         let is_stream =
             |other: &Pending| matches!(other, Pending::CreateStream(stream, _) if stream.name == name);
@@ -63,29 +65,177 @@ impl Coordinator {
             let _ = reply.send(Err(reader));
             return;
         }
-        // It is installed at the next tick.
         let installed = self.views.all();
-        match InstalledView::new(
-            self.next_view_id,
-            definition,
-            next_tick(self.last_tick),
-            &installed,
-            &self.streams,
-            self.limits,
-        ) {
+        match self.planned(definition, &installed) {
             Ok(view) => {
                 self.next_view_id += 1;
-                let new = view.id;
-                // The new one first: it keeps what both share.
-                pending.push(Pending::Install(Arc::new(view), reply));
-                if let Some(existing) = existing {
-                    let old = existing.id;
-                    pending.push(Pending::Replace { old, new });
+                let sums = view.since.map(|_| Sums::of(&view, &installed));
+                let view = Arc::new(view);
+                match sums.filter(|sums| !sums.is_empty()) {
+                    Some(sums) => self.backfill(Backfill {
+                        view,
+                        or_replace,
+                        reply,
+                        sums,
+                    }),
+                    None => push_install(view, None, existing, reply, pending),
                 }
             }
             Err(error) => {
                 let _ = reply.send(Err(error));
             }
+        }
+    }
+
+    /// The view as it would be installed at the next tick.
+    fn planned(
+        &self,
+        definition: MonitorDefinition,
+        installed: &[Arc<InstalledView>],
+    ) -> Result<InstalledView, EngineError> {
+        let tick = next_tick(self.last_tick);
+        let since = self.since(&definition, tick)?;
+        InstalledView::new(
+            self.next_view_id,
+            definition,
+            Installation { tick, since },
+            installed,
+            &self.streams,
+            self.limits,
+        )
+    }
+
+    /// Where a monitor begins in the past, if it is asked to: rows that retention has let go by now are not read.
+    fn since(&self, definition: &MonitorDefinition, tick: Tick) -> Result<Option<Tick>, EngineError> {
+        let Some(backfill_us) = definition.options.backfill_us else {
+            return Ok(None);
+        };
+        let refused = |detail: String| EngineError::Backfill {
+            name: definition.name.clone(),
+            detail,
+        };
+        let past = self
+            .past
+            .as_ref()
+            .ok_or_else(|| refused("rows are not stored here (store.url)".into()))?;
+        let rendered = RenderedView::compile(definition, &[], tick)?;
+        let marks = self.admission.marks();
+        let mut forgotten: Option<Tick> = None;
+        for base in rendered.leaves.iter().map(|leaf| &leaf.base) {
+            let stream = self.streams.meant_by(&base.stream, base.declared.as_ref());
+            let stream = stream.ok_or_else(|| EngineError::Changed {
+                name: base.stream.clone(),
+            })?;
+            let kept = self.streams.retention_us(stream).or(past.retention_us);
+            let needed = base.rule.leaves_at(base.rule.pane_us);
+            if let Some(kept) = kept.filter(|kept| *kept < needed) {
+                return Err(refused(format!(
+                    "it keeps rows for {needed} µs after their event time, and {} stores them for {kept} µs only; shorten                      its retention or store them longer",
+                    base.stream
+                )));
+            }
+            let until = base.forgotten_until(marks.of(stream), tick).unwrap_or(0);
+            forgotten = Some(forgotten.map_or(until, |known| known.min(until)));
+        }
+        let forgotten = forgotten.ok_or_else(|| refused("it reads no stream, only views".into()))?;
+        let asked = tick.saturating_sub(backfill_us.unsigned_abs() / 1_000);
+        Ok(Some(asked.max(forgotten).min(tick - 1)))
+    }
+
+    /// Has the past of a view read.
+    fn backfill(&self, backfill: Backfill) {
+        self.backfills.begin(&backfill.view);
+        if let Err(unsent) = self.to_reader.send(Box::new(backfill)) {
+            let Backfill { view, reply, .. } = *unsent.into_inner();
+            self.backfills.end(view.id);
+            let _ = reply.send(Err(EngineError::Closed));
+        }
+    }
+
+    /// A view whose past is read is installed next, unless what is missing has been flushed meanwhile or the name is
+    /// taken by now.
+    pub(super) fn take_backfilled(&mut self, backfill: Backfill, pending: &mut Vec<Pending>) {
+        if backfill.is_overtaken(self.tail.flushed()) {
+            self.backfill(backfill);
+            return;
+        }
+        let Backfill {
+            view,
+            or_replace,
+            reply,
+            sums,
+        } = backfill;
+        let refused = |error: EngineError| {
+            self.backfills.end(view.id);
+            Err(error)
+        };
+        let existing = self.views.get(&view.name);
+        let is_waiting =
+            |other: &Pending| matches!(other, Pending::Install(other, ..) if other.name == view.name);
+        let free = match existing
+            .as_ref()
+            .map(|existing| self.reader_of(existing.id, pending))
+        {
+            Some(Some(reader)) => refused(reader),
+            _ if (existing.is_some() && !or_replace) || pending.iter().any(is_waiting) => {
+                refused(EngineError::Exists {
+                    name: view.name.to_string(),
+                })
+            }
+            _ => Ok(()),
+        };
+        match free {
+            Ok(()) => push_install(view, Some(sums), existing, reply, pending),
+            Err(error) => {
+                let _ = reply.send(Err(error));
+            }
+        }
+    }
+
+    /// Gives the workers what the view's bases begin with, the last ticks before `tick` included.
+    pub(super) fn seeded(
+        &self,
+        view: Arc<InstalledView>,
+        sums: Option<Sums>,
+        tick: Tick,
+        before: &[AppliedCommand],
+    ) -> Result<Arc<InstalledView>, EngineError> {
+        let (Some(mut sums), Some(past)) = (sums, &self.past) else {
+            return Ok(view);
+        };
+        past.add_until(&mut sums, tick - 1, &|_, _| Ok(()))?;
+        let installed = self.installed_with(before);
+        let marks = self.admission.marks();
+        let seeds = sums.seeds(&view, &installed, (tick, &marks), self.workers.len());
+        // Another view was installed meanwhile, or went, whose bases it would have shared.
+        let seeds = seeds.ok_or_else(|| EngineError::Changed {
+            name: view.name.to_string(),
+        })?;
+        for (worker, seeds) in seeds.into_iter().enumerate() {
+            self.workers.send(worker, ToWorker::Seed(seeds));
+        }
+        Ok(view)
+    }
+
+    /// The view that a logged command installs.
+    pub(super) fn replayed_install(
+        &self,
+        id: u64,
+        definition: MonitorDefinition,
+        (tick, since): (Tick, Option<Tick>),
+        before: &[AppliedCommand],
+    ) -> Result<Arc<InstalledView>, EngineError> {
+        let installed = self.installed_with(before);
+        let at = Installation { tick, since };
+        let view = InstalledView::new(id, definition, at, &installed, &self.streams, self.limits)?;
+        let sums = since.map(|_| Sums::of(&view, &installed));
+        let view = Arc::new(view);
+        match sums.filter(|sums| !sums.is_empty()) {
+            Some(_) if self.past.is_none() => Err(EngineError::Backfill {
+                name: view.name.to_string(),
+                detail: "it did, and rows are not stored here any more (store.url)".into(),
+            }),
+            sums => self.seeded(view, sums, tick, before),
         }
     }
 
@@ -128,7 +278,10 @@ impl Coordinator {
         let view = InstalledView::new(
             view.id,
             view.definition.clone(),
-            tick,
+            Installation {
+                tick,
+                since: view.since,
+            },
             &installed,
             &self.streams,
             self.limits,
@@ -139,7 +292,7 @@ impl Coordinator {
     /// Why a view cannot go: another one reads it.
     pub(super) fn reader_of(&self, id: u64, pending: &[Pending]) -> Option<EngineError> {
         let waiting = pending.iter().filter_map(|pending| match pending {
-            Pending::Install(view, _) => Some(Arc::clone(view)),
+            Pending::Install(view, ..) => Some(Arc::clone(view)),
             _ => None,
         });
         let views: Vec<Arc<InstalledView>> = self.views.all().into_iter().chain(waiting).collect();
@@ -158,7 +311,7 @@ impl Coordinator {
     /// Tells who asked that it is done.
     pub(super) fn answer(&self, reply: Pending, tick: Tick) {
         match reply {
-            Pending::Install(view, reply) => {
+            Pending::Install(view, _, reply) => {
                 let _ = reply.send(Ok(view));
             }
             Pending::Drop(_, reply) => {
@@ -194,6 +347,22 @@ impl Coordinator {
         if let Err(error) = self.catalog.delete(&catalog_key(&view.name)) {
             tracing::warn!(%error, view = %view.name, "the catalog could not be written; the tick log has the drop");
         }
+    }
+}
+
+/// The new view first: it keeps what both share.
+fn push_install(
+    view: Arc<InstalledView>,
+    sums: Option<Sums>,
+    existing: Option<Arc<InstalledView>>,
+    reply: oneshot::Sender<Result<Arc<InstalledView>, EngineError>>,
+    pending: &mut Vec<Pending>,
+) {
+    let new = view.id;
+    pending.push(Pending::Install(view, sums, reply));
+    if let Some(existing) = existing {
+        let old = existing.id;
+        pending.push(Pending::Replace { old, new });
     }
 }
 

@@ -8,6 +8,7 @@ use arrow::array::RecordBatch;
 use pyflare_connectors::LogRecord;
 use tokio::sync::oneshot;
 
+use super::backfill::{Backfill, Seed};
 use super::limits::Stop;
 use super::reading::Wanted;
 use super::streams::{InstalledStream, Marks, StreamId};
@@ -32,6 +33,8 @@ pub(crate) enum ToWorker {
     },
     /// Second half: the tick record is durable, emit.
     Commit(Arc<Commit>),
+    /// What bases begin with that the next commit installs.
+    Seed(Vec<Seed>),
     Peek(PeekRequest),
     Shutdown,
 }
@@ -67,6 +70,7 @@ impl AppliedCommand {
             AppliedCommand::Install(view) => Command::Install {
                 id: view.id,
                 definition: Box::new(view.definition.clone()),
+                since: view.since,
             },
             AppliedCommand::Drop { id } => Command::Drop { id: *id },
             AppliedCommand::CreateStream(stream) => Command::CreateStream {
@@ -220,6 +224,8 @@ pub(crate) enum ToCoordinator {
         id: u64,
         reply: oneshot::Sender<Result<(), super::EngineError>>,
     },
+    /// What a view's past adds up to, as far as it was complete.
+    Backfilled(Box<Backfill>),
     /// New durable records, or something else to look at.
     Wake,
     Flush {

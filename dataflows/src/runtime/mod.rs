@@ -7,7 +7,7 @@
 //! - `decoding`: bodies into batches; `worker`: decodes, emits, reads between ticks; `worker_views`, `worker_base`: the views
 //!   and bases on it; `worker_reading`: what peeks read of them, a slice at a time; `worker_stops`: how views end there; `activity`:
 //!   which of them a tick touches; `stepping`: waiting for timely; `messages`, `worker_link`: how the parts talk;
-//! - `installing`: what may be installed and dropped; `limits`: which monitors are stopped; `introspection`: what all
+//! - `installing`: what may be installed and dropped; `backfill`: views that begin in the past; `limits`: which monitors are stopped; `introspection`: what all
 //!   this keeps and costs;
 //! - `streams`: what users declared; `stream_commands`: declaring and dropping them;
 //! - `hub`: subscriptions; `tail` and `flush`: history beyond the store and the way into it;
@@ -15,6 +15,7 @@
 
 mod activity;
 mod admission;
+mod backfill;
 mod consolidate;
 mod coordinator;
 mod decoding;
@@ -45,6 +46,7 @@ mod worker_reading;
 mod worker_stops;
 mod worker_views;
 
+pub use backfill::BackfillProgress;
 pub use engine::Engine;
 pub use error::EngineError;
 pub use holds::ReadHold;

@@ -22,7 +22,7 @@ impl Coordinator {
     ) {
         let name = ViewName::of_project(&definition.project, &definition.name);
         let waiting = pending.iter().any(|other| match other {
-            Pending::Install(view, _) => view.name == name,
+            Pending::Install(view, ..) => view.name == name,
             Pending::CreateStream(stream, _) => stream.name == name,
             _ => false,
         });
@@ -58,7 +58,7 @@ impl Coordinator {
             return Some(EngineError::UnknownStream { name: id.to_string() });
         };
         let waiting = pending.iter().filter_map(|pending| match pending {
-            Pending::Install(view, _) => Some(Arc::clone(view)),
+            Pending::Install(view, ..) => Some(Arc::clone(view)),
             _ => None,
         });
         let dropped =

@@ -181,6 +181,22 @@ impl StreamRegistry {
         self.streams.read().values().cloned().collect()
     }
 
+    /// The stored table of a stream's rows; `None`: it has been dropped.
+    pub fn table(&self, stream: StreamId) -> Option<String> {
+        match stream {
+            StreamId::Signal(signal) => signal.stream().map(str::to_owned),
+            StreamId::User(id) => self.by_id(id).map(|stream| stream.table()),
+        }
+    }
+
+    /// How long a stream's rows are stored, microseconds, where its declaration says so.
+    pub fn retention_us(&self, stream: StreamId) -> Option<i64> {
+        match stream {
+            StreamId::Signal(_) => None,
+            StreamId::User(id) => self.by_id(id)?.definition.retention_us,
+        }
+    }
+
     /// The stream that a plan means; `None` if there is none or it is declared otherwise by now.
     pub fn meant_by(&self, stream: &str, declared: Option<&Declared>) -> Option<StreamId> {
         match declared {

@@ -53,6 +53,10 @@ pub(crate) enum Command {
     Install {
         id: u64,
         definition: Box<MonitorDefinition>,
+        /// Where it begins in the past: it has the rows admitted after this tick. Then no row is admitted at the tick of
+        /// its installation.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since: Option<Tick>,
     },
     Drop {
         id: u64,

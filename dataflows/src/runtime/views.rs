@@ -46,6 +46,13 @@ impl std::fmt::Display for ViewName {
     }
 }
 
+/// When a view is installed, and where it was asked to begin, if that is in the past.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Installation {
+    pub tick: Tick,
+    pub since: Option<Tick>,
+}
+
 /// A view as the coordinator and the workers know it.
 pub(crate) struct InstalledView {
     pub id: u64,
@@ -58,6 +65,8 @@ pub(crate) struct InstalledView {
     pub streams: Vec<StreamId>,
     /// Every row admitted after this tick is in the view.
     pub start: Tick,
+    /// Where it was asked to begin, if that is in the past.
+    pub since: Option<Tick>,
     /// The tick at which it was installed: not before its start, and later where it reads what was there already.
     pub installed_at: Tick,
     pub counters: ViewCounters,
@@ -182,15 +191,17 @@ impl InstalledView {
     pub fn new(
         id: u64,
         definition: MonitorDefinition,
-        tick: Tick,
+        Installation { tick, since }: Installation,
         installed: &[Arc<InstalledView>],
         known: &StreamRegistry,
         defaults: MonitorLimits,
     ) -> Result<InstalledView, EngineError> {
         // The bases of a stopped view are gone, unless another one has them too.
         let running = installed.iter().filter(|view| view.stopped().is_none());
-        let bases: Vec<Arc<Base>> = running.flat_map(|view| view.bases().cloned()).collect();
-        let rendered = Arc::new(RenderedView::compile(&definition, &bases, tick)?);
+        let bases = running.flat_map(|view| view.bases().cloned());
+        let is_early = |base: &Arc<Base>| since.is_none_or(|since| base.start <= since);
+        let bases: Vec<Arc<Base>> = bases.filter(is_early).collect();
+        let rendered = Arc::new(RenderedView::compile(&definition, &bases, since.unwrap_or(tick))?);
         let mut streams = Vec::with_capacity(rendered.leaves.len());
         for base in rendered.leaves.iter().map(|leaf| &leaf.base) {
             let stream = known.meant_by(&base.stream, base.declared.as_ref());
@@ -237,6 +248,7 @@ impl InstalledView {
             sources,
             streams,
             start,
+            since,
             installed_at: tick,
             counters: ViewCounters::default(),
         })

@@ -15,6 +15,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use timely::worker::Worker;
 
+use super::backfill::Seed;
 use super::decoding::Decoding;
 use super::messages::{
     AdmittedRequest, AppliedCommand, Commit, FromWorker, Horizon, PeekRequest, ToHub, ToWorker, ViewChange,
@@ -51,6 +52,8 @@ struct WorkerState {
     ledger: Ledger,
     /// What is being read; the first has the next slice.
     readings: VecDeque<Reading>,
+    /// Of bases that the next commit installs.
+    seeds: Vec<Seed>,
 }
 
 pub(crate) fn run(worker: &mut Worker, context: WorkerContext) {
@@ -60,6 +63,7 @@ pub(crate) fn run(worker: &mut Worker, context: WorkerContext) {
         views: Views::build(worker),
         ledger: Ledger::build(worker),
         readings: VecDeque::new(),
+        seeds: Vec::new(),
     };
     loop {
         match state.context.receiver.try_recv() {
@@ -73,6 +77,7 @@ pub(crate) fn run(worker: &mut Worker, context: WorkerContext) {
                     break;
                 }
             }
+            Ok(ToWorker::Seed(seeds)) => state.seeds.extend(seeds),
             Ok(ToWorker::Peek(request)) => state.peek(request),
             Ok(ToWorker::Shutdown) | Err(TryRecvError::Disconnected) => break,
             // Idle traces are merged while the worker has nothing else to do.
@@ -114,10 +119,18 @@ impl WorkerState {
                 .commit(&mut stepping, commit, &self.decoding.batches, &mut self.ledger)?;
         for command in &commit.commands {
             if let AppliedCommand::Install(installed) = command {
-                self.views
-                    .install(&mut stepping, commit, installed, &mut self.ledger, &mut outcome)?;
+                let seeds = &mut self.seeds;
+                self.views.install(
+                    &mut stepping,
+                    commit,
+                    installed,
+                    seeds,
+                    &mut self.ledger,
+                    &mut outcome,
+                )?;
             }
         }
+        self.seeds.clear();
         self.ledger.close_tick(tick);
         stepping.until(|| self.ledger.is_complete(tick))?;
         let mut changes = outcome.changes;

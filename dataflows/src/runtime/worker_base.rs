@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use pyflare_operators::aggregate::Accumulator;
-use pyflare_operators::streams::DEFAULT_TIME;
 
 use super::messages::Commit;
 use super::streams::StreamId;
@@ -114,12 +113,6 @@ impl WorkerBase {
         // What happens in an open pane is shown once it closes.
         let before = closing.before;
         self.changes.retain(|change| pane_of(&change.key) <= before);
-    }
-
-    /// The column that holds the rows' event time.
-    pub fn time_column(&self) -> &str {
-        let declared = self.base.declared.as_ref();
-        declared.map_or(DEFAULT_TIME, |declared| declared.time.as_str())
     }
 
     /// Tells what it keeps and has done, if that is new and was not told just now.

@@ -14,6 +14,7 @@ use arrow::array::RecordBatch;
 use timely::worker::Worker;
 
 use super::activity::Activity;
+use super::backfill::Seed;
 use super::messages::{Commit, Horizon, ViewChange, ViewLeftOut};
 use super::stepping::{PeerFailed, Stepping};
 use super::streams::StreamId;
@@ -147,7 +148,7 @@ impl Views {
                     tick,
                     mark_us: commit.marks.of(base.stream),
                 };
-                let event_time = shared.column(base.time_column());
+                let event_time = shared.column(base.base.time_column());
                 base.tap.fold(&mut shared, &event_time, at, &mut base.left_out);
                 base.folding += begun.elapsed();
             }
@@ -163,7 +164,7 @@ impl Views {
                 touched.insert(*id);
             }
             let left_out = std::mem::take(&mut base.left_out);
-            if left_out.late.rows > 0 || left_out.errors.rows > 0 {
+            if !left_out.is_empty() {
                 missing.insert(*id, left_out);
             }
         }
@@ -197,7 +198,7 @@ impl Views {
         Ok(outcome)
     }
 
-    /// Enters what bases left out for every view that reads them.
+    /// Enters what bases left out of rows admitted at a tick for every view that reads them.
     fn enter_left_out(
         &self,
         tick: Tick,
@@ -349,10 +350,12 @@ impl Views {
         stepping: &mut Stepping<'_>,
         commit: &Commit,
         installed: &Arc<InstalledView>,
+        seeds: &mut Vec<Seed>,
         ledger: &mut Ledger,
         outcome: &mut Outcome,
     ) -> Result<(), PeerFailed> {
         let tick = commit.tick;
+        let mut missing: Vec<(u64, Tick, LeftOut)> = Vec::new();
         let checked = "invariant: the definition was compiled before it was logged";
         let mut leaves = Vec::with_capacity(installed.rendered.leaves.len());
         for leaf in &installed.rendered.leaves {
@@ -364,7 +367,17 @@ impl Views {
                 Some((id, _)) => *id,
                 None => {
                     let stream = installed.streams[leaves.len()];
-                    self.add_base(stepping, commit, &leaf.base, stream, &installed.name.to_string())
+                    let (base, left_out) = self.add_base(
+                        stepping,
+                        commit,
+                        &leaf.base,
+                        stream,
+                        &installed.name.to_string(),
+                        seeds,
+                    )?;
+                    let left_out = left_out.into_iter();
+                    missing.extend(left_out.map(|(admitted, left_out)| (base, admitted, left_out)));
+                    base
                 }
             };
             leaves.push(WorkerLeaf {
@@ -445,9 +458,15 @@ impl Views {
             }
         }
         self.views.insert(installed.id, view);
+        let page = installed.page(0);
+        missing.retain(|(_, admitted, _)| !Ledger::is_over(&page, *admitted, tick));
+        for (base, admitted, left_out) in missing {
+            self.enter_left_out(admitted, BTreeMap::from([(base, left_out)]), ledger, outcome);
+        }
         Ok(())
     }
 
+    /// A base, and what its past left out.
     fn add_base(
         &mut self,
         stepping: &mut Stepping<'_>,
@@ -455,7 +474,8 @@ impl Views {
         base: &Arc<Base>,
         stream: StreamId,
         name: &str,
-    ) -> u64 {
+        seeds: &mut Vec<Seed>,
+    ) -> Result<(u64, BTreeMap<Tick, LeftOut>), PeerFailed> {
         let tick = commit.tick;
         let id = self.next_base;
         self.next_base += 1;
@@ -463,10 +483,13 @@ impl Views {
             .rule
             .closed_until(commit.marks.of(stream))
             .unwrap_or(i64::MIN);
-        let built = WorkerBase {
+        // One that begins in the past has its first content at this tick, on all workers.
+        let in_the_past = base.start < tick;
+        let first = if in_the_past { tick } else { tick + 1 };
+        let mut built = WorkerBase {
             stream,
             tap: Tap::new(Arc::clone(base)).expect("invariant: the base was compiled before it was logged"),
-            arranged: ArrangedView::build(stepping.worker, name, base.layout, tick + 1),
+            arranged: ArrangedView::build(stepping.worker, name, base.layout, first),
             left_out: LeftOut::default(),
             changes: Vec::new(),
             closing: base.rule.emit_final.then(|| Closing::at(closed, tick)),
@@ -476,8 +499,23 @@ impl Views {
             base: Arc::clone(base),
         };
         self.busy.follow(built.arranged.operators());
+        let mut left_out = BTreeMap::new();
+        if in_the_past {
+            if let Some(place) = seeds.iter().position(|seed| Arc::ptr_eq(&seed.base, base)) {
+                let seed = seeds.swap_remove(place);
+                for (key, accumulator) in seed.groups {
+                    built.arranged.update(key, accumulator);
+                }
+                built.tap.adopt(seed.waiting);
+                left_out = seed.left_out;
+            }
+            built.arranged.close_tick(tick);
+            stepping.until(|| built.arranged.is_complete(tick))?;
+            built.changed += built.arranged.take_changes().len() as u64;
+            built.news.note();
+        }
         self.bases.insert(id, built);
-        id
+        Ok((id, left_out))
     }
 
     /// Removes a view, and the bases that only it read. Their inputs close with them; an aggregate holds no future

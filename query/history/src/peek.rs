@@ -10,8 +10,8 @@ use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::logical_expr::expr::InList;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
+use pyflare_operators::conform::conform;
 
-use crate::relation::conform;
 use crate::source::{Hold, InternalRelations, LiveSource, PeekRequest, Scope, ViewDescription};
 
 /// A maintained view as a table.

@@ -11,8 +11,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, MapArray, RecordBatch, RecordBatchOptions, StructArray};
-use arrow::compute::cast;
+use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::catalog::{MemTable, TableProvider};
 use datafusion::common::{Column, DataFusionError, Result};
@@ -20,6 +19,7 @@ use datafusion::datasource::{ViewTable, provider_as_source};
 use datafusion::functions_aggregate::expr_fn::sum;
 use datafusion::functions_nested::expr_fn::array_repeat;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
+use pyflare_operators::conform::conform;
 
 use crate::source::{Hold, LiveSource, Relation, Scope, StoredTables, StreamDescription, ViewDescription};
 
@@ -174,48 +174,4 @@ pub fn name_of(column: impl AsRef<str>) -> Expr {
 
 fn external(error: crate::source::SourceError) -> DataFusionError {
     DataFusionError::External(Box::new(error))
-}
-
-/// Brings a batch to a schema: columns by name, cast where their types differ, children of maps renamed.
-pub fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, arrow::error::ArrowError> {
-    if batch.schema_ref().fields() == schema.fields() {
-        return Ok(batch.clone());
-    }
-    let columns: Result<Vec<ArrayRef>, arrow::error::ArrowError> = schema
-        .fields()
-        .iter()
-        .map(|field| match batch.column_by_name(field.name()) {
-            Some(column) => conform_array(column, field.data_type()),
-            None => Err(arrow::error::ArrowError::SchemaError(format!(
-                "the rows lack the column {}",
-                field.name()
-            ))),
-        })
-        .collect();
-    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    RecordBatch::try_new_with_options(Arc::clone(schema), columns?, &options)
-}
-
-fn conform_array(array: &ArrayRef, target: &DataType) -> Result<ArrayRef, arrow::error::ArrowError> {
-    if array.data_type() == target {
-        return Ok(Arc::clone(array));
-    }
-    let (Some(map), DataType::Map(entries, ordered)) = (array.as_any().downcast_ref::<MapArray>(), target)
-    else {
-        return cast(array, target);
-    };
-    let DataType::Struct(fields) = entries.data_type() else {
-        return cast(array, target);
-    };
-    let keys = conform_array(map.keys(), fields[0].data_type())?;
-    let values = conform_array(map.values(), fields[1].data_type())?;
-    let content = StructArray::try_new(fields.clone(), vec![keys, values], None)?;
-    let renamed = MapArray::try_new(
-        Arc::clone(entries),
-        map.offsets().clone(),
-        content,
-        map.nulls().cloned(),
-        *ordered,
-    )?;
-    Ok(Arc::new(renamed))
 }

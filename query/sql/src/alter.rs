@@ -106,6 +106,7 @@ impl OptionChanges {
             max_updates_per_second: current
                 .max_updates_per_second
                 .filter(|_| keeps("max_updates_per_second")),
+            backfill_us: current.backfill_us.filter(|_| keeps("backfill")),
         };
         let set = self.set.clone();
         MonitorOptions {
@@ -116,6 +117,7 @@ impl OptionChanges {
             max_rows: set.max_rows.or(kept.max_rows),
             max_tick_rows: set.max_tick_rows.or(kept.max_tick_rows),
             max_updates_per_second: set.max_updates_per_second.or(kept.max_updates_per_second),
+            backfill_us: set.backfill_us.or(kept.backfill_us),
         }
     }
 }
@@ -137,6 +139,7 @@ fn written(options: &MonitorOptions) -> Vec<String> {
         count("max_rows", options.max_rows),
         count("max_tick_rows", options.max_tick_rows),
         count("max_updates_per_second", options.max_updates_per_second),
+        duration("backfill", options.backfill_us),
     ]
     .into_iter()
     .flatten()

@@ -7,7 +7,7 @@ use crate::error::{Position, SqlError, SqlErrorKind};
 use crate::statement::WrittenOption;
 
 /// The options there are, with what each wants.
-pub const OPTIONS: [(&str, &str); 6] = [
+pub const OPTIONS: [(&str, &str); 7] = [
     (
         "retention",
         "how long a window stays in the live view after its end, such as '48 hours' (default '24 hours')",
@@ -20,6 +20,10 @@ pub const OPTIONS: [(&str, &str); 6] = [
     (
         "max_rows",
         "rows that one of its operators may keep, from 1 to 1,000,000,000 (default: limits.monitor_rows); beyond it the monitor is stopped",
+    ),
+    (
+        "backfill",
+        "how far back to begin: rows admitted so long before are read from the store, such as '24 hours' (default: only rows after its start)",
     ),
     (
         "max_tick_rows",
@@ -60,6 +64,9 @@ pub(crate) fn read(written: &[WrittenOption]) -> Result<MonitorOptions, SqlError
                 options.retention_us = Some(duration(&name, text, SECOND, 366 * DAY).map_err(refused)?)
             }
             "lateness" => options.lateness_us = Some(duration(&name, text, 0, 30 * DAY).map_err(refused)?),
+            "backfill" => {
+                options.backfill_us = Some(duration(&name, text, SECOND, 366 * DAY).map_err(refused)?)
+            }
             "max_rows" => options.max_rows = Some(count(&name, text).map_err(refused)?),
             "max_tick_rows" => options.max_tick_rows = Some(count(&name, text).map_err(refused)?),
             "max_updates_per_second" => {

@@ -67,6 +67,7 @@ export const options: readonly { readonly name: string; readonly value: string; 
   { name: 'lateness', value: '10 seconds', about: 'How far out of order rows may come; 10 seconds by default.' },
   { name: 'description', value: 'what it is for', about: 'Shown in the list of monitors.' },
   { name: 'max_rows', value: '5000000', about: 'Rows that one of its operators may keep; beyond it the monitor is stopped.' },
+  { name: 'backfill', value: '6 hours', about: 'How far back to begin, with rows read from the store.' },
   { name: 'max_tick_rows', value: '5000000', about: 'Records that its joins may make at one tick; beyond it the monitor is stopped.' },
   { name: 'max_updates_per_second', value: '5000000', about: 'Changes of its result, on average of ten seconds; beyond it the monitor is stopped.' },
 ];
