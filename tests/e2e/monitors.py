@@ -106,6 +106,48 @@ def lives_and_dies(server: Server, everything: list[Sent]) -> None:
     eventually(lambda: assert_equal(request(view).status, 404, "status of the dropped view"))
 
 
+def begins_in_the_past(server: Server) -> None:
+    """With `backfill` a monitor has what came before it, stored or not, once; also after a kill; refusals are told."""
+    assert server.endpoints is not None
+    counted = "SELECT kind, count(*) AS n, sum(duration_ns) AS whole FROM spans WHERE service_name = 'earlier' GROUP BY kind"
+
+    def send() -> None:
+        sent = request(f"{server.endpoints.otlp_http_url}/v1/traces", recorded("earlier").SerializeToString())
+        assert_equal(sent.status, 200, "status")
+
+    def rows(relation: str) -> list[list[str]]:
+        return sorted(server.sql(f"SELECT kind, n, whole FROM {relation}"))
+
+    def stored() -> list[list[str]]:
+        return sorted(server.sql(counted.replace("FROM spans", "FROM history.spans")))
+
+    def equal() -> None:
+        assert_equal(rows("live.earlier"), stored(), "what the monitor and the history have")
+
+    send()
+    eventually(lambda: assert_equal(len(stored()) > 0, True, "the first request is there"))
+    time.sleep(11)  # By now it has been flushed.
+    send()
+    eventually(lambda: assert_equal(int(stored()[0][1]) % 2, 0, "the second request is there"))
+    server.sql(f"CREATE MONITOR earlier WITH (backfill = '1 hour') AS {counted}")
+    equal()
+    assert rows("live.earlier"), "the monitor has rows at once"
+    assert_equal(server.sql("SELECT * FROM pyflare_internal.backfills"), [], "nothing is being read any more")
+    send()
+    eventually(lambda: assert_equal(int(stored()[0][1]) % 3, 0, "the third request is there"))
+    eventually(equal)
+    for query, hint in (
+        ("CREATE MONITOR other WITH (backfill = '1 hour') AS SELECT count(*) AS n FROM earlier", "only views"),
+        ("CREATE MONITOR other WITH (backfill = '1 hour', max_rows = 1) AS SELECT span_id FROM spans", "max_rows"),
+        ("CREATE MONITOR other WITH (backfill = '1 hour', retention = '360 days') AS SELECT span_id FROM spans", "stores"),
+    ):
+        body = json.dumps({"query": query}).encode()
+        refused = request(f"{server.api_url}/api/v1/sql", body, content_type="application/json")
+        told = refused.body.decode()
+        assert refused.status == 400 and "PF-3016" in told and hint in told, f"{refused.status} {told}"
+    server.sql("DROP MONITOR earlier")
+
+
 def altered(server: Server) -> None:
     """ALTER keeps the content where rows are kept as before; bad options and readers are refused with their codes."""
     for sql in (

@@ -117,6 +117,7 @@ def run(options: argparse.Namespace, scratch: Path) -> Runner:
         runner.check("the same body twice counts once", lambda: monitors.same_body_counts_once(server))
         runner.check("a monitor lives and dies", lambda: monitors.lives_and_dies(server, everything))
         runner.check("monitors over streams and monitors", lambda: monitors.over_others(server))
+        runner.check("a monitor begins in the past", lambda: monitors.begins_in_the_past(server))
         runner.check("monitors get other options", lambda: monitors.altered(server))
         runner.check("monitors tell about themselves", lambda: monitors.tells_about_itself(server))
         runner.check("monitors go with what they read", lambda: monitors.dropped_with_readers(server))

@@ -322,12 +322,12 @@ pub struct MonitorOptions {
     /// Records that its joins may make at one tick; default: the server's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_tick_rows: Option<u64>,
-    /// Changes of its result, on average of ten seconds; default: the server's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_updates_per_second: Option<u64>,
     /// How long before its installation the rows that it has may have been admitted; default: only those after it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backfill_us: Option<i64>,
+    /// Changes of its result, on average of ten seconds; default: the server's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_updates_per_second: Option<u64>,
 }
 
 /// A monitor as it is installed and kept in the catalog and in the tick log.

@@ -50,10 +50,10 @@ struct WorkerState {
     views: Views,
     /// What the views leave out.
     ledger: Ledger,
-    /// What is being read; the first has the next slice.
-    readings: VecDeque<Reading>,
     /// Of bases that the next commit installs.
     seeds: Vec<Seed>,
+    /// What is being read; the first has the next slice.
+    readings: VecDeque<Reading>,
 }
 
 pub(crate) fn run(worker: &mut Worker, context: WorkerContext) {
@@ -62,8 +62,8 @@ pub(crate) fn run(worker: &mut Worker, context: WorkerContext) {
         decoding: Decoding::new(),
         views: Views::build(worker),
         ledger: Ledger::build(worker),
-        readings: VecDeque::new(),
         seeds: Vec::new(),
+        readings: VecDeque::new(),
     };
     loop {
         match state.context.receiver.try_recv() {

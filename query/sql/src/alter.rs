@@ -103,10 +103,10 @@ impl OptionChanges {
             emit_final: current.emit_final,
             max_rows: current.max_rows.filter(|_| keeps("max_rows")),
             max_tick_rows: current.max_tick_rows.filter(|_| keeps("max_tick_rows")),
+            backfill_us: current.backfill_us.filter(|_| keeps("backfill")),
             max_updates_per_second: current
                 .max_updates_per_second
                 .filter(|_| keeps("max_updates_per_second")),
-            backfill_us: current.backfill_us.filter(|_| keeps("backfill")),
         };
         let set = self.set.clone();
         MonitorOptions {
@@ -116,8 +116,8 @@ impl OptionChanges {
             emit_final: kept.emit_final,
             max_rows: set.max_rows.or(kept.max_rows),
             max_tick_rows: set.max_tick_rows.or(kept.max_tick_rows),
-            max_updates_per_second: set.max_updates_per_second.or(kept.max_updates_per_second),
             backfill_us: set.backfill_us.or(kept.backfill_us),
+            max_updates_per_second: set.max_updates_per_second.or(kept.max_updates_per_second),
         }
     }
 }
@@ -138,8 +138,8 @@ fn written(options: &MonitorOptions) -> Vec<String> {
         description.map(|text| format!("description = '{}'", text.replace('\'', "''"))),
         count("max_rows", options.max_rows),
         count("max_tick_rows", options.max_tick_rows),
-        count("max_updates_per_second", options.max_updates_per_second),
         duration("backfill", options.backfill_us),
+        count("max_updates_per_second", options.max_updates_per_second),
     ]
     .into_iter()
     .flatten()
