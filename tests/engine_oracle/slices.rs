@@ -108,9 +108,18 @@ async fn a_graph_that_is_fed_in_slices_equals_one_that_was_there() {
             let (expected, found) = (there.contents(last), sliced.contents(last));
             let empty = Content::new();
             let first = *found.keys().next().unwrap();
-            for tick in expected.keys().chain(found.keys()).copied().filter(|tick| *tick >= first) {
+            for tick in expected
+                .keys()
+                .chain(found.keys())
+                .copied()
+                .filter(|tick| *tick >= first)
+            {
                 let at = |contents: &BTreeMap<u64, Content>| {
-                    contents.range(..=tick).next_back().map_or(&empty, |(_, content)| content).clone()
+                    contents
+                        .range(..=tick)
+                        .next_back()
+                        .map_or(&empty, |(_, content)| content)
+                        .clone()
                 };
                 let (expected, found) = (at(&expected), at(&found));
                 assert!(
@@ -130,7 +139,10 @@ async fn a_graph_that_is_fed_in_slices_equals_one_that_was_there() {
         }
     }
     opened.shutdown();
-    assert!(compared > 100 && shown > 1_000 && failed > 0, "{compared} of {shown} rows, {failed} errors");
+    assert!(
+        compared > 100 && shown > 1_000 && failed > 0,
+        "{compared} of {shown} rows, {failed} errors"
+    );
 
     for workers in [1, 2, 4] {
         let copy = tempfile::tempdir().unwrap();
@@ -173,16 +185,27 @@ async fn what_is_being_fed_holds_what_it_reads_and_is_stopped_by_its_limits() {
     assert!(!starting.is_finished(), "it is being fed");
     let held = engine.drop_monitor(&view_name(&rows)).await;
     assert!(matches!(held, Err(EngineError::InUse { .. })), "{held:?}");
-    assert!(engine.view_named(&view_name(&over)).is_none(), "it is not there yet");
+    assert!(
+        engine.view_named(&view_name(&over)).is_none(),
+        "it is not there yet"
+    );
     // Other ticks go on.
     let before = engine.status().rows[0];
     send(&opened, first_time(), 20..22).await;
     opened.admitted(22).await;
-    assert!(engine.status().rows[0] > before && !starting.is_finished(), "rows come meanwhile");
+    assert!(
+        engine.status().rows[0] > before && !starting.is_finished(),
+        "rows come meanwhile"
+    );
     let over = starting.await.unwrap().unwrap();
     let content = opened.content(&over.name).await;
     assert_eq!(content.values().sum::<i64>(), 22 * 40);
-    assert!(!opened.content(&waiting.await.unwrap().unwrap().name).await.is_empty());
+    assert!(
+        !opened
+            .content(&waiting.await.unwrap().unwrap().name)
+            .await
+            .is_empty()
+    );
 
     let select = "SELECT count(*) AS pairs FROM rows AS a JOIN rows AS b ON a.user_id = b.user_id";
     let mut many = planned(engine, "many", select).unwrap();
@@ -190,7 +213,10 @@ async fn what_is_being_fed_holds_what_it_reads_and_is_stopped_by_its_limits() {
     engine.install(many.clone(), false).await.unwrap();
     let deadline = std::time::Instant::now() + Duration::from_secs(20);
     while engine.view_named(&view_name(&many)).unwrap().stopped.is_none() {
-        assert!(std::time::Instant::now() < deadline, "it makes too much and is stopped");
+        assert!(
+            std::time::Instant::now() < deadline,
+            "it makes too much and is stopped"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(opened.content(&over.name).await.values().sum::<i64>(), 22 * 40);

@@ -66,6 +66,8 @@ pub(crate) struct Coordinator {
     pub generation: u64,
     pub next_view_id: u64,
     pub last_tick: Tick,
+    /// The marks before it.
+    pub previous_marks: Arc<Marks>,
     pub budget: usize,
     pub last_flush: Instant,
     /// Until when nothing leaves the views by itself, as of the last committed tick.
@@ -145,6 +147,7 @@ impl Coordinator {
             self.admission.open(record.tick);
             // The newest tick is always emitted: readers begin there.
             if next.is_some() && self.is_eventless(&record) {
+                self.previous_marks = self.admission.marks();
                 self.admission.close_logged(&record.partitions, &record.marks);
                 continue;
             }
@@ -545,6 +548,7 @@ impl Coordinator {
             self.exceeding = self.exceeded(tick);
         }
         self.last_tick = tick;
+        self.previous_marks = Arc::clone(&commit.marks);
         self.gauges.tick.store(tick, Ordering::Release);
         self.gauges
             .duplicates

@@ -19,8 +19,8 @@ use super::hub::{Hub, HubOptions};
 use super::messages::{Horizon, ToCoordinator, ToHub, ToWorker};
 use super::options::EngineOptions;
 use super::read_ahead::ReadAhead;
-use super::starting::Starting;
 use super::start::{lineage, refuse_lost_ticks, spawn, start_workers};
+use super::starting::Starting;
 use super::status::{Busy, EngineStatus, Gauges};
 use super::streams::StreamRegistry;
 use super::tail::HistoryTail;
@@ -231,6 +231,7 @@ impl Engine {
             generation,
             next_view_id: 1,
             last_tick: 0,
+            previous_marks: Arc::default(),
             budget: super::coordinator::FIRST_BUDGET,
             last_flush: Instant::now(),
             horizon: Horizon::NEVER,

@@ -238,7 +238,12 @@ impl Coordinator {
         past.add_until(&mut sums, tick - 1, &|_, _| Ok(()))?;
         let installed = self.installed_with(before);
         let marks = self.admission.marks();
-        let seeds = sums.seeds(&view, &installed, (tick, &marks), self.workers.len());
+        let seeds = sums.seeds(
+            &view,
+            &installed,
+            (tick, &marks, &self.previous_marks),
+            self.workers.len(),
+        );
         // Another view was installed meanwhile, or went, whose bases it would have shared.
         let seeds = seeds.ok_or_else(|| EngineError::Changed {
             name: view.name.to_string(),

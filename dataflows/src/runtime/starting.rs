@@ -73,7 +73,11 @@ impl Coordinator {
         }
         let of_views = |other: &&Arc<InstalledView>| view.sources.contains(&other.id);
         let rows = view.bases().map(|base| base.figures.greatest()).sum::<u64>()
-            + installed.iter().filter(of_views).map(|source| source.rows()).sum::<u64>();
+            + installed
+                .iter()
+                .filter(of_views)
+                .map(|source| source.rows())
+                .sum::<u64>();
         rows > SLICES * self.slice_rows as u64
     }
 
@@ -136,7 +140,10 @@ impl Coordinator {
         let is_same = planned.as_ref().is_ok_and(|planned| {
             planned.sources == fed.sources
                 && planned.bases().count() == fed.bases().count()
-                && planned.bases().zip(fed.bases()).all(|(one, other)| Arc::ptr_eq(one, other))
+                && planned
+                    .bases()
+                    .zip(fed.bases())
+                    .all(|(one, other)| Arc::ptr_eq(one, other))
         });
         if is_same {
             return Ok(Arc::new(fed.at(tick)));

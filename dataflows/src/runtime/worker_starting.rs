@@ -58,12 +58,18 @@ impl Views {
                 let mut bases = self.bases.iter();
                 let base = bases.find(|(_, base)| Arc::ptr_eq(&base.base, &leaf.base));
                 WorkerLeaf {
-                    base: *base.expect("invariant: a view that starts in slices has no base of its own").0,
+                    base: *base
+                        .expect("invariant: a view that starts in slices has no base of its own")
+                        .0,
                     finish: Rc::new(Finish::new(Arc::clone(leaf)).expect(checked)),
                 }
             })
             .collect();
-        let graph = installed.rendered.graph.as_ref().expect("invariant: a graph starts in slices");
+        let graph = installed
+            .rendered
+            .graph
+            .as_ref()
+            .expect("invariant: a graph starts in slices");
         let limits = Limits {
             budget: &installed.budget,
             enforced: true,
@@ -87,7 +93,7 @@ impl Views {
                     self.content(source, tick, &everything)
                 }
             };
-            inputs.push_back((number, content));
+            inputs.push_back((number, content.in_parts(self.slice_rows)));
         }
         let level = self.level_of(installed);
         let view = WorkerView {

@@ -64,7 +64,7 @@ pub(super) struct WorkerGraph {
 pub(super) struct Views {
     pub(super) busy: Busy,
     activity: Activity,
-    slice_rows: usize,
+    pub(super) slice_rows: usize,
     pub(super) bases: BTreeMap<u64, WorkerBase>,
     next_base: u64,
     pub(super) views: BTreeMap<u64, WorkerView>,
@@ -78,7 +78,13 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    pub(super) fn errors(&mut self, view: &InstalledView, tick: Tick, errors: RowErrors, ledger: &mut Ledger) {
+    pub(super) fn errors(
+        &mut self,
+        view: &InstalledView,
+        tick: Tick,
+        errors: RowErrors,
+        ledger: &mut Ledger,
+    ) {
         if errors.rows > 0 {
             ledger.enter_errors(&view.page(0), tick, &errors, true);
             self.left_out.push(ViewLeftOut {
