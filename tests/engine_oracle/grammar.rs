@@ -194,7 +194,50 @@ impl Generator {
         self.grouped(&from, &below, keys)
     }
 
+    fn in_sessions(&mut self) -> Relation {
+        let below = Generator::stream();
+        let condition = match self.chance(50) {
+            true => format!(" WHERE {}", self.condition(&below, 1)),
+            false => String::new(),
+        };
+        let gap = self.random.random_range(1..90);
+        let from = format!("SESSION(spans, event_time, INTERVAL '{gap} seconds'){condition}");
+        let mut columns: Columns = ["window_start", "window_end"]
+            .map(|_| (self.name(), Type::Time))
+            .to_vec();
+        let mut shown = vec![
+            format!("window_start AS {}", columns[0].0),
+            format!("window_end AS {}", columns[1].0),
+        ];
+        let mut keys = vec!["window_start".to_string(), "window_end".to_string()];
+        for key in ["model", "user_id"] {
+            if self.chance(50) {
+                let name = self.name();
+                shown.push(format!("{key} AS {name}"));
+                columns.push((name, Type::Text));
+                keys.push(key.to_string());
+            }
+        }
+        for _ in 0..self.random.random_range(1..4) {
+            let (aggregate, data_type) = self.aggregate(&below);
+            let name = self.name();
+            shown.push(format!("{aggregate} AS {name}"));
+            columns.push((name, data_type));
+        }
+        Relation {
+            sql: format!(
+                "SELECT {} FROM {from} GROUP BY {}",
+                shown.join(", "),
+                keys.join(", ")
+            ),
+            columns,
+        }
+    }
+
     fn windowed(&mut self) -> Relation {
+        if self.chance(34) {
+            return self.in_sessions();
+        }
         let from = match self.chance(50) {
             true => format!(
                 "TUMBLE(spans, event_time, INTERVAL '{} seconds')",
@@ -272,12 +315,27 @@ impl Generator {
             return left;
         };
         let mut on = format!("{one} = {other}");
+        let mut kind = *self.one(&["JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN", "JOIN"]);
         let both: Columns = a.iter().chain(&b).cloned().collect();
-        if self.chance(35) {
+        if let (true, Some(one), Some(other)) = (
+            self.chance(30),
+            self.of_type(&a, Type::Int),
+            self.of_type(&b, Type::Int),
+        ) {
+            let (less, more) = (self.random.random_range(0..5), self.random.random_range(0..5));
+            let near = format!("{other} - {one} BETWEEN -{less} AND {more}");
+            // Without an equality each side needs a bound by itself, which FULL JOIN does not take.
+            on = match self.chance(25) {
+                true => near,
+                false => format!("{on} AND {near}"),
+            };
+            if kind == "FULL JOIN" {
+                kind = "LEFT JOIN";
+            }
+        } else if self.chance(35) {
             let condition = self.condition(&both, 1);
             on = format!("{on} AND {condition}");
         }
-        let kind = *self.one(&["JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN", "JOIN"]);
         let types = self.types();
         let (shown, columns) = self.select(&both, &types);
         Relation {

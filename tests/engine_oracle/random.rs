@@ -160,7 +160,9 @@ async fn random_queries_equal_the_batch() {
             };
             match pyflare_sql::parse(&sql, &scope) {
                 Ok(Statement::CreateMonitor(create)) => {
-                    let words = ["JOIN", "SELECT 1", "WINDOW", "TUMBLE", "HOP", "OVER", "(SELECT"];
+                    let words = [
+                        "JOIN", "SELECT 1", "WINDOW", "TUMBLE", "HOP", "SESSION", "OVER", "(SELECT",
+                    ];
                     rich += u64::from(words.iter().any(|word| sql.contains(word)));
                     monitors.push(create.definition);
                 }

@@ -7,6 +7,7 @@
 pub mod builtin;
 mod expr;
 mod schema;
+mod sessions;
 mod source;
 mod window;
 
@@ -18,6 +19,7 @@ pub use pyflare_operators::aggregate::{Relationship, Spread};
 pub use expr::{BinaryOp, Branch, Expr, Literal, compile, scalar_function, scalar_functions};
 pub(crate) use schema::marked;
 pub use schema::{MARK, WINDOW_END, WINDOW_START};
+pub use sessions::DAY_US;
 pub use source::Declared;
 pub(crate) use source::source_schema;
 pub use window::window_functions;
@@ -99,6 +101,16 @@ pub enum Plan {
         keys: Vec<NamedExpr>,
         aggregates: Vec<Aggregate>,
     },
+    /// One row per session of each distinct key: rows of one UTC day of which each lies less than `gap_us` after the
+    /// one before, by the timestamp column `time`; rows whose time is NULL are in none. Output columns: the keys,
+    /// `window_start` (the first time), `window_end` (the last one and the gap), the aggregates.
+    Sessions {
+        input: Box<Plan>,
+        keys: Vec<NamedExpr>,
+        time: String,
+        gap_us: i64,
+        aggregates: Vec<Aggregate>,
+    },
     /// All rows of another view, which is maintained by itself. Its columns are part of the plan: a view that is
     /// replaced by one with others must not change the meaning of what is installed over it.
     View { name: String, columns: Vec<Column> },
@@ -111,6 +123,9 @@ pub enum Plan {
         on: Vec<JoinKey>,
         /// Over the columns of both sides.
         residual: Option<Expr>,
+        /// What `residual` says about how far the sides lie apart: other pairs need not be looked at.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        interval: Option<Interval>,
         /// Whether NULL equals NULL in keys, as in INTERSECT and EXCEPT; else a NULL matches nothing.
         nulls_equal: bool,
     },
@@ -180,6 +195,22 @@ impl JoinKind {
 pub struct JoinKey {
     pub left: Expr,
     pub right: Expr,
+}
+
+/// `lower ≤ right − left ≤ upper`, of columns that are both times, in microseconds, or both Int64. Not of a full join.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interval {
+    pub left: String,
+    pub right: String,
+    pub lower: i64,
+    pub upper: i64,
+}
+
+impl Interval {
+    /// How wide the buckets are in which rows meet.
+    pub fn width(&self) -> i64 {
+        self.upper.saturating_sub(self.lower).max(1)
+    }
 }
 
 /// One expression of an ORDER BY.

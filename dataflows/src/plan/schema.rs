@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use pyflare_operators::fields;
 
+use super::sessions::sessions_schema;
 use super::source::{columns_schema, source_schema};
 use super::window::Windowing;
 use super::{Aggregate, AggregateFunction, JoinKind, Plan, PlanError, Relationship, compile};
@@ -78,6 +79,13 @@ impl Plan {
                 }
                 Ok(Arc::new(Schema::new(fields)))
             }
+            Plan::Sessions {
+                input,
+                keys,
+                time,
+                gap_us,
+                aggregates,
+            } => sessions_schema(input.schema()?.as_ref(), keys, (time, *gap_us), aggregates),
             Plan::View { columns, .. } => columns_schema(columns),
             Plan::Join {
                 kind,
@@ -85,9 +93,13 @@ impl Plan {
                 right,
                 on,
                 residual,
+                interval,
                 ..
             } => {
                 let (left, right) = (left.schema()?, right.schema()?);
+                if let Some(interval) = interval {
+                    interval.check(*kind, residual.is_some(), &left, &right)?;
+                }
                 for key in on {
                     let left = expression_field("key", &key.left, &left)?;
                     let right = expression_field("key", &key.right, &right)?;
@@ -168,6 +180,7 @@ impl Plan {
             | Plan::Tumble { input, .. }
             | Plan::Unnest { input, .. }
             | Plan::Aggregate { input, .. }
+            | Plan::Sessions { input, .. }
             | Plan::Top { input, .. }
             | Plan::Window { input, .. } => vec![input],
             Plan::Join { left, right, .. } => vec![left, right],
@@ -308,7 +321,7 @@ impl Aggregate {
     }
 }
 
-fn expression_field(name: &str, expr: &super::Expr, schema: &Schema) -> Result<Field, PlanError> {
+pub(super) fn expression_field(name: &str, expr: &super::Expr, schema: &Schema) -> Result<Field, PlanError> {
     let physical = compile(expr, schema)?;
     let as_error = |error: datafusion::error::DataFusionError| PlanError::Expression {
         expression: expr.to_string(),

@@ -418,13 +418,13 @@ fn is_chain(plan: &Plan) -> bool {
     }
 }
 
-/// The nodes above the topmost aggregate (outermost first) and that aggregate.
+/// The nodes above the topmost aggregate (outermost first) and that aggregate, which may be one of sessions.
 fn split(plan: &Plan) -> (Vec<&Plan>, Option<&Plan>) {
     let mut above = Vec::new();
     let mut node = plan;
     loop {
         match node {
-            Plan::Aggregate { .. } => return (above, Some(node)),
+            Plan::Aggregate { .. } | Plan::Sessions { .. } => return (above, Some(node)),
             Plan::Filter { input, .. } | Plan::Project { input, .. } | Plan::Tumble { input, .. } => {
                 above.push(node);
                 node = input;
@@ -527,6 +527,14 @@ fn passed_through<'a>(name: &'a str, above: &[&'a Plan]) -> Option<&'a str> {
 pub(crate) fn shown_keys(plan: &Plan, schema: &SchemaRef) -> Vec<usize> {
     match split(plan) {
         (above, Some(Plan::Aggregate { keys, .. })) => key_columns(keys, &above, schema),
+        (above, Some(Plan::Sessions { keys, .. })) => {
+            let start = NamedExpr {
+                name: WINDOW_START.to_string(),
+                expr: Expr::column(WINDOW_START),
+            };
+            let keys: Vec<NamedExpr> = keys.iter().cloned().chain([start]).collect();
+            key_columns(&keys, &above, schema)
+        }
         _ => Vec::new(),
     }
 }

@@ -178,6 +178,11 @@ impl Extremes {
         }
     }
 
+    /// The least and the greatest number present.
+    pub fn numbers(&self) -> Option<(i64, i64)> {
+        Some((self.number(false)?, self.number(true)?))
+    }
+
     /// The greatest or the least decimal present.
     pub(super) fn decimal(&self, greatest: bool) -> Option<i128> {
         match &self.values {

@@ -45,7 +45,7 @@ pub(crate) fn check(query: &Query) -> Result<(), SqlError> {
 
 #[derive(Default)]
 struct Clauses {
-    /// Where the subqueries begin that stand as relations in `TUMBLE(…)`.
+    /// Where the subqueries begin that stand as relations in `TUMBLE(…)` and its like.
     relations: BTreeSet<(u64, u64)>,
 }
 
@@ -197,13 +197,12 @@ impl Visitor for Clauses {
             } => {
                 let function = function_name(name).unwrap_or_else(|| name.to_string());
                 match function.as_str() {
-                    "tumble" | "hop" => {
+                    "tumble" | "hop" | "session" => {
                         if let Some(Expr::Subquery(query)) = arguments.args.first().and_then(expression) {
                             self.relations.insert(place(query));
                         }
                         ControlFlow::Continue(())
                     }
-                    "session" => refuse("SESSION is not maintained yet", span, WINDOW_HINT),
                     "unnest" => refuse("UNNEST in FROM is not maintained yet", span, UNNEST_HINT),
                     other => refuse(format!("there is no table function {other}"), span, WINDOW_HINT),
                 }

@@ -1,15 +1,16 @@
 //! What a monitor is, said in words: for EXPLAIN MONITOR.
 
 mod recent;
+mod text;
 
 use std::fmt::Write;
 
 use arrow::datatypes::SchemaRef;
-use pyflare_dataflows::plan::{JoinKind, OrderKey, WINDOW_END, WINDOW_START};
-use pyflare_dataflows::{Aggregate, AggregateFunction, Expr, MonitorDefinition, NamedExpr, Plan};
-use pyflare_operators::aggregate::Reading;
+use pyflare_dataflows::plan::{WINDOW_END, WINDOW_START};
+use pyflare_dataflows::{Expr, MonitorDefinition, Plan};
 use pyflare_operators::fields::type_name;
 
+use self::text::{bucket, node_text};
 use crate::error::SqlError;
 use crate::lower::not_planned;
 use crate::options::spoken;
@@ -131,191 +132,13 @@ fn line_text(plan: &Plan) -> String {
     node_text(plan).trim_end_matches(['\u{20}', ';']).to_string()
 }
 
-/// One node in a line.
-fn node_text(plan: &Plan) -> String {
-    match plan {
-        Plan::Source { stream, .. } => format!("Source: {stream}"),
-        Plan::View { name, .. } => format!("View: {name}"),
-        Plan::Recent { .. } => recent::text(plan),
-        Plan::Filter { predicate, .. } => format!("Filter: {predicate}"),
-        Plan::Project { columns, .. } => format!("Project: {}", named(columns)),
-        Plan::Tumble {
-            time,
-            size_us,
-            slide_us,
-            ..
-        } => match slide_us {
-            None => format!("Tumble: {time} every {}", spoken(*size_us)),
-            Some(slide) => format!("Hop: {time} of {} every {}", spoken(*size_us), spoken(*slide)),
-        },
-        Plan::Unnest { column, .. } => format!("Unnest: {column}"),
-        Plan::Values { rows, columns } => format!("Values: {} rows of {} columns", rows.len(), columns.len()),
-        Plan::Aggregate { keys, aggregates, .. } => {
-            let made: Vec<String> = aggregates.iter().map(aggregate_text).collect();
-            match keys.is_empty() {
-                true => format!("Aggregate: over everything; {}", made.join(", ")),
-                false => format!("Aggregate: by {}; {}", named(keys), made.join(", ")),
-            }
-        }
-        Plan::Join {
-            kind, on, residual, ..
-        } => {
-            let word = match kind {
-                JoinKind::Inner => "Join",
-                JoinKind::Left => "Left join",
-                JoinKind::Right => "Right join",
-                JoinKind::Full => "Full join",
-                JoinKind::Semi => "Semi join",
-                JoinKind::Anti => "Anti join",
-                JoinKind::Mark => "Mark join",
-                JoinKind::NullAwareAnti => "Anti join (NOT IN)",
-            };
-            let keys: Vec<String> = on
-                .iter()
-                .map(|key| format!("{} = {}", key.left, key.right))
-                .collect();
-            let mut line = format!("{word}: {}", keys.join(" AND "));
-            if let Some(residual) = residual {
-                let _ = write!(line, " where {residual}");
-            }
-            line
-        }
-        Plan::Union { .. } => "Union".to_string(),
-        Plan::Top {
-            partition,
-            order,
-            skip,
-            fetch,
-            ..
-        } => {
-            let mut line = format!("Top: by {}", order_text(order));
-            if !partition.is_empty() {
-                let partition: Vec<String> = partition.iter().map(ToString::to_string).collect();
-                let _ = write!(line, "; of each {}", partition.join(", "));
-            }
-            if let Some(fetch) = fetch {
-                let _ = write!(line, "; {fetch} rows");
-            }
-            if *skip > 0 {
-                let _ = write!(line, " after {skip}");
-            }
-            line
-        }
-        Plan::Window {
-            partition,
-            order,
-            functions,
-            aggregates,
-            ..
-        } => {
-            let partition: Vec<String> = partition.iter().map(ToString::to_string).collect();
-            let mut functions: Vec<String> = functions
-                .iter()
-                .map(|column| {
-                    let arguments: Vec<String> = column.arguments.iter().map(ToString::to_string).collect();
-                    format!("{}({}) AS {}", column.function, arguments.join(", "), column.name)
-                })
-                .collect();
-            functions.extend(aggregates.iter().map(|column| aggregate_text(&column.aggregate)));
-            format!(
-                "Window: {}; partition by {}; order by {}",
-                functions.join(", "),
-                partition.join(", "),
-                order_text(order)
-            )
-        }
-    }
-}
-
-fn order_text(order: &[OrderKey]) -> String {
-    let keys: Vec<String> = order
-        .iter()
-        .map(|key| format!("{}{}", key.expr, if key.descending { " DESC" } else { "" }))
-        .collect();
-    keys.join(", ")
-}
-
-fn named(columns: &[NamedExpr]) -> String {
-    let texts: Vec<String> = columns
-        .iter()
-        .map(|column| match &column.expr {
-            Expr::Column(name) if *name == column.name => name.clone(),
-            expr => format!("{expr} AS {}", column.name),
-        })
-        .collect();
-    texts.join(", ")
-}
-
-fn aggregate_text(aggregate: &Aggregate) -> String {
-    let argument = aggregate
-        .argument
-        .as_ref()
-        .map_or("*".to_string(), ToString::to_string);
-    let call = match aggregate.function {
-        AggregateFunction::Count => format!("count({argument})"),
-        AggregateFunction::CountDistinct => format!("count(DISTINCT {argument})"),
-        AggregateFunction::Sum => format!("sum({argument})"),
-        AggregateFunction::Avg => format!("avg({argument})"),
-        AggregateFunction::Min => format!("min({argument})"),
-        AggregateFunction::Max => format!("max({argument})"),
-        AggregateFunction::Quantile { q } => format!("quantile({argument}, {q})"),
-        AggregateFunction::Spread(spread) => format!("{}({argument})", Reading::Spread(spread).name()),
-        AggregateFunction::Relationship(relationship) => {
-            let second = aggregate
-                .second
-                .as_ref()
-                .map_or(String::new(), ToString::to_string);
-            format!("{}({argument}, {second})", relationship.name())
-        }
-        AggregateFunction::StringAgg { distinct } => {
-            let separator = aggregate
-                .second
-                .as_ref()
-                .map_or(String::new(), ToString::to_string);
-            format!(
-                "string_agg({}, {separator}{})",
-                listed(&argument, distinct),
-                inner_order(aggregate)
-            )
-        }
-        AggregateFunction::ArrayAgg { distinct } => {
-            format!(
-                "array_agg({}{})",
-                listed(&argument, distinct),
-                inner_order(aggregate)
-            )
-        }
-        AggregateFunction::First => format!("first_value({argument}{})", inner_order(aggregate)),
-        AggregateFunction::Last => format!("last_value({argument}{})", inner_order(aggregate)),
-    };
-    let filter = aggregate
-        .filter
-        .as_ref()
-        .map_or(String::new(), |filter| format!(" FILTER (WHERE {filter})"));
-    format!("{call}{filter} AS {}", aggregate.name)
-}
-
-fn listed(argument: &str, distinct: bool) -> String {
-    match distinct {
-        true => format!("DISTINCT {argument}"),
-        false => argument.to_string(),
-    }
-}
-
-fn inner_order(aggregate: &Aggregate) -> String {
-    match aggregate.order.is_empty() {
-        true => String::new(),
-        false => format!(" ORDER BY {}", order_text(&aggregate.order)),
-    }
-}
-
-/// The aggregate of a plan, with what lies above it, outermost first.
+/// The aggregate of a plan, which may be one of sessions, with what lies above it, outermost first.
 fn split(plan: &Plan) -> (Vec<&Plan>, Option<&Plan>) {
     let mut above = Vec::new();
     let mut node = plan;
     loop {
         match node {
-            Plan::Aggregate { .. } => return (above, Some(node)),
+            Plan::Aggregate { .. } | Plan::Sessions { .. } => return (above, Some(node)),
             Plan::Filter { input, .. } | Plan::Project { input, .. } | Plan::Tumble { input, .. } => {
                 above.push(node);
                 node = input;
@@ -327,12 +150,17 @@ fn split(plan: &Plan) -> (Vec<&Plan>, Option<&Plan>) {
 
 /// The columns that show the groups' keys, if all of them are shown.
 pub(crate) fn key_columns(plan: &Plan) -> Vec<String> {
-    let (above, Some(Plan::Aggregate { keys, .. })) = split(plan) else {
-        return Vec::new();
+    let (above, keys): (_, Vec<&str>) = match split(plan) {
+        (above, Some(Plan::Aggregate { keys, .. })) => (above, keys.iter().map(|key| &*key.name).collect()),
+        (above, Some(Plan::Sessions { keys, .. })) => {
+            let names = keys.iter().map(|key| &*key.name);
+            (above, names.chain([WINDOW_START]).collect())
+        }
+        _ => return Vec::new(),
     };
     let mut shown = Vec::with_capacity(keys.len());
     for key in keys {
-        let mut name = key.name.clone();
+        let mut name = key.to_string();
         for node in above.iter().rev() {
             if let Plan::Project { columns, .. } = node {
                 match columns
@@ -382,6 +210,13 @@ fn shows_window(plan: &Plan) -> bool {
 fn state_bound(definition: &MonitorDefinition) -> String {
     let retention = definition.retention_us();
     let plan = &definition.plan;
+    if let Some(gaps) = gaps(plan) {
+        return format!(
+            "every row that SESSION reads, with the columns used of it, until {} after the end of its day (UTC); above \
+             them one accumulator per key and bucket of {gaps}, and what joins, orders and aggregates keep",
+            spoken(retention)
+        );
+    }
     if !is_simple(plan) {
         return format!(
             "one row per group and pane of every aggregate over a stream, every row of a stream that is joined, and \
@@ -424,6 +259,15 @@ fn state_bound(definition: &MonitorDefinition) -> String {
     }
 }
 
+/// The gaps of the sessions in a plan.
+fn gaps(plan: &Plan) -> Option<String> {
+    let below = plan.inputs().into_iter().find_map(gaps);
+    match plan {
+        Plan::Sessions { gap_us, .. } => Some(spoken(*gap_us)),
+        _ => below,
+    }
+}
+
 /// Filters and columns over at most one aggregate over one stream: such a view is read from one arrangement.
 fn is_simple(plan: &Plan) -> bool {
     match plan {
@@ -457,6 +301,23 @@ fn graph_operators(plan: &Plan, lines: &mut Vec<String>) {
         Plan::Aggregate { keys, .. } => {
             format!("combine, exchange and arrange by {} keys", keys.len())
         }
+        Plan::Sessions { keys, gap_us, .. } => format!(
+            "combine, exchange and arrange by {} keys, day and bucket of {}; merge buckets less than that apart",
+            keys.len(),
+            spoken(*gap_us)
+        ),
+        Plan::Join {
+            left,
+            on,
+            residual,
+            interval: Some(interval),
+            ..
+        } => format!(
+            "interval join: arrange both sides by {} keys and buckets of {}, one side in two of them, and join{}",
+            on.len(),
+            bucket(left, interval),
+            if residual.is_some() { ", then filter pairs" } else { "" }
+        ),
         Plan::Join { on, residual, .. } => format!(
             "arrange both sides by {} keys and join{}",
             on.len(),

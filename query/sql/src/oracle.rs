@@ -1,9 +1,11 @@
 //! A monitor's SELECT, run by DataFusion as a batch over given rows: what the view must show.
 //!
 //! It shares the SQL text, the scalar functions and the aggregate functions with the engine, but neither the
-//! lowering nor the dataflow: `TUMBLE(relation, time, size)` is rewritten to a subquery with `date_bin`, and the
-//! whole of DataFusion's optimizer and executor does the rest. What a monitor adds to SQL is left to the caller:
+//! lowering nor the dataflow: `TUMBLE(relation, time, size)` is rewritten to a subquery with `date_bin`, `SESSION` to
+//! gaps and islands, and the whole of DataFusion's optimizer and executor does the rest. What a monitor adds to SQL is left to the caller:
 //! which rows count (late ones do not) and which panes have expired.
+
+mod sessions;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -26,7 +28,7 @@ use datafusion::logical_expr::{Expr as LogicalExpr, LogicalPlan, TableType};
 use datafusion::physical_plan::{ExecutionPlan, collect};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement as DataFusionStatement;
-use datafusion::sql::sqlparser::ast::{Expr, Query, Statement, TableFactor, VisitMut, VisitorMut};
+use datafusion::sql::sqlparser::ast::{Expr, Query, Select, Statement, TableFactor, VisitMut, VisitorMut};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use parking_lot::Mutex;
@@ -253,6 +255,17 @@ struct Windows {
 impl VisitorMut for Windows {
     type Break = ();
 
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        let rewritten = sessions::rewritten(select);
+        self.replace(
+            rewritten.and_then(|sql| sql.as_deref().map(derived).transpose()),
+            |subquery| {
+                select.selection = None;
+                select.from[0].relation = subquery;
+            },
+        )
+    }
+
     fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
         let TableFactor::Table {
             name,
@@ -303,9 +316,19 @@ impl VisitorMut for Windows {
                 )
             }
         };
-        match derived(&sql) {
+        self.replace(derived(&sql).map(Some), |subquery| *factor = subquery)
+    }
+}
+
+impl Windows {
+    fn replace(
+        &mut self,
+        subquery: Result<Option<TableFactor>>,
+        put: impl FnOnce(TableFactor),
+    ) -> ControlFlow<()> {
+        match subquery {
             Ok(subquery) => {
-                *factor = subquery;
+                subquery.map(put);
                 ControlFlow::Continue(())
             }
             Err(error) => {

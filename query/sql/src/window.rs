@@ -1,7 +1,8 @@
-//! `TUMBLE(relation, time, INTERVAL '…')` and `HOP(relation, time, slide, size)` in FROM.
+//! `TUMBLE(relation, time, INTERVAL '…')`, `HOP(relation, time, slide, size)` and `SESSION(relation, time, gap)` in FROM.
 //!
-//! The planner meets it as a table with arguments and puts a [`Tumble`] node above the relation: all its columns,
-//! then `window_start` and `window_end`. Predicates may be pushed below it unless they speak of the window.
+//! The planner meets it as a table with arguments and puts a [`Windowed`] node above the relation: all its columns,
+//! then `window_start` and `window_end`. Predicates may be pushed below it unless they speak of the window. That is so of
+//! sessions too: they are formed where they are grouped, of the rows that are left by then.
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
@@ -19,7 +20,7 @@ use datafusion::logical_expr::{Expr, Extension, LogicalPlan, UserDefinedLogicalN
 use datafusion::sql::sqlparser::ast::{
     Expr as SqlExpr, FunctionArg, FunctionArgExpr, ObjectName, ObjectNamePart, Spanned, TableFactor,
 };
-use pyflare_dataflows::plan::{WINDOW_END, WINDOW_START};
+use pyflare_dataflows::plan::{DAY_US, WINDOW_END, WINDOW_START};
 
 use crate::error::{Position, SqlError, SqlErrorKind};
 use crate::options::spoken;
@@ -27,34 +28,35 @@ use crate::options::spoken;
 const SHORTEST_US: i64 = 1_000_000;
 const LONGEST_US: i64 = 366 * 86_400 * 1_000_000;
 const USAGE: &str = "write TUMBLE(spans, event_time, INTERVAL '1 minute'), or HOP(spans, event_time, INTERVAL '1 minute', INTERVAL '5 minutes') for windows of 5 minutes every minute";
+const SESSION_USAGE: &str = "write SELECT user_id, window_start, window_end, count(*) FROM SESSION(spans, event_time, INTERVAL '30 minutes') GROUP BY user_id, window_start, window_end";
 /// Windows that may hold one row.
 const MOST_WINDOWS: i64 = 1_000;
 
+/// Which windows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Hash)]
+pub enum Windows {
+    Tumble { size_us: i64 },
+    Hop { size_us: i64, slide_us: i64 },
+    Session { gap_us: i64 },
+}
+
 /// The windows as a node of a logical plan.
 #[derive(Debug, Clone)]
-pub struct Tumble {
+pub struct Windowed {
     pub input: Arc<LogicalPlan>,
     /// A timestamp column of the input.
     pub time: Column,
-    pub size_us: i64,
-    /// How often a window begins, where that is not at the end of the one before.
-    pub slide_us: Option<i64>,
+    pub windows: Windows,
     schema: DFSchemaRef,
 }
 
-impl Tumble {
-    pub fn new(
-        input: Arc<LogicalPlan>,
-        time: Column,
-        size_us: i64,
-        slide_us: Option<i64>,
-    ) -> DataFusionResult<Self> {
+impl Windowed {
+    pub fn new(input: Arc<LogicalPlan>, time: Column, windows: Windows) -> DataFusionResult<Self> {
         let schema = with_window(input.schema())?;
-        Ok(Tumble {
+        Ok(Windowed {
             input,
             time,
-            size_us,
-            slide_us,
+            windows,
             schema,
         })
     }
@@ -78,41 +80,38 @@ fn timestamp() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
 }
 
-impl PartialEq for Tumble {
+impl PartialEq for Windowed {
     fn eq(&self, other: &Self) -> bool {
-        self.input == other.input
-            && self.time == other.time
-            && (self.size_us, self.slide_us) == (other.size_us, other.slide_us)
+        self.input == other.input && self.time == other.time && self.windows == other.windows
     }
 }
 
-impl Eq for Tumble {}
+impl Eq for Windowed {}
 
-impl Hash for Tumble {
+impl Hash for Windowed {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         self.input.hash(state);
         self.time.hash(state);
-        self.size_us.hash(state);
-        self.slide_us.hash(state);
+        self.windows.hash(state);
     }
 }
 
-impl PartialOrd for Tumble {
+impl PartialOrd for Windowed {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         match self.input.partial_cmp(&other.input) {
-            Some(Ordering::Equal) => (&self.time, self.size_us, self.slide_us).partial_cmp(&(
-                &other.time,
-                other.size_us,
-                other.slide_us,
-            )),
+            Some(Ordering::Equal) => (&self.time, self.windows).partial_cmp(&(&other.time, other.windows)),
             other => other,
         }
     }
 }
 
-impl UserDefinedLogicalNodeCore for Tumble {
+impl UserDefinedLogicalNodeCore for Windowed {
     fn name(&self) -> &str {
-        "Tumble"
+        match self.windows {
+            Windows::Tumble { .. } => "Tumble",
+            Windows::Hop { .. } => "Hop",
+            Windows::Session { .. } => "Session",
+        }
     }
 
     fn inputs(&self) -> Vec<&LogicalPlan> {
@@ -132,15 +131,20 @@ impl UserDefinedLogicalNodeCore for Tumble {
     }
 
     fn fmt_for_explain(&self, out: &mut fmt::Formatter) -> fmt::Result {
-        match self.slide_us {
-            None => write!(out, "Tumble: {} every {}", self.time, spoken(self.size_us)),
-            Some(slide) => write!(
-                out,
-                "Hop: {} of {} every {}",
-                self.time,
-                spoken(self.size_us),
-                spoken(slide)
-            ),
+        let time = &self.time;
+        match self.windows {
+            Windows::Tumble { size_us } => write!(out, "Tumble: {time} every {}", spoken(size_us)),
+            Windows::Hop { size_us, slide_us } => {
+                write!(
+                    out,
+                    "Hop: {time} of {} every {}",
+                    spoken(size_us),
+                    spoken(slide_us)
+                )
+            }
+            Windows::Session { gap_us } => {
+                write!(out, "Session: {time} less than {} apart", spoken(gap_us))
+            }
         }
     }
 
@@ -153,7 +157,7 @@ impl UserDefinedLogicalNodeCore for Tumble {
             )
             .into());
         };
-        Tumble::new(Arc::new(input), time, self.size_us, self.slide_us)
+        Windowed::new(Arc::new(input), time, self.windows)
     }
 
     fn necessary_children_exprs(&self, output_columns: &[usize]) -> Option<Vec<Vec<usize>>> {
@@ -170,7 +174,7 @@ impl UserDefinedLogicalNodeCore for Tumble {
     }
 }
 
-/// Turns `TUMBLE(…)` in FROM into a [`Tumble`] node.
+/// Turns `TUMBLE(…)` and its like in FROM into a [`Windowed`] node.
 #[derive(Debug)]
 pub struct WindowPlanner;
 
@@ -192,21 +196,26 @@ impl RelationPlanner for WindowPlanner {
         let function = match function_name(name).as_deref() {
             Some("tumble") => "TUMBLE",
             Some("hop") => "HOP",
+            Some("session") => "SESSION",
             _ => return Ok(RelationPlanning::Original(Box::new(relation))),
         };
         let position = Position::start(name.span());
         let refused = |message: String| {
             SqlError::new(SqlErrorKind::Window, message)
                 .at(position)
-                .hint(USAGE)
+                .hint(match function {
+                    "SESSION" => SESSION_USAGE,
+                    _ => USAGE,
+                })
         };
         let (relation_argument, time_argument, slide_argument, size_argument) =
             match arguments.args.as_slice() {
-                [relation, time, size] if function == "TUMBLE" => (relation, time, None, size),
+                [relation, time, size] if function != "HOP" => (relation, time, None, size),
                 [relation, time, slide, size] if function == "HOP" => (relation, time, Some(slide), size),
                 other => {
                     let takes = match function {
                         "HOP" => "HOP takes a relation, a time column, a slide and a size",
+                        "SESSION" => "SESSION takes a relation, a time column and a gap",
                         _ => "TUMBLE takes a relation, a time column and a size",
                     };
                     return Err(refused(format!("{takes}, not {} arguments", other.len())).into());
@@ -261,7 +270,7 @@ impl RelationPlanner for WindowPlanner {
         }
         let mut interval = |argument: &FunctionArg| -> DataFusionResult<i64> {
             let written = expression(argument)
-                .ok_or_else(|| refused(format!("slide and size of {function} are INTERVALs")))?;
+                .ok_or_else(|| refused(format!("the lengths of {function} are INTERVALs")))?;
             let value = context.sql_to_expr(written.clone(), &DFSchema::empty())?;
             Ok(size_in_us(&value).map_err(refused)?)
         };
@@ -280,12 +289,16 @@ impl RelationPlanner for WindowPlanner {
                 return Err(refused(message).into());
             }
         }
-        let node = Tumble::new(
-            Arc::new(input),
-            time,
-            size_us,
-            slide_us.filter(|slide| *slide != size_us),
-        )?;
+        if function == "SESSION" && size_us > DAY_US {
+            let message = "sessions end with the day (UTC), so no gap is longer than a day";
+            return Err(refused(message.into()).into());
+        }
+        let windows = match (function, slide_us) {
+            ("SESSION", _) => Windows::Session { gap_us: size_us },
+            (_, Some(slide_us)) if slide_us != size_us => Windows::Hop { size_us, slide_us },
+            _ => Windows::Tumble { size_us },
+        };
+        let node = Windowed::new(Arc::new(input), time, windows)?;
         let plan = LogicalPlan::Extension(Extension { node: Arc::new(node) });
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(
             plan,

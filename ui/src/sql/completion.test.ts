@@ -26,7 +26,7 @@ const labels = (text: string, purpose: Purpose = 'monitor'): string[] => at(text
 
 describe('relations', () => {
   test('after FROM and JOIN: streams, views and windows; in a query by schema', () => {
-    expect(labels('SELECT * FROM |')).toEqual(expect.arrayContaining(['spans', 'requests', 'TUMBLE(…)', 'HOP(…)']));
+    expect(labels('SELECT * FROM |')).toEqual(expect.arrayContaining(['spans', 'requests', 'TUMBLE(…)', 'HOP(…)', 'SESSION(…)']));
     expect(labels('SELECT * FROM spans JOIN re|')).toEqual(['requests']);
     expect(labels('SELECT * FROM spans, |')).toContain('requests');
     expect(labels('SELECT * FROM l|', 'query').slice(0, 2)).toEqual(['live.requests', 'live.odd name']);
@@ -84,6 +84,8 @@ describe('windows', () => {
     expect(labels('SELECT 1 FROM TUMBLE(|')[0]).toBe("spans, event_time, INTERVAL '1 minute'");
     expect(labels('SELECT 1 FROM TUMBLE(l|')).toEqual(['logs']);
     expect(labels('SELECT 1 FROM TUMBLE(spans, |')).toEqual(['event_time']);
+    expect(labels('SELECT 1 FROM SESSION(|')[0]).toBe("spans, event_time, INTERVAL '30 minutes'");
+    expect(labels('SELECT 1 FROM SESSION(spans, |')).toEqual(['event_time']);
     expect(labels('SELECT 1 FROM HOP(spans, event_time, |')).toContain("INTERVAL '5 minutes'");
     expect(labels('SELECT 1 FROM TUMBLE(spans, event_time, INTERVAL |')).toContain("'1 minute'");
   });

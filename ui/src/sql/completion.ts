@@ -32,7 +32,7 @@ export interface Completion {
 }
 
 const most = 80;
-const windowNames = new Set(['TUMBLE', 'HOP']);
+const windowNames = new Set(['TUMBLE', 'HOP', 'SESSION']);
 const operandWords = new Set(['END', 'NULL', 'TRUE', 'FALSE']);
 
 function keyword(text: string): Offer {
@@ -107,9 +107,10 @@ function relations(scope: Scope, catalogue: Catalogue, purpose: Purpose): Offer[
 const windowTemplates: readonly Offer[] = [
   template("TUMBLE(…)", "TUMBLE(spans, event_time, INTERVAL '1 minute')", [7, 12], 'Windows of one size, one after the other.'),
   template("HOP(…)", "HOP(spans, event_time, INTERVAL '1 minute', INTERVAL '5 minutes')", [4, 9], 'Windows that begin every slide and overlap.'),
+  template("SESSION(…)", "SESSION(spans, event_time, INTERVAL '30 minutes')", [8, 13], 'Windows that last as long as rows follow closely; GROUP BY says whose.'),
 ];
 
-/** The arguments of TUMBLE and HOP, one after the other. */
+/** The arguments of TUMBLE, HOP and SESSION, one after the other. */
 function windowArguments(statement: Statement, open: number, at: number, scope: Scope, catalogue: Catalogue): Offer[] {
   const name = statement.words[open - 1]?.upper ?? '';
   let place = 0;
@@ -120,10 +121,12 @@ function windowArguments(statement: Statement, open: number, at: number, scope: 
     else if (text === ',' && depth === 0) place++;
   }
   if (place === 0) {
-    const rest = name === 'HOP' ? "event_time, INTERVAL '1 minute', INTERVAL '5 minutes'" : "event_time, INTERVAL '1 minute'";
+    const hops = name === 'HOP';
+    const rest = hops ? "event_time, INTERVAL '1 minute', INTERVAL '5 minutes'" : `event_time, INTERVAL '${name === 'SESSION' ? '30 minutes' : '1 minute'}'`;
+    const about = hops ? 'relation, time, slide, size' : `relation, time, ${name === 'SESSION' ? 'gap' : 'size'}`;
     const streams = catalogue.relations.filter((one) => one.schema === '').map((one) => relation(one, one.name));
     const named = [...scope.named.keys()].map((one): Offer => ({ kind: 'relation', label: one, detail: 'WITH', about: 'A query named above.', insert: written(one), select: null }));
-    return [template(`spans, ${rest}`, `spans, ${rest}`, [0, 5], name === 'HOP' ? 'relation, time, slide, size' : 'relation, time, size'), ...named, ...streams];
+    return [template(`spans, ${rest}`, `spans, ${rest}`, [0, 5], about), ...named, ...streams];
   }
   if (place === 1) {
     const times = statement.windowed(open, scope.named).filter(({ type }) => /^(timestamp|$)/i.test(type));

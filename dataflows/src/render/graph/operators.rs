@@ -8,31 +8,24 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::row::RowConverter;
 use datafusion::physical_expr::PhysicalExpr;
 use differential_dataflow::operators::arrange::{Arranged, TraceAgent};
-use differential_dataflow::trace::TraceReader;
 use differential_dataflow::trace::implementations::ord_neu::OrdKeySpine;
 use differential_dataflow::{AsCollection, VecCollection};
-use pyflare_operators::aggregate::{Accumulator, Combiner};
-use timely::container::CapacityContainerBuilder;
 use timely::dataflow::Scope;
-use timely::dataflow::channels::pact::Pipeline as OnThisWorker;
 use timely::dataflow::operators::ToStream;
-use timely::dataflow::operators::generic::operator::Operator as _;
-use timely::progress::frontier::Antichain;
 
 use super::budget::Meter;
 use super::group::grouped;
+use super::intervals::Placing;
 use super::pairs::{KeyedTrace, product};
 use super::rows::{Codec, Errors, Row, Rows, map_batches};
 use super::watch::Watch;
-use super::{Fold, Join, Node, Operator};
+use super::{Join, Node, Operator};
 use crate::plan::{JoinKind, MARK};
-use crate::render::arrange::{Change, Diff, report_groups};
-use crate::render::left_out::project_of;
 use crate::render::pipeline::{Pipeline, batch_of, evaluate};
 use crate::render::tap::{converter, normalise};
 use crate::time::Tick;
 
-const CHECKED: &str = "invariant: the types were checked when the plan was compiled";
+pub(super) const CHECKED: &str = "invariant: the types were checked when the plan was compiled";
 
 /// What all operators of one graph need while they are built.
 pub(super) struct Building<'s, 'a> {
@@ -75,6 +68,10 @@ impl<'s> Building<'s, '_> {
                 let rows = self.node(below);
                 self.fold(rows, node.number, below, fold)
             }
+            Operator::Sessions(below, sessions) => {
+                let rows = self.node(below);
+                self.sessions(rows, node.number, below, sessions)
+            }
             Operator::Default(below, row) => {
                 // Both are one node of the plan.
                 let rows = self.operator(below);
@@ -116,102 +113,6 @@ impl<'s> Building<'s, '_> {
         )
     }
 
-    fn fold(&self, rows: Rows<'s>, number: usize, below: &Node, fold: &Arc<Fold>) -> Rows<'s> {
-        let (folding, errors) = (Arc::clone(fold), Errors::clone(self.errors));
-        let keys = converter(&fold.key_types).expect(CHECKED);
-        let mut combiner = Combiner::new(fold.cells.kinds.clone());
-        let folded: VecCollection<'s, Tick, Row, Diff> = map_batches(
-            rows,
-            "fold",
-            Codec::new(&below.schema).expect(CHECKED),
-            move |flow, records| {
-                let mut errors = errors.borrow_mut();
-                let (mut arrays, flow) = evaluate(&folding.expressions, flow, &mut errors);
-                let rest = arrays.split_off(folding.keys);
-                let inputs = folding.cells.inputs(rest);
-                let count = flow.batch.num_rows();
-                let mut differences: Vec<i64> = flow.carried.values().to_vec();
-                differences.sort_unstable();
-                differences.dedup();
-                let mut bad_rows = Vec::new();
-                let encoded = (folding.keys > 0).then(|| {
-                    let arrays: Vec<ArrayRef> = arrays.into_iter().map(normalise).collect();
-                    keys.convert_columns(&arrays).expect(CHECKED)
-                });
-                for difference in differences {
-                    let mask: BooleanArray = flow
-                        .carried
-                        .values()
-                        .iter()
-                        .map(|carried| Some(*carried == difference))
-                        .collect();
-                    let fits = "invariant: the cells were planned for these inputs";
-                    match &encoded {
-                        Some(keys) => combiner
-                            .fold(keys, &inputs, Some(&mask), difference, &mut bad_rows)
-                            .expect(fits),
-                        None => combiner
-                            .fold(&count, &inputs, Some(&mask), difference, &mut bad_rows)
-                            .expect(fits),
-                    }
-                }
-                for bad in bad_rows {
-                    let project = project_of(&flow.batch, bad.row);
-                    errors.record(project, flow.carried.value(bad.row), bad);
-                }
-                combiner.drain(|key, accumulator| records.push((Row::from(key), Diff(accumulator))));
-            },
-        );
-        let arranged = folded.arrange_by_self_named("groups");
-        self.watch
-            .borrow_mut()
-            .keeps(number, below.number, &arranged.trace);
-        self.folded(arranged, fold)
-    }
-
-    /// From changes of accumulators to changes of rows.
-    fn folded(
-        &self,
-        arranged: Arranged<'s, TraceAgent<OrdKeySpine<Row, Tick, Diff>>>,
-        fold: &Arc<Fold>,
-    ) -> Rows<'s> {
-        let mut trace = arranged.trace.clone();
-        let mut seen = Antichain::from_elem(0);
-        let mut upper = Antichain::from_elem(0);
-        let reader = FoldReader::new(fold, self.errors);
-        let rows = arranged
-            .stream
-            .unary::<CapacityContainerBuilder<Vec<(Row, Tick, i64)>>, _, _, _>(
-                OnThisWorker,
-                "read groups",
-                move |_capability, _info| {
-                    move |input, output| {
-                        input.for_each(|capability, spans| {
-                            seen.clone_from(&upper);
-                            let mut batches = Vec::new();
-                            for span in spans.drain(..) {
-                                upper.clone_from(span.upper());
-                                batches.extend(span.inner);
-                            }
-                            if !batches.is_empty() {
-                                let before = trace
-                                    .batches_through(seen.borrow())
-                                    .expect("invariant: seen is a batch boundary");
-                                let mut changes = Vec::new();
-                                report_groups(batches, before, &mut changes);
-                                let updates = reader.updates(&changes);
-                                output.session(&capability).give_iterator(updates.into_iter());
-                            }
-                        });
-                        trace.advance_upper(&mut upper);
-                        trace.set_logical_compaction(upper.borrow());
-                        trace.set_physical_compaction(upper.borrow());
-                    }
-                },
-            );
-        rows.as_collection()
-    }
-
     /// Rows that are there from the start.
     fn constant(&mut self, rows: &RecordBatch) -> Rows<'s> {
         let codec = Codec::new(&rows.schema()).expect(CHECKED);
@@ -239,8 +140,12 @@ impl<'s> Building<'s, '_> {
     fn join(&mut self, join: &Join, number: usize) -> Rows<'s> {
         let left = self.node(&join.left);
         let right = self.node(&join.right);
-        let left = self.keyed(left, join, &join.left.schema, &join.left_keys);
-        let right = self.keyed(right, join, &join.right.schema, &join.right_keys);
+        let (of_left, of_right) = match &join.buckets {
+            Some(buckets) => (Some(&buckets.left), Some(&buckets.right)),
+            None => (None, None),
+        };
+        let left = self.keyed(left, join, &join.left.schema, (&join.left_keys, of_left));
+        let right = self.keyed(right, join, &join.right.schema, (&join.right_keys, of_right));
         let (meter, watch) = (self.meter, self.watch);
         let like = (join.left.number, join.right.number);
         let pairs = |left: Keyed<'s>, right: Keyed<'s>| {
@@ -261,7 +166,8 @@ impl<'s> Building<'s, '_> {
             watch.borrow_mut().keeps(number, like, &left.trace);
             present(left, matching)
         };
-        // Without those on whose key an expression failed: they are left out of everything.
+        // Without those on whose key an expression failed: they are left out of everything. (Of the side of an interval
+        // join that is in several buckets nothing but pairs is asked for.)
         let left_rows = left.clone().map(|(_, row)| row);
         let right_rows = right.clone().map(|(_, row)| row);
         match (join.kind, &join.residual) {
@@ -292,31 +198,31 @@ impl<'s> Building<'s, '_> {
                 }
             }
             (JoinKind::Left | JoinKind::Right | JoinKind::Full, residual) => {
+                let (keeps_left, keeps_right) = (join.kind != JoinKind::Right, join.kind != JoinKind::Left);
                 let (pairs, left_matched, right_matched) = match residual {
                     None => (
                         pairs(left.clone(), right.clone()),
-                        matched(left.clone(), right.clone(), like.0),
-                        matched(right, left, like.1),
+                        keeps_left.then(|| matched(left.clone(), right.clone(), like.0)),
+                        keeps_right.then(|| matched(right.clone(), left.clone(), like.1)),
                     ),
                     Some(residual) => {
                         let candidates = pairs(left, right);
                         let fulfilled = self.map(candidates, &join.both, residual, "residual");
-                        let of_left = self.map(fulfilled.clone(), &join.both, &join.to_left, "left side");
-                        let of_right = self.map(fulfilled.clone(), &join.both, &join.to_right, "right side");
-                        (
-                            fulfilled,
-                            present(left_rows.clone(), of_left, like.0),
-                            present(right_rows.clone(), of_right, like.1),
-                        )
+                        let side = |to_side, name| self.map(fulfilled.clone(), &join.both, to_side, name);
+                        let left_matched = keeps_left
+                            .then(|| present(left_rows.clone(), side(&join.to_left, "left side"), like.0));
+                        let right_matched = keeps_right
+                            .then(|| present(right_rows.clone(), side(&join.to_right, "right side"), like.1));
+                        (fulfilled, left_matched, right_matched)
                     }
                 };
                 let mut parts = vec![pairs];
-                if join.kind != JoinKind::Right {
+                if let Some(left_matched) = left_matched {
                     let nulls = null_row(&join.right.schema);
                     let alone = left_rows.concat(left_matched.negate());
                     parts.push(alone.map(move |row| Row::from([&*row, &*nulls].concat())));
                 }
-                if join.kind != JoinKind::Left {
+                if let Some(right_matched) = right_matched {
                     let nulls = null_row(&join.left.schema);
                     let alone = right_rows.concat(right_matched.negate());
                     parts.push(alone.map(move |row| Row::from([&*nulls, &*row].concat())));
@@ -345,9 +251,10 @@ impl<'s> Building<'s, '_> {
         rows: Rows<'s>,
         join: &Join,
         schema: &SchemaRef,
-        keys: &[Arc<dyn PhysicalExpr>],
+        (keys, placing): (&[Arc<dyn PhysicalExpr>], Option<&Placing>),
     ) -> Keyed<'s> {
         let (keys, errors, nulls_equal) = (keys.to_vec(), Errors::clone(self.errors), join.nulls_equal);
+        let placing = placing.cloned();
         let key_converter: RowConverter = converter(&join.key_types).expect(CHECKED);
         let encoder = Codec::new(schema).expect(CHECKED);
         map_batches(
@@ -362,13 +269,33 @@ impl<'s> Building<'s, '_> {
                 let encoded =
                     (!arrays.is_empty()).then(|| key_converter.convert_columns(&arrays).expect(CHECKED));
                 let diffs = flow.carried.values().iter().copied();
+                let places = placing
+                    .as_ref()
+                    .map(|placing| (placing, placing.values(&flow.batch)));
                 for (index, (row, diff)) in rows.into_iter().zip(diffs).enumerate() {
                     let missing = !nulls_equal && arrays.iter().any(|array| array.is_null(index));
-                    let mut key = vec![u8::from(!missing)];
-                    if let (Some(encoded), false) = (&encoded, missing) {
-                        key.extend_from_slice(encoded.row(index).as_ref());
+                    let key = || {
+                        let mut key = vec![1];
+                        if let Some(encoded) = &encoded {
+                            key.extend_from_slice(encoded.row(index).as_ref());
+                        }
+                        key
+                    };
+                    let before = records.len();
+                    match (&places, missing) {
+                        (_, true) => {}
+                        (None, false) => records.push(((Row::from(key()), row.clone()), diff)),
+                        (Some((placing, values)), false) => {
+                            for bucket in values[index].into_iter().flat_map(|value| placing.of(value)) {
+                                let mut key = key();
+                                key.extend_from_slice(&bucket.to_be_bytes());
+                                records.push(((Row::from(key), row.clone()), diff));
+                            }
+                        }
                     }
-                    records.push(((Row::from(key), row), diff));
+                    if records.len() == before {
+                        records.push(((Row::from([0]), row), diff));
+                    }
                 }
             },
         )
@@ -439,62 +366,4 @@ fn null_row(schema: &Schema) -> Row {
         .collect();
     let schema: SchemaRef = Arc::new(schema.clone());
     Codec::new(&schema).expect(CHECKED).encode(&columns, 1).remove(0)
-}
-
-/// Reads the rows of an aggregate from its accumulators.
-struct FoldReader {
-    fold: Arc<Fold>,
-    keys: RowConverter,
-    encoder: Codec,
-    errors: Errors,
-}
-
-impl FoldReader {
-    fn new(fold: &Arc<Fold>, errors: &Errors) -> FoldReader {
-        FoldReader {
-            fold: Arc::clone(fold),
-            keys: converter(&fold.key_types).expect(CHECKED),
-            encoder: Codec::new(&fold.schema).expect(CHECKED),
-            errors: Errors::clone(errors),
-        }
-    }
-
-    fn updates(&self, changes: &[Change]) -> Vec<(Row, Tick, i64)> {
-        let mut entries: Vec<(&[u8], &Accumulator, Tick, i64)> = Vec::with_capacity(changes.len() * 2);
-        for change in changes.iter().filter(|change| change.old != change.new) {
-            let sides = [(&change.old, -1), (&change.new, 1)];
-            entries.extend(sides.into_iter().filter_map(|(side, sign)| {
-                side.as_ref()
-                    .map(|accumulator| (&*change.key, accumulator, change.tick, sign))
-            }));
-        }
-        let mut columns = match self.fold.keys {
-            0 => Vec::new(),
-            _ => {
-                let parser = self.keys.parser();
-                let parsed = entries.iter().map(|(key, ..)| parser.parse(key));
-                self.keys
-                    .convert_rows(parsed)
-                    .expect("invariant: keys were encoded by this fold")
-            }
-        };
-        let groups: Vec<&Accumulator> = entries.iter().map(|(_, accumulator, ..)| *accumulator).collect();
-        let mut misfits = Vec::new();
-        columns.extend(
-            self.fold
-                .outputs
-                .read(&self.fold.cells.kinds, &groups, &mut misfits),
-        );
-        let batch = batch_of(&self.fold.schema, columns, entries.len());
-        let mut errors = self.errors.borrow_mut();
-        for misfit in misfits {
-            let group = misfit.group;
-            errors.record(project_of(&batch, group), entries[group].3, misfit);
-        }
-        let rows = self.encoder.encode(batch.columns(), entries.len());
-        rows.into_iter()
-            .zip(&entries)
-            .map(|(row, (_, _, tick, sign))| (row, *tick, *sign))
-            .collect()
-    }
 }

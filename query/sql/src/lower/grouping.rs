@@ -15,22 +15,25 @@ use pyflare_dataflows::{Aggregate, Expr, NamedExpr, Plan};
 use super::aggregate::{aggregate_column, truth};
 use super::expression::Scope;
 use super::join::schema;
-use super::{Lowering, Relation, cast, check_copies, not_planned, output, passed, unique};
+use super::{Lowering, Relation, cast, check_copies, not_planned, output, passed, sessions, unique};
 use crate::error::{SqlError, SqlErrorKind};
 
 /// Most groupings of one GROUP BY: each is an aggregate of its own.
 const MOST_SETS: usize = 16;
 
 /// The aggregates of a SELECT and what is shown of them.
-struct Aggregates {
-    aggregates: Vec<Aggregate>,
-    shown: Vec<NamedExpr>,
+pub(super) struct Aggregates {
+    pub aggregates: Vec<Aggregate>,
+    pub shown: Vec<NamedExpr>,
     /// Whether something is computed from them.
     computed: bool,
 }
 
 impl Lowering<'_> {
     pub(super) fn aggregate(&self, aggregate: &df::Aggregate) -> Result<Relation, SqlError> {
+        if let Some((rows, gap_us)) = self.above_sessions(&aggregate.input)? {
+            return sessions::grouped(aggregate, rows, gap_us);
+        }
         let relation = self.node(&aggregate.input)?;
         let scope = Scope {
             schema: aggregate.input.schema(),
@@ -65,7 +68,7 @@ impl Lowering<'_> {
 }
 
 /// The keys of a GROUP BY, in the types that a view's columns have.
-fn group_keys(
+pub(super) fn group_keys(
     aggregate: &df::Aggregate,
     written: &[&Logical],
     scope: &Scope<'_>,
@@ -94,7 +97,7 @@ fn group_keys(
     Ok(keys)
 }
 
-fn aggregates(
+pub(super) fn aggregates(
     aggregate: &df::Aggregate,
     scope: &Scope<'_>,
     taken: &mut BTreeSet<String>,

@@ -1,7 +1,7 @@
 //! Joins and unions.
 //!
 //! A join without keys pairs every row with every row, so one side must have at most a handful: an aggregate without
-//! GROUP BY, or the first rows of an order. What DataFusion cannot say exactly is refused: the mark join of `IN`
+//! GROUP BY, or the first rows of an order; or the condition says how far apart two times may lie (`interval`). What DataFusion cannot say exactly is refused: the mark join of `IN`
 //! under OR is two-valued, which is right as long as nothing negates or computes with the mark, and `NOT IN` with a correlation tests the wrong NULLs.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +13,7 @@ use pyflare_dataflows::plan::{JoinKey, JoinKind, MARK};
 use pyflare_dataflows::{Expr, NamedExpr, Plan};
 
 use super::expression::Scope;
-use super::{Lowering, Relation, cast, lost, not_planned, unique};
+use super::{Lowering, Relation, cast, interval, lost, not_planned, unique};
 use crate::error::{SqlError, SqlErrorKind};
 
 /// Whether marks of `IN (SELECT …)` and EXISTS are used in a way in which it does not matter that they are true or
@@ -116,9 +116,17 @@ impl Lowering<'_> {
         }
         let existence =
             matches!(kind, JoinKind::Semi | JoinKind::Anti | JoinKind::Mark) && residual.is_none();
-        if on.is_empty() && !existence && !few_rows(&left.plan) && !few_rows(&right.plan) {
+        let nulls_equal = join.null_equality == NullEquality::NullEqualsNull;
+        let small = few_rows(&left.plan) || few_rows(&right.plan);
+        let interval = match &residual {
+            Some(residual) if !small && !nulls_equal => {
+                interval::of(kind, residual, &left_schema, &right_schema)
+            }
+            _ => None,
+        };
+        if on.is_empty() && interval.is_none() && !existence && !small {
             return Err(refused("a join without an equality between both sides would pair every row with every row")
-                .hint("join with ON a.x = b.y; only an aggregate without GROUP BY, or ORDER BY … LIMIT, may be paired with everything"));
+                .hint("join with ON a.x = b.y, or say how far apart two times may lie: b.time BETWEEN a.time AND a.time + INTERVAL '5 minutes' (not in a FULL JOIN); only an aggregate without GROUP BY, or ORDER BY … LIMIT, may be paired with everything"));
         }
         let mut names = match kind.shows_right() {
             true => both_names,
@@ -133,7 +141,8 @@ impl Lowering<'_> {
             right: Box::new(right.plan),
             on,
             residual,
-            nulls_equal: join.null_equality == NullEquality::NullEqualsNull,
+            interval,
+            nulls_equal,
         };
         Ok(Relation { plan, names })
     }

@@ -11,17 +11,19 @@
 mod aggregate;
 mod expression;
 mod grouping;
+mod interval;
 mod join;
 mod order;
 mod output;
 mod recent;
 mod rows;
+mod sessions;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::datatypes::DataType;
 use datafusion::logical_expr::{self as df, Expr as Logical, LogicalPlan};
-use pyflare_dataflows::plan::{Column, WINDOW_END, WINDOW_START};
+use pyflare_dataflows::plan::{Column, DAY_US, WINDOW_END, WINDOW_START};
 use pyflare_dataflows::{Expr, NamedExpr, Plan, PlanError};
 
 use self::expression::Scope;
@@ -29,7 +31,7 @@ use crate::catalog::{StreamSource, ViewSource};
 use crate::error::{SqlError, SqlErrorKind};
 use crate::now;
 use crate::statement::check_name;
-use crate::window::Tumble;
+use crate::window::{Windowed, Windows};
 
 /// Lowers an optimized plan; `aliases` are the names that the SELECT list gives with AS.
 pub(crate) fn lower(
@@ -63,6 +65,14 @@ pub(crate) fn lower(
     let plan = put_names(relation.plan, columns);
     plan.schema().map_err(not_planned)?;
     Ok(plan)
+}
+
+/// Refuses `EMIT FINAL` over what is never final.
+pub(crate) fn check_final(plan: &Plan, emit_final: bool) -> Result<(), SqlError> {
+    match emit_final && sessions::any(plan) {
+        true => Err(sessions::not_final()),
+        false => Ok(()),
+    }
 }
 
 fn is_identifier(name: &str) -> bool {
@@ -137,8 +147,12 @@ impl Lowering<'_> {
             LogicalPlan::Window(window) => self.window(window),
             LogicalPlan::Unnest(unnest) => self.unnest(unnest),
             LogicalPlan::Values(values) => rows::values(values),
-            LogicalPlan::Extension(extension) => match extension.node.as_any().downcast_ref::<Tumble>() {
-                Some(tumble) => self.tumble(tumble),
+            LogicalPlan::Extension(extension) => match extension.node.as_any().downcast_ref::<Windowed>() {
+                Some(Windowed {
+                    windows: Windows::Session { .. },
+                    ..
+                }) => Err(sessions::not_grouped()),
+                Some(windowed) => self.windowed(windowed),
                 None => Err(refused(extension.node.name())),
             },
             LogicalPlan::EmptyRelation(empty) => match empty.produce_one_row {
@@ -244,8 +258,9 @@ impl Lowering<'_> {
         })
     }
 
-    fn tumble(&self, tumble: &Tumble) -> Result<Relation, SqlError> {
-        let relation = self.node(&tumble.input)?;
+    /// Windows of one length; in place of sessions the days that cut them.
+    fn windowed(&self, windowed: &Windowed) -> Result<Relation, SqlError> {
+        let relation = self.node(&windowed.input)?;
         if recent::is_bounded(&relation.plan) {
             return Err(now::refused(
                 "a window has no condition on now(): its rows would leave it one by one",
@@ -258,24 +273,29 @@ impl Lowering<'_> {
         {
             return Err(SqlError::new(
                 SqlErrorKind::Window,
-                "the relation under TUMBLE has a column of that name already",
+                "the relation under a window has a column of that name already",
             )
             .hint("give it another name than window_start or window_end"));
         }
         let scope = Scope {
-            schema: tumble.input.schema(),
+            schema: windowed.input.schema(),
             names: &relation.names,
         };
-        let Expr::Column(time) = scope.lower(&Logical::Column(tumble.time.clone()))? else {
-            return Err(lost(&tumble.time.name));
+        let Expr::Column(time) = scope.lower(&Logical::Column(windowed.time.clone()))? else {
+            return Err(lost(&windowed.time.name));
         };
         let mut names = relation.names;
         names.extend([WINDOW_START.to_string(), WINDOW_END.to_string()]);
+        let (size_us, slide_us) = match windowed.windows {
+            Windows::Tumble { size_us } => (size_us, None),
+            Windows::Hop { size_us, slide_us } => (size_us, Some(slide_us)),
+            Windows::Session { .. } => (DAY_US, None),
+        };
         let plan = Plan::Tumble {
             input: Box::new(relation.plan),
             time,
-            size_us: tumble.size_us,
-            slide_us: tumble.slide_us,
+            size_us,
+            slide_us,
         };
         Ok(Relation { plan, names })
     }

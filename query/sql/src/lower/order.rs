@@ -301,6 +301,7 @@ fn over_partition(
         }),
         on,
         residual: None,
+        interval: None,
         nulls_equal: true,
     }
 }

@@ -4,6 +4,7 @@
 mod batch;
 mod front_door;
 mod language;
+mod nearness;
 mod now;
 mod reference;
 mod refusals;

@@ -193,7 +193,7 @@ fn clauses_that_cannot_be_maintained() {
             "SELECT count(*) AS n FROM SESSION(spans, event_time, INTERVAL '1 minute')",
             "PF-4006",
             "SESSION",
-            "SESSION",
+            "",
         ),
         (
             "SELECT name FROM spans, UNNEST(finish_reason)",

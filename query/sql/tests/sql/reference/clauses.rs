@@ -12,7 +12,7 @@ use super::{Pages, cell, check, check_folder, scope};
 const FOLDER: &str = "docs/src/reference/clauses";
 
 /// The files, in the order of a statement.
-const ORDER: [&str; 20] = [
+const ORDER: [&str; 22] = [
     "select",
     "where",
     "group_by",
@@ -22,8 +22,10 @@ const ORDER: [&str; 20] = [
     "grouping_sets",
     "tumble",
     "hop",
+    "session",
     "emit_final",
     "joins",
+    "interval_joins",
     "in_and_exists",
     "subqueries",
     "sets",
