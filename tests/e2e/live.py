@@ -171,6 +171,35 @@ async def _until_equal(socket: Any, live: LiveView, sent: list[Sent]) -> float:
     raise AssertionError(f"{live.frames} frames did not add up:\n" + "\n".join(left[:10]))
 
 
+def conditions_are_looked_up(server: Server) -> None:
+    """Conditions on keys, alone and together, give the rows that a filter of all rows gives."""
+    columns = ["project", "service_name", "window_start", "requests"]
+    rows = server.sql(f"SELECT {', '.join(columns)} FROM live.requests")
+    assert rows, "the view requests is empty"
+
+    def text(value: Any) -> str:
+        return "'" + str(value).replace("'", "''") + "'"
+
+    first, last = rows[0], rows[-1]
+    some = [(first[1], last[1]), (first[2], last[2])]
+    cases = [
+        (f"service_name = {text(first[1])}", lambda row: row[1] == first[1]),
+        (f"project = 'default' AND service_name = {text(last[1])}", lambda row: row[1] == last[1]),
+        (f"service_name IN ({text(some[0][0])}, {text(some[0][1])}, 'nobody', NULL)", lambda row: row[1] in some[0]),
+        (f"window_start = {text(first[2])}", lambda row: row[2] == first[2]),
+        (f"window_start = {text(first[2])} OR window_start = {text(last[2])}", lambda row: row[2] in some[1]),
+        (f"service_name = {text(first[1])} AND requests = {first[3]}", lambda row: row[1::2] == first[1::2]),
+        ("service_name = 'nobody'", lambda row: False),
+        ("service_name = NULL", lambda row: False),
+    ]
+    for condition, holds in cases:
+        found = server.sql(f"SELECT {', '.join(columns)} FROM live.requests WHERE {condition}")
+        assert_equal(sorted(map(str, found)), sorted(str(row) for row in rows if holds(row)), condition)
+        counted = server.sql(f"SELECT count(*) FROM live.requests WHERE {condition}")
+        assert_equal(counted, [[len(found)]], f"the number of rows with {condition}")
+    assert_equal(len(server.sql("SELECT * FROM live.requests LIMIT 1")), 1, "rows with LIMIT 1")
+
+
 def refuses_nonsense(server: Server) -> None:
     """Garbage on the socket is answered with a coded error, and the socket goes on."""
     asyncio.run(_refuses_nonsense(server))

@@ -114,6 +114,7 @@ def run(options: argparse.Namespace, scratch: Path) -> Runner:
         everything = each_client(runner, server, scratch, options.count, chosen)
         another_project(runner, server, scratch, options.count)
         runner.check("live: frames add up and resume", lambda: live.frames_add_up(server, scratch, options.count))
+        runner.check("live: conditions are looked up", lambda: live.conditions_are_looked_up(server))
         runner.check("the same body twice counts once", lambda: monitors.same_body_counts_once(server))
         runner.check("a monitor lives and dies", lambda: monitors.lives_and_dies(server, everything))
         runner.check("monitors over streams and monitors", lambda: monitors.over_others(server))

@@ -445,11 +445,15 @@ impl Generator {
         // DataFusion gives up on a column that is in ORDER BY twice.
         let mut others = relation.columns.clone();
         others.retain(|(name, _)| *name != of_each);
-        let order = self.order(&others);
+        let mut order = vec![of_each.clone()];
+        if !others.is_empty() {
+            order.push(self.order(&others));
+        }
         Relation {
             sql: format!(
-                "SELECT DISTINCT ON ({of_each}) * FROM ({}) AS d ORDER BY {of_each}, {order}",
-                relation.sql
+                "SELECT DISTINCT ON ({of_each}) * FROM ({}) AS d ORDER BY {}",
+                relation.sql,
+                order.join(", ")
             ),
             columns: relation.columns,
         }

@@ -25,6 +25,7 @@ mod random;
 mod reading;
 mod sessions;
 mod sharing;
+mod slices;
 mod sliding;
 mod streams;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pyflare_dataflows::{Event, Frame, SubscribeOptions, Subscription, ViewName};
 use tokio::sync::watch;
 
-use crate::bed::{Content, Opened, add_rows, open, request, view_name};
+use crate::bed::{Content, Opened, add_rows, open, open_with, request, view_name};
 use crate::cases::planned;
 use crate::frames::{Transcript, follow};
 
@@ -190,6 +190,63 @@ async fn a_subscription_to_the_past_tells_what_was_then() {
         });
         assert!(transcript.1.is_some_and(|end| end.contains("up_to")));
         assert!(transcript.0.frames.iter().all(|frame| frame.upper <= upper));
+    }
+    opened.shutdown();
+}
+
+/// Who reads nothing until it is over gets, in place of what was lost, the content before the end; then the end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_that_a_slow_reader_missed_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let opened = open_with(directory.path(), 2, |options| {
+        options.tick_period = Duration::from_millis(2);
+        options.idle_period = Duration::from_millis(2);
+    });
+    let definition = planned(
+        "CREATE MONITOR calls WITH (lateness = '1 second') AS SELECT model, window_end, count(*) AS calls \
+         FROM TUMBLE(spans, event_time, INTERVAL '2 seconds') GROUP BY model, window_end",
+    );
+    let name = view_name(&definition);
+    opened.engine.install(definition, false).await.unwrap();
+    let base = pyflare_dataflows::time::now_ms() * 1_000_000 - 60_000_000_000;
+    opened.append(request(0, base, 30)).await;
+    opened.admitted(1).await;
+    let up_to = opened.engine.status().tick + 1_500;
+    let options = |closed_windows| SubscribeOptions {
+        snapshot: true,
+        progress: true,
+        up_to: Some(up_to),
+        closed_windows,
+        ..SubscribeOptions::default()
+    };
+    let slow = [false, true].map(|closed| opened.engine.subscribe(&name, options(closed)).unwrap());
+    for number in 1..30 {
+        opened
+            .append(request(number, base + number * 1_000_000_000, 30))
+            .await;
+        tokio::time::sleep(Duration::from_millis(60)).await;
+    }
+    while opened.engine.status().complete_tick < up_to + 100 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for (closed, subscription) in [false, true].into_iter().zip(slow) {
+        let (transcript, end) = all(subscription, u64::MAX).await;
+        assert!(end.is_some_and(|end| end.contains("up_to")), "closed: {closed}");
+        let (place, last) = transcript.frames.iter().enumerate().next_back().unwrap();
+        assert!(
+            last.reset && last.upper == up_to && place > 100,
+            "closed: {closed}, frame {place}, reset: {}, until {} of {up_to}",
+            last.reset,
+            last.upper
+        );
+        let lost = Transcript {
+            schema: transcript.schema.clone(),
+            frames: vec![last.clone()],
+        };
+        let (anew, _) = told(&opened, &name, options(closed)).await;
+        let content = added(&lost, Content::new());
+        assert!(content.len() > 5, "closed: {closed}, {} rows", content.len());
+        assert!(content == added(&anew, Content::new()), "closed: {closed}");
     }
     opened.shutdown();
 }

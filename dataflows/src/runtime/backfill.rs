@@ -12,19 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::compute::{filter_record_batch, not, sort_to_indices, take_record_batch};
-use arrow::datatypes::Int64Type;
-use crossbeam_channel::{Receiver, Sender};
-use parking_lot::Mutex;
-use pyflare_connectors::{RowRange, Store};
-use pyflare_operators::aggregate::Accumulator;
-use pyflare_operators::conform::conform;
-use tokio::sync::oneshot;
-
 use super::EngineError;
 use super::decoding::ahead;
 use super::messages::ToCoordinator;
+use super::starting::Reply;
 use super::status::Gauges;
 use super::streams::{Marks, StreamId, StreamRegistry};
 use super::tail::HistoryTail;
@@ -34,6 +25,14 @@ use crate::render::arrange::{Key, pane_of};
 use crate::render::left_out::LeftOut;
 use crate::render::{Admitted, Base, SharedBatch, Tap, Waiting};
 use crate::time::Tick;
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::compute::{filter_record_batch, not, sort_to_indices, take_record_batch};
+use arrow::datatypes::Int64Type;
+use crossbeam_channel::{Receiver, Sender};
+use parking_lot::Mutex;
+use pyflare_connectors::{RowRange, Store};
+use pyflare_operators::aggregate::Accumulator;
+use pyflare_operators::conform::conform;
 
 const MINUTE_MS: Tick = 60_000;
 const TICK: &str = "_tick";
@@ -175,12 +174,12 @@ impl Sums {
     }
 
     /// The sums as what the bases of `view` begin with after `tick`, a share for each worker; `None`: they were summed
-    /// for others.
+    /// for others. The marks are those before the tick and before the previous one.
     pub fn seeds(
         mut self,
         view: &InstalledView,
         installed: &[Arc<InstalledView>],
-        (tick, marks): (Tick, &Marks),
+        (tick, marks, previous): (Tick, &Marks, &Marks),
         workers: usize,
     ) -> Option<Vec<Vec<Seed>>> {
         let mut shares: Vec<Vec<Seed>> = (0..workers).map(|_| Vec::new()).collect();
@@ -188,6 +187,11 @@ impl Sums {
             let place = self.folds.iter().position(|fold| fold.base.is_like(base))?;
             let mut fold = self.folds.swap_remove(place);
             let until = base.rule.expired_until(marks.of(stream), tick);
+            // A window that closes at this tick does not leave at it.
+            let until = match base.rule.emit_final {
+                true => until.min(base.rule.closed_until(previous.of(stream))),
+                false => until,
+            };
             let mut groups = Vec::new();
             fold.tap.drain(tick, until, |key, accumulator| {
                 if until.is_none_or(|until| pane_of(&key) > until) {
@@ -332,7 +336,7 @@ impl Past {
 pub(crate) struct Backfill {
     pub view: Arc<InstalledView>,
     pub or_replace: bool,
-    pub reply: oneshot::Sender<Result<Arc<InstalledView>, EngineError>>,
+    pub reply: Reply,
     pub sums: Sums,
 }
 

@@ -22,6 +22,7 @@ use super::flush::FlusherHandle;
 use super::holds::Holds;
 use super::limits::{self, MonitorLimits, Stop};
 use super::messages::{AppliedCommand, Commit, DecodeSummary, FromWorker, Horizon, ToCoordinator, ToWorker};
+use super::starting::{Reply, Starting};
 use super::status::Gauges;
 use super::streams::{InstalledStream, Marks, StreamId, StreamRegistry};
 use super::tail::HistoryTail;
@@ -65,6 +66,8 @@ pub(crate) struct Coordinator {
     pub generation: u64,
     pub next_view_id: u64,
     pub last_tick: Tick,
+    /// The marks before it.
+    pub previous_marks: Arc<Marks>,
     pub budget: usize,
     pub last_flush: Instant,
     /// Until when nothing leaves the views by itself, as of the last committed tick.
@@ -74,6 +77,9 @@ pub(crate) struct Coordinator {
     /// To who reads them for views that begin in the past.
     pub to_reader: Sender<Box<Backfill>>,
     pub backfills: Arc<Backfills>,
+    /// Rows that a view which starts over much is fed at a tick, by each worker.
+    pub slice_rows: usize,
+    pub starting: Starting,
     /// Of monitors that name none.
     pub limits: MonitorLimits,
     /// What has exceeded a limit and is stopped at the next tick.
@@ -88,14 +94,18 @@ struct Outlook {
     enforced: bool,
 }
 
+/// What was done for a view before its tick.
+pub(super) enum Preparation {
+    None,
+    /// Its past was added up.
+    Summed(Sums),
+    /// It was fed.
+    Fed,
+}
+
 /// A command waiting for its tick, with whom to tell.
 pub(super) enum Pending {
-    /// With what its past adds up to, where it begins there.
-    Install(
-        Arc<InstalledView>,
-        Option<Sums>,
-        oneshot::Sender<Result<Arc<InstalledView>, EngineError>>,
-    ),
+    Install(Arc<InstalledView>, Preparation, Reply),
     Drop(u64, oneshot::Sender<Result<(), EngineError>>),
     /// Drops the view whose place another one takes, if that was installed.
     Replace {
@@ -137,6 +147,7 @@ impl Coordinator {
             self.admission.open(record.tick);
             // The newest tick is always emitted: readers begin there.
             if next.is_some() && self.is_eventless(&record) {
+                self.previous_marks = self.admission.marks();
                 self.admission.close_logged(&record.partitions, &record.marks);
                 continue;
             }
@@ -221,7 +232,8 @@ impl Coordinator {
         let mut pending = Vec::new();
         let mut last_start = Instant::now();
         loop {
-            let urgent = !pending.is_empty() || !self.exceeding.is_empty();
+            self.take_started(&mut pending);
+            let urgent = !pending.is_empty() || !self.exceeding.is_empty() || self.starting.is_busy();
             let busy = self.admission.has_backlog() || urgent;
             let wait = match busy {
                 true if self.gauges.lag_ms.load(Ordering::Relaxed) > 0 => Duration::ZERO,
@@ -306,7 +318,7 @@ impl Coordinator {
         // A view that begins in the past is installed at a tick without rows.
         let in_the_past = pending
             .iter()
-            .any(|command| matches!(command, Pending::Install(_, Some(_), _)));
+            .any(|command| matches!(command, Pending::Install(_, Preparation::Summed(_), _)));
         let mut taken = match self.may_admit() && !in_the_past {
             true => self
                 .admission
@@ -337,15 +349,11 @@ impl Coordinator {
         }
         for command in pending {
             match command {
-                Pending::Install(view, sums, reply) => {
-                    self.backfills.end(view.id);
-                    let installed = self
-                        .installed_at(view, tick, &commands)
-                        .and_then(|view| self.seeded(view, sums, tick, &commands));
-                    match installed {
+                Pending::Install(view, preparation, reply) => {
+                    match self.prepared_at(view, preparation, tick, &commands) {
                         Ok(view) => {
                             commands.push(AppliedCommand::Install(Arc::clone(&view)));
-                            replies.push(Pending::Install(view, None, reply));
+                            replies.push(Pending::Install(view, Preparation::None, reply));
                         }
                         // What it reads was dropped or changed by a command before it.
                         Err(error) => {
@@ -502,7 +510,12 @@ impl Coordinator {
         self.horizon = Horizon::NEVER;
         while done.len() < self.workers.len() {
             match self.from_workers.recv() {
-                Ok(FromWorker::Done { worker, horizon }) => {
+                Ok(FromWorker::Done {
+                    worker,
+                    horizon,
+                    ready,
+                }) => {
+                    self.starting.note(worker, &ready);
                     let known = std::mem::replace(&mut self.horizon, Horizon::NEVER);
                     self.horizon = known.least(horizon);
                     done.insert(worker);
@@ -535,6 +548,7 @@ impl Coordinator {
             self.exceeding = self.exceeded(tick);
         }
         self.last_tick = tick;
+        self.previous_marks = Arc::clone(&commit.marks);
         self.gauges.tick.store(tick, Ordering::Release);
         self.gauges
             .duplicates

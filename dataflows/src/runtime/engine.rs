@@ -20,6 +20,7 @@ use super::messages::{Horizon, ToCoordinator, ToHub, ToWorker};
 use super::options::EngineOptions;
 use super::read_ahead::ReadAhead;
 use super::start::{lineage, refuse_lost_ticks, spawn, start_workers};
+use super::starting::Starting;
 use super::status::{Busy, EngineStatus, Gauges};
 use super::streams::StreamRegistry;
 use super::tail::HistoryTail;
@@ -152,6 +153,7 @@ impl Engine {
                 hub: to_hub.clone(),
                 tail: options.store.is_some().then(|| Arc::clone(&tail)),
                 failed: Arc::clone(&failed),
+                slice_rows: options.slice_rows,
                 read_slice: options.read_slice,
             }));
         }
@@ -229,12 +231,15 @@ impl Engine {
             generation,
             next_view_id: 1,
             last_tick: 0,
+            previous_marks: Arc::default(),
             budget: super::coordinator::FIRST_BUDGET,
             last_flush: Instant::now(),
             horizon: Horizon::NEVER,
             past: past.clone(),
             to_reader,
             backfills: Arc::clone(&backfills),
+            slice_rows: options.slice_rows,
+            starting: Starting::default(),
             limits: options.limits,
             exceeding: Vec::new(),
         };

@@ -4,12 +4,11 @@
 
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
-
 use super::EngineError;
 use super::backfill::{Backfill, Sums};
-use super::coordinator::{Coordinator, Pending};
+use super::coordinator::{Coordinator, Pending, Preparation};
 use super::messages::{AppliedCommand, ToWorker};
+use super::starting::Reply;
 use super::streams::StreamId;
 use super::views::{Installation, InstalledView, ViewName};
 use crate::plan::MonitorDefinition;
@@ -32,7 +31,7 @@ impl Coordinator {
         &mut self,
         definition: MonitorDefinition,
         or_replace: bool,
-        reply: oneshot::Sender<Result<Arc<InstalledView>, EngineError>>,
+        reply: Reply,
         pending: &mut Vec<Pending>,
     ) {
         let name = ViewName {
@@ -78,7 +77,10 @@ impl Coordinator {
                         reply,
                         sums,
                     }),
-                    None => push_install(view, None, existing, reply, pending),
+                    None if self.starts_over_much(&view, &installed) => {
+                        self.start_in_slices(view, or_replace, reply);
+                    }
+                    None => push_install(view, Preparation::None, existing, reply, pending),
                 }
             }
             Err(error) => {
@@ -165,10 +167,19 @@ impl Coordinator {
             reply,
             sums,
         } = backfill;
-        let refused = |error: EngineError| {
-            self.backfills.end(view.id);
-            Err(error)
-        };
+        self.backfills.end(view.id);
+        self.enqueue(view, Preparation::Summed(sums), or_replace, reply, pending);
+    }
+
+    /// A prepared view is installed next, unless its name is taken by now.
+    pub(super) fn enqueue(
+        &mut self,
+        view: Arc<InstalledView>,
+        preparation: Preparation,
+        or_replace: bool,
+        reply: Reply,
+        pending: &mut Vec<Pending>,
+    ) {
         let existing = self.views.get(&view.name);
         let is_waiting =
             |other: &Pending| matches!(other, Pending::Install(other, ..) if other.name == view.name);
@@ -176,18 +187,39 @@ impl Coordinator {
             .as_ref()
             .map(|existing| self.reader_of(existing.id, pending))
         {
-            Some(Some(reader)) => refused(reader),
+            Some(Some(reader)) => Err(reader),
             _ if (existing.is_some() && !or_replace) || pending.iter().any(is_waiting) => {
-                refused(EngineError::Exists {
+                Err(EngineError::Exists {
                     name: view.name.to_string(),
                 })
             }
             _ => Ok(()),
         };
         match free {
-            Ok(()) => push_install(view, Some(sums), existing, reply, pending),
+            Ok(()) => push_install(view, preparation, existing, reply, pending),
             Err(error) => {
+                if matches!(preparation, Preparation::Fed) {
+                    self.give_up(view.id);
+                }
                 let _ = reply.send(Err(error));
+            }
+        }
+    }
+
+    /// The view as installed at `tick`, with what was done for it before.
+    pub(super) fn prepared_at(
+        &self,
+        view: Arc<InstalledView>,
+        preparation: Preparation,
+        tick: Tick,
+        before: &[AppliedCommand],
+    ) -> Result<Arc<InstalledView>, EngineError> {
+        match preparation {
+            Preparation::None => self.installed_at(view, tick, before),
+            Preparation::Fed => self.fed_at(&view, tick, before),
+            Preparation::Summed(sums) => {
+                let view = self.installed_at(view, tick, before)?;
+                self.seeded(view, Some(sums), tick, before)
             }
         }
     }
@@ -206,7 +238,12 @@ impl Coordinator {
         past.add_until(&mut sums, tick - 1, &|_, _| Ok(()))?;
         let installed = self.installed_with(before);
         let marks = self.admission.marks();
-        let seeds = sums.seeds(&view, &installed, (tick, &marks), self.workers.len());
+        let seeds = sums.seeds(
+            &view,
+            &installed,
+            (tick, &marks, &self.previous_marks),
+            self.workers.len(),
+        );
         // Another view was installed meanwhile, or went, whose bases it would have shared.
         let seeds = seeds.ok_or_else(|| EngineError::Changed {
             name: view.name.to_string(),
@@ -295,7 +332,14 @@ impl Coordinator {
             Pending::Install(view, ..) => Some(Arc::clone(view)),
             _ => None,
         });
-        let views: Vec<Arc<InstalledView>> = self.views.all().into_iter().chain(waiting).collect();
+        let starting = self.starting.view().cloned();
+        let views: Vec<Arc<InstalledView>> = self
+            .views
+            .all()
+            .into_iter()
+            .chain(waiting)
+            .chain(starting)
+            .collect();
         let name = views.iter().find(|view| view.id == id)?.name.to_string();
         let dropped =
             |reader: &InstalledView| pending.iter().any(|pending| pending.drops() == Some(reader.id));
@@ -353,13 +397,13 @@ impl Coordinator {
 /// The new view first: it keeps what both share.
 fn push_install(
     view: Arc<InstalledView>,
-    sums: Option<Sums>,
+    preparation: Preparation,
     existing: Option<Arc<InstalledView>>,
-    reply: oneshot::Sender<Result<Arc<InstalledView>, EngineError>>,
+    reply: Reply,
     pending: &mut Vec<Pending>,
 ) {
     let new = view.id;
-    pending.push(Pending::Install(view, sums, reply));
+    pending.push(Pending::Install(view, preparation, reply));
     if let Some(existing) = existing {
         let old = existing.id;
         pending.push(Pending::Replace { old, new });

@@ -35,6 +35,15 @@ pub(crate) enum ToWorker {
     Commit(Arc<Commit>),
     /// What bases begin with that the next commit installs.
     Seed(Vec<Seed>),
+    /// Builds a view, and feeds it what is there at a tick from the next one on, in slices.
+    Prepare {
+        view: Arc<InstalledView>,
+        tick: Tick,
+    },
+    /// Such a view is not wanted any more.
+    GiveUp {
+        id: u64,
+    },
     Peek(PeekRequest),
     Shutdown,
 }
@@ -115,6 +124,8 @@ pub(crate) enum FromWorker {
     Done {
         worker: usize,
         horizon: Horizon,
+        /// Views that have been fed everything before they are installed; the flag says that they made too much.
+        ready: Vec<(u64, bool)>,
     },
     /// It ended by a panic.
     Failed,

@@ -7,7 +7,8 @@
 //! - `decoding`: bodies into batches; `worker`: decodes, emits, reads between ticks; `worker_views`, `worker_base`: the views
 //!   and bases on it; `worker_reading`: what peeks read of them, a slice at a time; `worker_stops`: how views end there; `activity`:
 //!   which of them a tick touches; `stepping`: waiting for timely; `messages`, `worker_link`: how the parts talk;
-//! - `installing`: what may be installed and dropped; `backfill`: views that begin in the past; `limits`: which monitors are stopped; `introspection`: what all
+//! - `installing`: what may be installed and dropped; `backfill`: views that begin in the past; `starting`,
+//!   `worker_starting`: views that start over much, in slices; `limits`: which monitors are stopped; `introspection`: what all
 //!   this keeps and costs;
 //! - `streams`: what users declared; `stream_commands`: declaring and dropping them;
 //! - `hub`: subscriptions; `tail` and `flush`: history beyond the store and the way into it;
@@ -32,6 +33,7 @@ mod options;
 mod read_ahead;
 mod reading;
 mod start;
+mod starting;
 mod status;
 mod stepping;
 mod stream_commands;
@@ -43,6 +45,7 @@ mod worker;
 mod worker_base;
 mod worker_link;
 mod worker_reading;
+mod worker_starting;
 mod worker_stops;
 mod worker_views;
 

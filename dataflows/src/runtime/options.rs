@@ -29,6 +29,8 @@ pub struct EngineOptions {
     pub stream_retention_us: Option<i64>,
     /// How long a worker reads for peeks before it looks for other work.
     pub read_slice: Duration,
+    /// Rows that a monitor which starts over much is fed at one tick, by each worker, so that others stay fresh.
+    pub slice_rows: usize,
     /// Of monitors whose options name none.
     pub limits: MonitorLimits,
 }
@@ -54,6 +56,7 @@ impl EngineOptions {
             flush_bytes: 128 << 20,
             stream_retention_us: None,
             read_slice: Duration::from_millis(2),
+            slice_rows: 8_192,
             limits: MonitorLimits::default(),
         }
     }

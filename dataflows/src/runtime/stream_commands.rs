@@ -64,7 +64,8 @@ impl Coordinator {
         let dropped =
             |reader: &InstalledView| pending.iter().any(|pending| pending.drops() == Some(reader.id));
         let read = super::streams::StreamId::User(id);
-        let mut views = self.views.all().into_iter().chain(waiting);
+        let starting = self.starting.view().cloned();
+        let mut views = self.views.all().into_iter().chain(waiting).chain(starting);
         let reader = views.find(|view| view.streams.contains(&read) && !dropped(view))?;
         Some(EngineError::InUse {
             name: stream.name.to_string(),

@@ -254,6 +254,32 @@ impl InstalledView {
         })
     }
 
+    /// The same, installed at `tick`.
+    pub fn at(&self, tick: Tick) -> InstalledView {
+        InstalledView {
+            id: self.id,
+            name: self.name.clone(),
+            definition: self.definition.clone(),
+            rendered: Arc::clone(&self.rendered),
+            sources: self.sources.clone(),
+            streams: self.streams.clone(),
+            start: self.start,
+            since: self.since,
+            installed_at: tick,
+            counters: ViewCounters::default(),
+            limits: self.limits,
+            budget: Arc::clone(&self.budget),
+            figures: Arc::clone(&self.figures),
+            rate: Rate::default(),
+            stopped: Mutex::default(),
+        }
+    }
+
+    /// Rows in it now.
+    pub fn rows(&self) -> u64 {
+        self.counters.rows.load(Ordering::Relaxed)
+    }
+
     /// The bases that it reads.
     pub fn bases(&self) -> impl Iterator<Item = &Arc<Base>> {
         self.rendered.leaves.iter().map(|leaf| &leaf.base)

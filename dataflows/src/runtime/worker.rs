@@ -40,6 +40,8 @@ pub(crate) struct WorkerContext {
     pub tail: Option<Arc<HistoryTail>>,
     /// Set when a worker has ended by a panic: the others would wait for its share for ever.
     pub failed: Arc<AtomicBool>,
+    /// Rows that a view which starts over much is fed at a tick.
+    pub slice_rows: usize,
     /// How long it reads before it looks for other work.
     pub read_slice: Duration,
 }
@@ -57,10 +59,11 @@ struct WorkerState {
 }
 
 pub(crate) fn run(worker: &mut Worker, context: WorkerContext) {
+    let slice_rows = context.slice_rows;
     let mut state = WorkerState {
         context,
         decoding: Decoding::new(),
-        views: Views::build(worker),
+        views: Views::build(worker, slice_rows),
         ledger: Ledger::build(worker),
         seeds: Vec::new(),
         readings: VecDeque::new(),
@@ -77,6 +80,8 @@ pub(crate) fn run(worker: &mut Worker, context: WorkerContext) {
                     break;
                 }
             }
+            Ok(ToWorker::Prepare { view, tick }) => state.views.prepare(worker, &view, tick),
+            Ok(ToWorker::GiveUp { id }) => state.views.remove(id),
             Ok(ToWorker::Seed(seeds)) => state.seeds.extend(seeds),
             Ok(ToWorker::Peek(request)) => state.peek(request),
             Ok(ToWorker::Shutdown) | Err(TryRecvError::Disconnected) => break,
@@ -119,6 +124,11 @@ impl WorkerState {
                 .commit(&mut stepping, commit, &self.decoding.batches, &mut self.ledger)?;
         for command in &commit.commands {
             if let AppliedCommand::Install(installed) = command {
+                if self.views.is_starting(installed.id) {
+                    self.views
+                        .publish(commit, installed, &mut self.ledger, &mut outcome);
+                    continue;
+                }
                 let seeds = &mut self.seeds;
                 self.views.install(
                     &mut stepping,
@@ -175,6 +185,7 @@ impl WorkerState {
         });
         let _ = self.context.coordinator.send(FromWorker::Done {
             worker: self.context.index,
+            ready: self.views.ready(),
             horizon: self.views.horizon().least(Horizon {
                 tick: self.ledger.next_leave(),
                 ..Horizon::NEVER

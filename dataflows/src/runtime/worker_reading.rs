@@ -38,6 +38,8 @@ pub(super) struct Content {
     sought: Vec<usize>,
     /// Groups whose result is in error.
     errors: RowErrors,
+    /// Rows of a part, at most.
+    at_once: usize,
 }
 
 enum Source {
@@ -60,6 +62,15 @@ impl Content {
             source,
             sought,
             errors: RowErrors::of_groups(),
+            at_once: ROWS_AT_ONCE,
+        }
+    }
+
+    /// In parts of at most so many rows.
+    pub fn in_parts(self, rows: usize) -> Content {
+        Content {
+            at_once: rows.clamp(1, ROWS_AT_ONCE),
+            ..self
         }
     }
 
@@ -72,7 +83,8 @@ impl Content {
     }
 
     /// The next part, if there was fuel enough for one; whether the end is reached.
-    fn advance(&mut self, fuel: &mut Fuel) -> (Option<Part>, bool) {
+    pub fn advance(&mut self, fuel: &mut Fuel) -> (Option<Part>, bool) {
+        let at_once = self.at_once;
         match &mut self.source {
             Source::Nothing => (None, true),
             Source::Part(_) => match std::mem::replace(&mut self.source, Source::Nothing) {
@@ -86,9 +98,9 @@ impl Content {
             } => {
                 let ended = walk.advance(fuel, |key, accumulator| {
                     entries.push((key.clone(), accumulator));
-                    entries.len() < ROWS_AT_ONCE
+                    entries.len() < at_once
                 });
-                if entries.is_empty() || !ended && entries.len() < ROWS_AT_ONCE {
+                if entries.is_empty() || !ended && entries.len() < at_once {
                     return (None, ended);
                 }
                 let borrowed: Vec<_> = entries
@@ -103,9 +115,9 @@ impl Content {
             Source::Graph { walk, rows } => {
                 let ended = walk.advance(fuel, |row, count| {
                     rows.push((row.clone(), count));
-                    rows.len() < ROWS_AT_ONCE
+                    rows.len() < at_once
                 });
-                if rows.is_empty() || !ended && rows.len() < ROWS_AT_ONCE {
+                if rows.is_empty() || !ended && rows.len() < at_once {
                     return (None, ended);
                 }
                 let part = walk.decoded(rows);
@@ -113,6 +125,11 @@ impl Content {
                 (Some(part), ended)
             }
         }
+    }
+
+    /// On which groups an expression failed so far.
+    pub fn into_errors(self) -> RowErrors {
+        self.errors
     }
 
     /// All of it at once.
@@ -169,7 +186,7 @@ impl Views {
         Content::of(source, (0..sought).collect())
     }
 
-    fn content_of_leaf(&mut self, leaf: &WorkerLeaf, tick: Tick, wanted: &Wanted) -> Content {
+    pub(super) fn content_of_leaf(&mut self, leaf: &WorkerLeaf, tick: Tick, wanted: &Wanted) -> Content {
         let base = self
             .bases
             .get_mut(&leaf.base)

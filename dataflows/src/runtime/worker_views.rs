@@ -20,6 +20,7 @@ use super::stepping::{PeerFailed, Stepping};
 use super::streams::StreamId;
 use super::views::{InstalledView, RelationId};
 use super::worker_base::{Closing, DecodedBatch, WorkerBase};
+use super::worker_starting::Starting;
 use crate::render::figures::News;
 use crate::render::finish::Finished;
 use crate::render::graph::Input;
@@ -35,6 +36,8 @@ pub(super) struct WorkerView {
     pub(super) aborted: Option<Tick>,
     /// The tick at which it was stopped: from then on it is empty.
     pub(super) stopped: Option<Tick>,
+    /// Until it is installed, if it is fed before.
+    pub(super) starting: Option<Starting>,
 }
 
 impl WorkerView {
@@ -52,15 +55,16 @@ pub(super) struct WorkerLeaf {
 pub(super) struct WorkerGraph {
     pub(super) running: RunningGraph,
     /// Ids of the views it reads, by input; `None` for a leaf.
-    sources: Vec<Option<u64>>,
+    pub(super) sources: Vec<Option<u64>>,
     /// One more than that of the highest graph below.
-    level: usize,
+    pub(super) level: usize,
 }
 
 /// All bases and views on one worker.
 pub(super) struct Views {
     pub(super) busy: Busy,
     activity: Activity,
+    pub(super) slice_rows: usize,
     pub(super) bases: BTreeMap<u64, WorkerBase>,
     next_base: u64,
     pub(super) views: BTreeMap<u64, WorkerView>,
@@ -74,7 +78,13 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    fn errors(&mut self, view: &InstalledView, tick: Tick, errors: RowErrors, ledger: &mut Ledger) {
+    pub(super) fn errors(
+        &mut self,
+        view: &InstalledView,
+        tick: Tick,
+        errors: RowErrors,
+        ledger: &mut Ledger,
+    ) {
         if errors.rows > 0 {
             ledger.enter_errors(&view.page(0), tick, &errors, true);
             self.left_out.push(ViewLeftOut {
@@ -102,11 +112,13 @@ impl Outcome {
 }
 
 impl Views {
-    pub fn build(worker: &mut Worker) -> Views {
+    /// `slice_rows` at a tick are fed to views that start over much.
+    pub fn build(worker: &mut Worker, slice_rows: usize) -> Views {
         Views {
             // Before any dataflow: those that are there already are not heard.
             busy: Busy::register(worker),
             activity: Activity::build(worker),
+            slice_rows,
             bases: BTreeMap::new(),
             next_base: 0,
             views: BTreeMap::new(),
@@ -209,7 +221,8 @@ impl Views {
         if missing.is_empty() {
             return;
         }
-        for (id, view) in self.views.iter().filter(|(_, view)| !view.is_over()) {
+        let installed = |view: &WorkerView| !view.is_over() && view.starting.is_none();
+        for (id, view) in self.views.iter().filter(|(_, view)| installed(view)) {
             let bases: BTreeSet<u64> = view.leaves.iter().map(|leaf| leaf.base).collect();
             for (base, missing) in bases.iter().filter_map(|base| Some((base, missing.get(base)?))) {
                 let page = view.installed.page(self.bases[base].base.rule.pane_us);
@@ -286,6 +299,7 @@ impl Views {
             graph.running.open_tick(tick, commit.enforced);
             graph.running.compact(commit.since);
             let aborted = commit.aborted.contains(id);
+            let mut errors = RowErrors::of_groups();
             let rendered = view.installed.rendered.graph.as_ref();
             let inputs = rendered.map_or(&[][..], |graph| graph.inputs.as_slice());
             for (number, (input, source)) in inputs.iter().zip(&graph.sources).enumerate() {
@@ -297,7 +311,7 @@ impl Views {
                                     .running
                                     .feed(number, finished.batch.columns(), &finished.diffs, expiry);
                             }
-                            outcome.errors(&view.installed, tick, finished.errors, ledger);
+                            errors.add(finished.errors);
                         }
                     }
                     (Input::View(_), Some(source)) if !aborted => {
@@ -311,6 +325,13 @@ impl Views {
                         }
                     }
                     (Input::View(_), _) => {}
+                }
+            }
+            match &mut view.starting {
+                None => outcome.errors(&view.installed, tick, errors, ledger),
+                Some(starting) => {
+                    starting.note(errors);
+                    starting.feed(&mut graph.running, self.slice_rows);
                 }
             }
             if aborted {
@@ -336,8 +357,13 @@ impl Views {
                 continue;
             }
             graph.running.note();
-            outcome.errors(&view.installed, tick, graph.running.take_errors(), ledger);
-            for (batch, diffs, expiry) in graph.running.take_changes() {
+            let (errors, changes) = (graph.running.take_errors(), graph.running.take_changes());
+            if let Some(starting) = &mut view.starting {
+                starting.note(errors);
+                continue;
+            }
+            outcome.errors(&view.installed, tick, errors, ledger);
+            for (batch, diffs, expiry) in changes {
                 outcome.change(*id, batch, diffs, expiry);
             }
         }
@@ -391,6 +417,7 @@ impl Views {
             graph: None,
             aborted: None,
             stopped: None,
+            starting: None,
         };
         match &installed.rendered.graph {
             None => {
@@ -445,15 +472,10 @@ impl Views {
                         outcome.change(installed.id, batch, diffs, expiry);
                     }
                 }
-                let below = installed
-                    .sources
-                    .iter()
-                    .filter_map(|source| self.views[source].graph.as_ref());
-                let level = below.map(|graph| graph.level + 1).max().unwrap_or(0);
                 view.graph = Some(WorkerGraph {
                     running,
                     sources,
-                    level,
+                    level: self.level_of(installed),
                 });
             }
         }
@@ -464,6 +486,14 @@ impl Views {
             self.enter_left_out(admitted, BTreeMap::from([(base, left_out)]), ledger, outcome);
         }
         Ok(())
+    }
+
+    pub(super) fn level_of(&self, view: &InstalledView) -> usize {
+        let below = view
+            .sources
+            .iter()
+            .filter_map(|source| self.views[source].graph.as_ref());
+        below.map(|graph| graph.level + 1).max().unwrap_or(0)
     }
 
     /// A base, and what its past left out.

@@ -107,7 +107,9 @@ pub(in crate::cli) fn engine_failure(error: &EngineError) -> pyflare_live::Failu
         | EngineError::StreamExists { .. }
         | EngineError::Changed { .. } => pyflare_live::FailureKind::Conflict,
         EngineError::Plan(_) | EngineError::Backfill { .. } => pyflare_live::FailureKind::Invalid,
-        EngineError::Unreadable { .. } | EngineError::Closed | EngineError::WorkerFailed => pyflare_live::FailureKind::Unavailable,
+        EngineError::Unreadable { .. } | EngineError::Closed | EngineError::WorkerFailed => {
+            pyflare_live::FailureKind::Unavailable
+        }
         _ => pyflare_live::FailureKind::Internal,
     };
     pyflare_live::Failure::from_error(kind, error)
