@@ -209,7 +209,7 @@ async fn what_is_being_fed_holds_what_it_reads_and_is_stopped_by_its_limits() {
 
     let select = "SELECT count(*) AS pairs FROM rows AS a JOIN rows AS b ON a.user_id = b.user_id";
     let mut many = planned(engine, "many", select).unwrap();
-    many.options.max_tick_rows = Some(20);
+    many.options.max_tick_rows = Some(1);
     engine.install(many.clone(), false).await.unwrap();
     let deadline = std::time::Instant::now() + Duration::from_secs(20);
     while engine.view_named(&view_name(&many)).unwrap().stopped.is_none() {
