@@ -65,7 +65,7 @@ impl Bed {
         self.start_with(workers, None, change).await
     }
 
-    async fn start_with(
+    pub async fn start_with(
         &self,
         workers: usize,
         store: Option<Arc<DeltaStore>>,

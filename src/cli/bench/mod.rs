@@ -14,6 +14,7 @@ mod nexmark;
 mod peeks;
 mod pipeline;
 mod server;
+mod starts;
 
 use std::io::Write;
 
@@ -29,7 +30,7 @@ pub struct BenchArgs {
     /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
-    /// Only these parts: decode, views, keyed, everything, freshness, peeks, idle; nexmark, monitors, installs and memory, which take minutes,
+    /// Only these parts: decode, views, keyed, everything, freshness, peeks, idle; nexmark, monitors, installs, starts and memory, which take minutes,
     /// run only when named
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
@@ -76,7 +77,7 @@ fn figure(
 }
 
 /// The parts, in order.
-const PARTS: [&str; 11] = [
+const PARTS: [&str; 12] = [
     "decode",
     "views",
     "keyed",
@@ -87,10 +88,11 @@ const PARTS: [&str; 11] = [
     "nexmark",
     "monitors",
     "installs",
+    "starts",
     "memory",
 ];
 /// Parts that take minutes and run only when asked for.
-const LONG: [&str; 4] = ["nexmark", "monitors", "installs", "memory"];
+const LONG: [&str; 5] = ["nexmark", "monitors", "installs", "starts", "memory"];
 
 /// Measures and prints.
 pub fn run(args: BenchArgs) -> anyhow::Result<()> {
@@ -127,6 +129,7 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
             "nexmark" => runtime.block_on(nexmark::nexmark(args.seconds))?,
             "monitors" => runtime.block_on(monitors::monitors(args.seconds))?,
             "installs" => runtime.block_on(monitors::installs())?,
+            "starts" => runtime.block_on(starts::starts())?,
             "idle" => runtime.block_on(idle::idle())?,
             _ => runtime.block_on(pipeline::memory(args.millions))?,
         };

@@ -17,9 +17,10 @@ use super::{Figure, SMALL, Target, figure};
 const MANY: usize = 1_000;
 const SPANS_PER_SECOND: u64 = 10_000;
 const IDLE: Duration = Duration::from_secs(10);
-const GROUPS: i64 = 100_000;
-const FACTS: &str = "Arrow rows: a key of 100,000, a number, a time";
-const STREAM: &str = "CREATE STREAM facts (key BIGINT, n BIGINT, at TIMESTAMP) WITH (event_time = 'at')";
+pub(super) const GROUPS: i64 = 100_000;
+pub(super) const FACTS: &str = "Arrow rows: a key of 100,000, a number, a time";
+pub(super) const STREAM: &str =
+    "CREATE STREAM facts (key BIGINT, n BIGINT, at TIMESTAMP) WITH (event_time = 'at')";
 /// Monitors that are installed and dropped to see whether memory comes back.
 const TURNS: usize = 10_000;
 
@@ -147,7 +148,7 @@ pub async fn monitors(seconds: f64) -> anyhow::Result<Vec<Figure>> {
     ])
 }
 
-fn definition(engine: &Engine, sql: &str) -> anyhow::Result<MonitorDefinition> {
+pub(super) fn definition(engine: &Engine, sql: &str) -> anyhow::Result<MonitorDefinition> {
     let streams = engine.streams().into_iter();
     let scope = PlanScope {
         project: Some(PROJECT.into()),
@@ -162,7 +163,7 @@ fn definition(engine: &Engine, sql: &str) -> anyhow::Result<MonitorDefinition> {
 }
 
 /// Rows of which each is of the next key.
-fn facts(rows: usize, first: i64) -> Vec<u8> {
+pub(super) fn facts(rows: usize, first: i64) -> Vec<u8> {
     let keys = Int64Array::from_iter_values((0..rows as i64).map(|row| (first + row) % GROUPS));
     let n = Int64Array::from_iter_values((0..rows as i64).map(|row| row % 1_000));
     let at = TimestampMicrosecondArray::from(vec![now_us(); rows]).with_timezone("+00:00");
