@@ -134,6 +134,14 @@ async fn what_is_wanted_is_what_a_filter_leaves() {
             opened.append(request(number, start, 40)).await;
         }
         opened.admitted(25).await;
+        // Windows close at a tick after the rows that say so.
+        let closed = definitions.iter().find(|definition| definition.name == "closed");
+        let closed = view_name(closed.unwrap());
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        while opened.content(&closed).await.is_empty() {
+            assert!(std::time::Instant::now() < deadline, "windows close");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         for (seed, definition) in definitions.iter().enumerate() {
             let name = view_name(definition);
             let shown = assert_reads(&opened, &name, seed as u64).await;

@@ -30,19 +30,17 @@ use timely::progress::frontier::{Antichain, AntichainRef};
 use timely::worker::Worker;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::key::Key;
 use super::leaf::Layout;
 use super::panes::Panes;
 use super::walk::{Fuel, Path, Walk};
 use crate::time::Tick;
 
-/// `pane ‖ group`, or the group alone, as row bytes.
-pub(crate) type Key = Box<[u8]>;
-
 /// Bytes of the pane at the front of a key: a validity byte and a big-endian, sign-flipped `i64`.
 pub(crate) const PANE_BYTES: usize = 9;
 
-/// What an update takes besides: its key as a pointer, time, offsets.
-const UPDATE_BYTES: u64 = 48;
+/// What an update takes besides: its key, time, offsets.
+const UPDATE_BYTES: u64 = size_of::<Key>() as u64 + 32;
 
 /// The pane at the front of a key.
 pub(crate) fn pane_of(key: &[u8]) -> i64 {
@@ -164,7 +162,8 @@ impl ArrangedView {
     pub fn update(&mut self, key: Key, accumulator: Accumulator) {
         self.touched = true;
         self.came.0 += 1;
-        self.came.1 += (key.len() + size_of::<Accumulator>() + size_of_val(&accumulator.cells[..])) as u64;
+        self.came.1 +=
+            (key.heap_bytes() + size_of::<Accumulator>() + size_of_val(&accumulator.cells[..])) as u64;
         self.input.update((key, ()), Diff(accumulator));
     }
 
@@ -405,11 +404,7 @@ fn arrange_groups<'scope>(
 
 /// As [`pane_of`] reads it.
 pub(super) fn key_of(pane: i64, group: &[u8]) -> Key {
-    let mut key = Vec::with_capacity(PANE_BYTES + group.len());
-    key.push(1);
-    key.extend_from_slice(&(pane ^ i64::MIN).to_be_bytes());
-    key.extend_from_slice(group);
-    Key::from(key)
+    Key::joined(&[&[1], &(pane ^ i64::MIN).to_be_bytes(), group])
 }
 
 fn lower_to_first_pane(lowest: &Cell<i64>, batches: &[KeyBatch]) {
@@ -501,8 +496,27 @@ pub(crate) fn report_groups(batches: Vec<KeyBatch>, before: Vec<KeyBatch>, chang
             true => sum_through(&mut old_cursor, &old_storage, Tick::MAX),
             false => None,
         };
-        updates.clear();
         cursor.map_times(&storage, |time, diff| updates.push((*time, diff.0.clone())));
+        if let [(tick, _)] = updates[..] {
+            // As it nearly always is: one batch of one tick.
+            let Some((_, added)) = updates.pop() else { continue };
+            let new = match &current {
+                None => Some(added),
+                Some(old) => {
+                    let mut new = added;
+                    new.add(old);
+                    Some(new)
+                }
+            };
+            changes.push(Change {
+                tick,
+                key: key.clone(),
+                old: current,
+                new: new.filter(|sum| !sum.is_zero()),
+            });
+            cursor.step_key(&storage);
+            continue;
+        }
         updates.sort_by_key(|(time, _)| *time);
         for (tick, added) in updates.drain(..) {
             let old = current.clone();

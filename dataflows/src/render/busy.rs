@@ -3,11 +3,11 @@
 //! Only operators that somebody asked about are followed, and a dataflow in which nothing happens logs nothing.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
+use hashbrown::HashMap;
 use timely::logging::{StartStop, TimelyEvent, TimelyEventBuilder};
 use timely::worker::Worker;
 
@@ -16,6 +16,8 @@ use timely::worker::Worker;
 struct Work {
     nanos: u64,
     runs: u64,
+    /// Since when it is at work, if it is.
+    begun: Option<Duration>,
 }
 
 /// By the operator's identifier.
@@ -29,7 +31,6 @@ impl Busy {
     pub fn register(worker: &Worker) -> Busy {
         let busy = Busy::default();
         let works = Rc::clone(&busy.works);
-        let mut begun: HashMap<usize, Duration> = HashMap::new();
         if let Some(mut register) = worker.log_register() {
             register.insert::<TimelyEventBuilder, _>("timely", move |_time, events| {
                 let Some(events) = events else { return };
@@ -42,13 +43,10 @@ impl Busy {
                         continue;
                     };
                     match schedule.start_stop {
-                        StartStop::Start => {
-                            begun.insert(schedule.id, at);
-                        }
+                        StartStop::Start => work.begun = Some(at),
                         StartStop::Stop => {
-                            let elapsed = begun
-                                .remove(&schedule.id)
-                                .map_or(Duration::ZERO, |begun| at.saturating_sub(begun));
+                            let begun = work.begun.take();
+                            let elapsed = begun.map_or(Duration::ZERO, |begun| at.saturating_sub(begun));
                             work.nanos += elapsed.as_nanos() as u64;
                             work.runs += 1;
                         }

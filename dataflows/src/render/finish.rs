@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, Int64Array, RecordBatch, new_null_array};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array, new_null_array};
+use arrow::compute::take;
 use arrow::row::RowConverter;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::utils::collect_columns;
@@ -88,6 +89,34 @@ impl Finish {
         )
     }
 
+    /// The columns of the entries' keys, without the pane.
+    fn decoded(&self, entries: &[(&[u8], &Accumulator, i64)]) -> Vec<ArrayRef> {
+        // A change is two entries of one key, which is decoded once.
+        let mut keys: Vec<&[u8]> = Vec::with_capacity(entries.len());
+        let mut places: Vec<u32> = Vec::with_capacity(entries.len());
+        for (key, ..) in entries {
+            if !keys.last().is_some_and(|last| std::ptr::eq(*last, *key)) {
+                keys.push(key);
+            }
+            places.push(keys.len() as u32 - 1);
+        }
+        let parser = self.converter.parser();
+        let mut columns = self
+            .converter
+            .convert_rows(keys.iter().map(|key| parser.parse(key)))
+            .expect("invariant: keys were encoded by this converter");
+        if self.leaf.base.layout != Layout::Merged {
+            columns.remove(0);
+        }
+        if keys.len() < entries.len() {
+            let places = UInt32Array::from(places);
+            for column in &mut columns {
+                *column = take(column, &places, None).expect("invariant: places of these keys");
+            }
+        }
+        columns
+    }
+
     /// The rows that stand for these keys, each with the given difference.
     pub fn rows(&self, entries: &[(&[u8], &Accumulator, i64)]) -> Finished {
         let fulfilling = self
@@ -97,17 +126,8 @@ impl Finish {
         let entries = fulfilling.as_deref().unwrap_or(entries);
         let mut errors = RowErrors::of_groups();
         let mut misfits = Vec::new();
-        let parser = self.converter.parser();
-        let parsed = entries.iter().map(|(key, ..)| parser.parse(key));
-        let mut columns = self
-            .converter
-            .convert_rows(parsed)
-            .expect("invariant: keys were encoded by this converter");
         let leaf = &self.leaf;
-        if leaf.base.layout != Layout::Merged {
-            columns.remove(0);
-        }
-        let mut columns = leaf.group_columns(&columns);
+        let mut columns = leaf.group_columns(&self.decoded(entries));
         let groups: Vec<&Accumulator> = entries.iter().map(|(_, accumulator, _)| *accumulator).collect();
         columns.extend(leaf.outputs.read(&leaf.base.cells.kinds, &groups, &mut misfits));
         let diffs = match leaf.base.layout {

@@ -17,7 +17,8 @@ use arrow::row::{RowConverter, SortField};
 use pyflare_operators::aggregate::Accumulator;
 use timely::worker::Worker;
 
-use super::arrange::{ArrangedView, Key, PANE_BYTES, pane_of};
+use super::arrange::{ArrangedView, PANE_BYTES, pane_of};
+use super::key::Key;
 use super::leaf::Layout;
 use super::left_out::{LateRows, RowErrors};
 use super::pipeline::batch_of;
@@ -220,7 +221,7 @@ impl Ledger {
                 rows: *count,
                 ..Accumulator::default()
             };
-            self.arranged.update(Key::from(key), count);
+            self.arranged.update(Key::from(&key[..]), count);
         }
     }
 

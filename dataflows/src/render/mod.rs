@@ -14,6 +14,7 @@ pub(crate) mod cells;
 pub(crate) mod figures;
 pub(crate) mod finish;
 pub(crate) mod graph;
+pub(crate) mod key;
 pub(crate) mod leaf;
 pub(crate) mod ledger;
 pub(crate) mod left_out;

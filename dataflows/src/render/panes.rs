@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use hashbrown::HashMap;
 use pyflare_operators::aggregate::Accumulator;
 
-use super::arrange::Key;
+use super::key::Key;
 
 /// See the module.
 #[derive(Default)]

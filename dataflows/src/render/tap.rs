@@ -13,7 +13,8 @@ use arrow::datatypes::{DataType, Float64Type, TimestampMicrosecondType};
 use arrow::row::{RowConverter, SortField};
 use pyflare_operators::aggregate::{Accumulator, Combiner};
 
-use super::arrange::{Key, pane_of};
+use super::arrange::pane_of;
+use super::key::Key;
 use super::leaf::{Base, Direct};
 use super::left_out::{LateRows, LeftOut, project_of};
 use super::pipeline::{Flow, batch_of, evaluate, evaluate_all};

@@ -11,7 +11,8 @@ use arrow::compute::take;
 use arrow::datatypes::DataType;
 use differential_dataflow::trace::cursor::Cursor;
 
-use super::arrange::{Key, PANE_BYTES, key_of, pane_of};
+use super::arrange::{PANE_BYTES, key_of, pane_of};
+use super::key::Key;
 use super::tap::{converter, normalise};
 
 /// Most prefixes that a path is made of; conditions that would give more are left to those who filter rows.

@@ -9,8 +9,9 @@ use pyflare_operators::aggregate::Accumulator;
 
 use super::messages::Commit;
 use super::streams::StreamId;
-use crate::render::arrange::{Change, GroupWalk, Key, pane_of};
+use crate::render::arrange::{Change, GroupWalk, pane_of};
 use crate::render::figures::News;
+use crate::render::key::Key;
 use crate::render::leaf::Layout;
 use crate::render::left_out::LeftOut;
 use crate::render::walk::Path;

@@ -220,12 +220,12 @@ impl<'s> Building<'s, '_> {
                 if let Some(left_matched) = left_matched {
                     let nulls = null_row(&join.right.schema);
                     let alone = left_rows.concat(left_matched.negate());
-                    parts.push(alone.map(move |row| Row::from([&*row, &*nulls].concat())));
+                    parts.push(alone.map(move |row| Row::joined(&[&row, &nulls])));
                 }
                 if let Some(right_matched) = right_matched {
                     let nulls = null_row(&join.left.schema);
                     let alone = right_rows.concat(right_matched.negate());
-                    parts.push(alone.map(move |row| Row::from([&*nulls, &*row].concat())));
+                    parts.push(alone.map(move |row| Row::joined(&[&nulls, &row])));
                 }
                 differential_dataflow::collection::concatenate(self.scope, parts)
             }
@@ -239,7 +239,7 @@ impl<'s> Building<'s, '_> {
         let marks = Codec::new(&schema).expect(CHECKED).encode(&[marks], 2);
         let with = |rows: Rows<'s>, mark: &Row| {
             let mark = mark.clone();
-            rows.map(move |row| Row::from([&*row, &*mark].concat()))
+            rows.map(move |row| Row::joined(&[&row, &mark]))
         };
         let unmatched = rows.concat(matched.clone().negate());
         with(matched, &marks[0]).concat(with(unmatched, &marks[1]))
@@ -284,17 +284,17 @@ impl<'s> Building<'s, '_> {
                     let before = records.len();
                     match (&places, missing) {
                         (_, true) => {}
-                        (None, false) => records.push(((Row::from(key()), row.clone()), diff)),
+                        (None, false) => records.push(((Row::from(&key()[..]), row.clone()), diff)),
                         (Some((placing, values)), false) => {
                             for bucket in values[index].into_iter().flat_map(|value| placing.of(value)) {
                                 let mut key = key();
                                 key.extend_from_slice(&bucket.to_be_bytes());
-                                records.push(((Row::from(key), row.clone()), diff));
+                                records.push(((Row::from(&key[..]), row.clone()), diff));
                             }
                         }
                     }
                     if records.len() == before {
-                        records.push(((Row::from([0]), row), diff));
+                        records.push(((Row::from(&[0][..]), row), diff));
                     }
                 }
             },

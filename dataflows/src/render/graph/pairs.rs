@@ -182,7 +182,7 @@ impl Pairs {
             let (other, edits) = self.rights.row(at);
             for (tick, diff) in &self.edits {
                 for (other_tick, other_diff) in edits {
-                    let pair = Row::from([&**row, other].concat());
+                    let pair = Row::joined(&[row, other]);
                     container.push((pair, *tick.max(other_tick), diff * other_diff));
                 }
             }

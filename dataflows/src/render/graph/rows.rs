@@ -22,7 +22,7 @@ use crate::render::tap::{converter, normalise};
 use crate::time::Tick;
 
 /// A row's columns in memcmp-ordered bytes.
-pub(crate) type Row = Box<[u8]>;
+pub(crate) use crate::render::key::Key as Row;
 /// Maintained rows on one worker.
 pub(crate) type Rows<'s> = VecCollection<'s, Tick, Row, i64>;
 /// What expressions failed on, until the worker collects it.
@@ -150,7 +150,7 @@ mod tests {
         let joined: Vec<Row> = left_rows
             .iter()
             .zip(right_rows.iter().rev())
-            .map(|(left, right)| Row::from([&**left, &**right].concat()))
+            .map(|(left, right)| Row::joined(&[left, right]))
             .collect();
         let batch = Codec::new(&both).unwrap().decode(joined.iter().map(|row| &**row));
         let a: Vec<Option<&str>> = batch.column(0).as_string_view().iter().collect();
