@@ -80,7 +80,8 @@ mod tests {
 
     use super::*;
 
-    /// Partners meet in exactly one bucket, and nobody is in more than two, also at the ends of the numbers.
+    /// Partners meet in exactly one bucket, also at the ends of the numbers, and nobody is in more than two if the width is a
+    /// number.
     #[test]
     fn whoever_is_near_enough_meets_once() {
         let schema = |name: &str| Schema::new(vec![Field::new(name, DataType::Int64, true)]);
@@ -102,12 +103,15 @@ mod tests {
                     upper,
                 };
                 let buckets = Buckets::compile(&interval, kind, &schema("a"), &schema("b")).unwrap();
+                // An interval that is wider than the greatest number is cut more often.
+                let fits = i128::from(upper) - i128::from(lower) <= i128::from(i64::MAX);
+                let most = if fits { 2 } else { 4 };
                 let values: Vec<i64> = near.iter().chain(&ends).copied().collect();
                 for left in &values {
                     for right in &values {
                         let of_left: Vec<i64> = buckets.left.of(*left).collect();
                         let of_right: Vec<i64> = buckets.right.of(*right).collect();
-                        assert!(of_left.len() <= 3 && of_right.len() <= 3);
+                        assert!(of_left.len() <= most && of_right.len() <= most, "{interval:?}");
                         let single = if kind == JoinKind::Right {
                             &of_right
                         } else {
