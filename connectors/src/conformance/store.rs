@@ -394,6 +394,7 @@ async fn rows_of_some_ticks_are_read_back<S: Store, R: Future<Output = Arc<S>>>(
         .await
         .expect("to stop is no failure");
     assert_eq!(batches, 1);
+    store.drop_table(table).await.expect("a table can be dropped");
 }
 
 async fn maintenance_changes_no_row<S: Store, R: Future<Output = Arc<S>>>(reopen: &impl Fn() -> R) {
