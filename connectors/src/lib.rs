@@ -14,4 +14,4 @@ pub mod tick_log;
 pub use catalog::{Catalog, CatalogError};
 pub use log::{Appended, ContentType, Log, LogError, LogRecord, Signal};
 pub use store::{Part, RowRange, Store, StoreError, TableDefinition};
-pub use tick_log::{TickLog, TickLogError};
+pub use tick_log::{TickLog, TickLogError, VisitPayload};

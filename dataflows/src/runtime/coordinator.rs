@@ -127,7 +127,7 @@ impl Coordinator {
         let mut records = Vec::new();
         let tick_log = Arc::clone(&self.tick_log);
         tick_log
-            .read(&mut |payload| {
+            .read(&mut |_, payload| {
                 records.push(payload.to_vec());
                 Ok(())
             })
