@@ -44,6 +44,11 @@ impl Bed {
         Ok(bed)
     }
 
+    /// Where everything of it lies.
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
     /// Closes the log and opens it again, so that nothing is read from its memory.
     pub fn reopen_log(&mut self) -> anyhow::Result<()> {
         self.log.close();

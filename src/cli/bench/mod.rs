@@ -13,6 +13,7 @@ mod monitors;
 mod nexmark;
 mod peeks;
 mod pipeline;
+mod recovery;
 mod server;
 mod starts;
 
@@ -30,7 +31,7 @@ pub struct BenchArgs {
     /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
-    /// Only these parts: decode, views, keyed, everything, freshness, peeks, idle; nexmark, monitors, installs, starts and memory, which take minutes,
+    /// Only these parts: decode, views, keyed, everything, freshness, peeks, idle; nexmark, monitors, installs, starts, recovery and memory, which take minutes,
     /// run only when named
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
@@ -40,7 +41,7 @@ pub struct BenchArgs {
     /// Worker threads of the part "everything"
     #[arg(long, default_value_t = 2)]
     workers: usize,
-    /// Millions of spans for the part "memory"
+    /// Millions of spans for the part "memory", of groups for "recovery"
     #[arg(long, default_value_t = 10)]
     millions: u64,
 }
@@ -77,7 +78,7 @@ fn figure(
 }
 
 /// The parts, in order.
-const PARTS: [&str; 12] = [
+const PARTS: [&str; 13] = [
     "decode",
     "views",
     "keyed",
@@ -89,10 +90,11 @@ const PARTS: [&str; 12] = [
     "monitors",
     "installs",
     "starts",
+    "recovery",
     "memory",
 ];
 /// Parts that take minutes and run only when asked for.
-const LONG: [&str; 5] = ["nexmark", "monitors", "installs", "starts", "memory"];
+const LONG: [&str; 6] = ["nexmark", "monitors", "installs", "starts", "recovery", "memory"];
 
 /// Measures and prints.
 pub fn run(args: BenchArgs) -> anyhow::Result<()> {
@@ -130,6 +132,7 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
             "monitors" => runtime.block_on(monitors::monitors(args.seconds))?,
             "installs" => runtime.block_on(monitors::installs())?,
             "starts" => runtime.block_on(starts::starts())?,
+            "recovery" => runtime.block_on(recovery::recovery(args.seconds, args.millions))?,
             "idle" => runtime.block_on(idle::idle())?,
             _ => runtime.block_on(pipeline::memory(args.millions))?,
         };
