@@ -249,7 +249,7 @@ const PLAIN_BYTES: f64 = 18.0 + 8.0 + 5.0 * 16.0;
 /// Each key of `1..=groups` once; returns the number of requests.
 async fn fill(bed: &Bed, random: &mut SmallRng, groups: i64, start_us: i64) -> anyhow::Result<u64> {
     let mut next = 0;
-    let requests = groups as usize / ROWS;
+    let requests = (groups as usize / ROWS).max(1);
     let bodies = (0..requests).map(|_| {
         body(
             random,
