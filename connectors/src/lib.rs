@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod conformance;
 pub mod log;
 pub mod memory;
+pub mod physical;
 pub mod store;
 pub mod tick_log;
 

@@ -17,6 +17,22 @@ pub enum StoreError {
     Missing { table: String },
     #[error("PF-2304: {table:?} cannot be the name of a table: {detail}")]
     Name { table: String, detail: String },
+    #[error(
+        "PF-2305: the store at {address} cannot be reached: {detail}; what is accepted meanwhile waits in the log and in memory"
+    )]
+    Unreachable { address: String, detail: String },
+    #[error(
+        "PF-2306: the store at {address} does not let {user:?} in: {detail}; check the user in store.url and set store.password"
+    )]
+    Refused {
+        address: String,
+        user: String,
+        detail: String,
+    },
+    #[error("PF-2307: the database {database} cannot be used as a store: {detail}")]
+    Foreign { database: String, detail: String },
+    #[error("PF-2308: {url:?} does not name a store: {detail}")]
+    Url { url: String, detail: String },
 }
 
 /// A table as the engine declares it. Strings may be `Utf8View` and `attributes` may be wire bytes in memory; the
