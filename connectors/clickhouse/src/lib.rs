@@ -36,7 +36,7 @@ use crate::syntax::text;
 use crate::table::{Retention, Table};
 
 /// A database that starts together with this process is given a moment.
-const START_WITHIN: Duration = Duration::from_secs(15);
+const START_WITHIN: Duration = Duration::from_secs(8);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// A database of tables.
@@ -94,6 +94,14 @@ impl ClickHouseStore {
     /// Bytes that inserts into a table carried, since this process opened it.
     pub async fn inserted_bytes(&self, table: &str) -> Result<u64, StoreError> {
         Ok(self.get(table).await?.inserted_bytes())
+    }
+
+    /// Deletes everything.
+    pub async fn drop_database(&self) -> Result<(), StoreError> {
+        self.tables.lock().await.clear();
+        let database = syntax::identifier(&self.client.address.database);
+        let drop = format!("DROP DATABASE {database} SYNC");
+        self.client.execute(ALL, &drop).await
     }
 
     async fn find(&self, name: &str) -> Result<Option<Arc<Table>>, StoreError> {

@@ -5,6 +5,7 @@
 //! deduplication are on.
 
 mod bed;
+mod clickhouse;
 mod decode;
 mod freshness;
 mod idle;
@@ -31,7 +32,7 @@ pub struct BenchArgs {
     #[arg(long)]
     json: bool,
     /// Only these parts: decode, views, keyed, everything, freshness, peeks, idle; nexmark, monitors, installs, starts and memory, which take minutes,
-    /// run only when named
+    /// and clickhouse, which needs a server, run only when named
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// About how long each part measures
@@ -43,6 +44,9 @@ pub struct BenchArgs {
     /// Millions of spans for the part "memory"
     #[arg(long, default_value_t = 10)]
     millions: u64,
+    /// The server that the part "clickhouse" measures, as in store.url; its password is PYFLARE_STORE_PASSWORD
+    #[arg(long)]
+    clickhouse: Option<String>,
 }
 
 /// The target of a figure.
@@ -77,7 +81,7 @@ fn figure(
 }
 
 /// The parts, in order.
-const PARTS: [&str; 12] = [
+const PARTS: [&str; 13] = [
     "decode",
     "views",
     "keyed",
@@ -90,9 +94,17 @@ const PARTS: [&str; 12] = [
     "installs",
     "starts",
     "memory",
+    "clickhouse",
 ];
-/// Parts that take minutes and run only when asked for.
-const LONG: [&str; 5] = ["nexmark", "monitors", "installs", "starts", "memory"];
+/// Parts that take minutes or need a server, and run only when asked for.
+const LONG: [&str; 6] = [
+    "nexmark",
+    "monitors",
+    "installs",
+    "starts",
+    "memory",
+    "clickhouse",
+];
 
 /// Measures and prints.
 pub fn run(args: BenchArgs) -> anyhow::Result<()> {
@@ -130,6 +142,9 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
             "monitors" => runtime.block_on(monitors::monitors(args.seconds))?,
             "installs" => runtime.block_on(monitors::installs())?,
             "starts" => runtime.block_on(starts::starts())?,
+            "clickhouse" => {
+                runtime.block_on(clickhouse::clickhouse(args.seconds, args.clickhouse.as_deref()))?
+            }
             "idle" => runtime.block_on(idle::idle())?,
             _ => runtime.block_on(pipeline::memory(args.millions))?,
         };

@@ -1,4 +1,4 @@
-//! The engine that the tests talk to, run by `tests/support/clickhouse/clickhouse.py`.
+//! The engine that the tests talk to, run by `tests/support/clickhouse.py`.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -20,8 +20,7 @@ impl Service {
     /// `None`, and a line that says why, where the engine cannot be had; a failure where it must be.
     pub fn start() -> Option<Service> {
         let directory = tempfile::tempdir().unwrap();
-        let script =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/support/clickhouse/clickhouse.py");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/support/clickhouse.py");
         let mut process = Command::new("python3")
             .arg(script)
             .arg("run")
