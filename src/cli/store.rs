@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use datafusion::catalog::TableProvider;
-use pyflare_clickhouse::{Address, ClickHouseStore};
+use pyflare_clickhouse::{Address, ClickHouseStore, PushDown};
 use pyflare_connectors::{Store, StoreError};
 use pyflare_delta::DeltaStore;
+use pyflare_history::Rule;
 
 /// What `store.url` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +53,14 @@ impl HistoryStore {
         match self {
             HistoryStore::Delta(store) => store.provider(table).await,
             HistoryStore::ClickHouse(store) => store.provider(table).await,
+        }
+    }
+
+    /// How queries make use of it.
+    pub fn rules(&self) -> Vec<Rule> {
+        match self {
+            HistoryStore::Delta(_) => Vec::new(),
+            HistoryStore::ClickHouse(_) => vec![Arc::new(PushDown)],
         }
     }
 }

@@ -13,6 +13,7 @@ mod columns;
 mod definition;
 mod migrations;
 mod predicate;
+mod pushdown;
 mod scan;
 mod syntax;
 mod table;
@@ -31,6 +32,7 @@ use pyflare_connectors::{Part, RowRange, Store, StoreError, TableDefinition, phy
 pub use crate::address::Address;
 use crate::client::{Client, failure};
 use crate::migrations::ALL;
+pub use crate::pushdown::PushDown;
 use crate::scan::StoredTable;
 use crate::syntax::text;
 use crate::table::{Retention, Table};

@@ -90,7 +90,12 @@ fn comparison(left: &Expr, operator: Operator, right: &Expr, schema: &Schema) ->
 /// A column whose values ClickHouse compares as DataFusion does.
 fn column<'a>(expression: &Expr, schema: &'a Schema) -> Option<(String, &'a DataType)> {
     let (name, data_type) = scalar_column(expression, schema)?;
-    let is_comparable = matches!(
+    is_comparable(data_type).then_some((name, data_type))
+}
+
+/// Whether values of a type are equal, less and greater alike on both sides.
+pub fn is_comparable(data_type: &DataType) -> bool {
+    matches!(
         data_type,
         DataType::Utf8View
             | DataType::Boolean
@@ -98,8 +103,7 @@ fn column<'a>(expression: &Expr, schema: &'a Schema) -> Option<(String, &'a Data
             | DataType::Int64
             | DataType::Decimal128(_, _)
             | DataType::Timestamp(_, _)
-    );
-    is_comparable.then_some((name, data_type))
+    )
 }
 
 fn scalar_column<'a>(expression: &Expr, schema: &'a Schema) -> Option<(String, &'a DataType)> {

@@ -160,4 +160,8 @@ impl history::StoredTables for EngineTables {
         };
         store.provider(&table).await.map_err(source_error)
     }
+
+    fn rules(&self) -> Vec<history::Rule> {
+        self.store.as_ref().map(HistoryStore::rules).unwrap_or_default()
+    }
 }
