@@ -128,6 +128,13 @@ impl Client {
             ("default_format", "ArrowStream"),
             // Between two programs that talk over a socket, compressing batches costs more than it saves.
             ("output_format_arrow_compression_method", "none"),
+            // A limit in the user's profile must be an error, never a short answer.
+            ("result_overflow_mode", "throw"),
+            ("read_overflow_mode", "throw"),
+            ("group_by_overflow_mode", "throw"),
+            ("sort_overflow_mode", "throw"),
+            ("timeout_overflow_mode", "throw"),
+            ("cancel_http_readonly_queries_on_client_close", "1"),
         ];
         all.extend_from_slice(settings);
         let body = Bytes::copy_from_slice(sql.as_bytes());

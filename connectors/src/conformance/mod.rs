@@ -5,6 +5,7 @@
 
 mod catalog;
 mod log;
+pub mod queries;
 pub mod store;
 mod tick_log;
 
