@@ -1,11 +1,11 @@
 //! Tick log and catalog in memory: for tests, and for servers that need not remember.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::{Catalog, CatalogError, TickLog, TickLogError};
+use crate::{Catalog, CatalogError, TickLog, TickLogError, VisitPayload};
 
 /// A tick log that lives as long as its last clone.
 #[derive(Debug, Clone, Default)]
@@ -16,7 +16,21 @@ pub struct MemoryTickLog {
 #[derive(Debug, Default)]
 struct Ticks {
     generation: u64,
-    payloads: Vec<Vec<u8>>,
+    /// The position of the first payload.
+    first: u64,
+    payloads: VecDeque<Vec<u8>>,
+}
+
+impl Ticks {
+    fn check(&self, own: u64) -> Result<(), TickLogError> {
+        match self.generation == own {
+            true => Ok(()),
+            false => Err(TickLogError::Fenced {
+                own,
+                newer: self.generation,
+            }),
+        }
+    }
 }
 
 impl TickLog for MemoryTickLog {
@@ -26,22 +40,36 @@ impl TickLog for MemoryTickLog {
         Ok(inner.generation)
     }
 
-    fn append(&self, generation: u64, payload: &[u8]) -> Result<(), TickLogError> {
+    fn append(&self, generation: u64, payload: &[u8]) -> Result<u64, TickLogError> {
         let mut inner = self.inner.lock();
-        if inner.generation != generation {
-            return Err(TickLogError::Fenced {
-                own: generation,
-                newer: inner.generation,
-            });
-        }
-        inner.payloads.push(payload.to_vec());
-        Ok(())
+        inner.check(generation)?;
+        inner.payloads.push_back(payload.to_vec());
+        Ok(inner.first + inner.payloads.len() as u64 - 1)
     }
 
-    fn read(&self, visit: &mut dyn FnMut(&[u8]) -> Result<(), TickLogError>) -> Result<(), TickLogError> {
+    fn read(&self, visit: &mut VisitPayload<'_>) -> Result<(), TickLogError> {
         // A visitor may append; it sees what was there when it came.
-        let payloads = self.inner.lock().payloads.clone();
-        payloads.iter().try_for_each(|payload| visit(payload))
+        let (first, payloads) = {
+            let inner = self.inner.lock();
+            (inner.first, inner.payloads.clone())
+        };
+        let mut positions = first..;
+        payloads
+            .iter()
+            .try_for_each(|payload| visit(positions.next().unwrap_or(u64::MAX), payload))
+    }
+
+    fn check_generation(&self, generation: u64) -> Result<(), TickLogError> {
+        self.inner.lock().check(generation)
+    }
+
+    fn trim(&self, generation: u64, before: u64) -> Result<(), TickLogError> {
+        let mut inner = self.inner.lock();
+        inner.check(generation)?;
+        while inner.first < before && inner.payloads.pop_front().is_some() {
+            inner.first += 1;
+        }
+        Ok(())
     }
 }
 

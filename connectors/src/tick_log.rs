@@ -26,18 +26,28 @@ pub enum TickLogError {
     Missing { path: String },
 }
 
+/// Called with a payload and its position.
+pub type VisitPayload<'a> = dyn FnMut(u64, &[u8]) -> Result<(), TickLogError> + 'a;
+
 /// An append-only sequence of payloads with generation fencing.
 ///
 /// Invariants: [`TickLog::append`] returns only once the payload is durable; [`TickLog::read`] yields exactly the
-/// appended payloads, in order, without a torn last one; after another process called [`TickLog::open_generation`]
-/// every append of an older generation fails with [`TickLogError::Fenced`].
+/// appended payloads that were not trimmed, in order, without a torn last one; positions grow, perhaps with gaps; after
+/// another process called [`TickLog::open_generation`] everything that an older generation asks for fails with
+/// [`TickLogError::Fenced`].
 pub trait TickLog: Send + Sync + 'static {
     /// Takes over as the next generation and returns its number.
     fn open_generation(&self) -> Result<u64, TickLogError>;
 
-    /// Appends one payload durably.
-    fn append(&self, generation: u64, payload: &[u8]) -> Result<(), TickLogError>;
+    /// Appends one payload durably; returns its position.
+    fn append(&self, generation: u64, payload: &[u8]) -> Result<u64, TickLogError>;
 
     /// Hands every payload to `visit`, oldest first.
-    fn read(&self, visit: &mut dyn FnMut(&[u8]) -> Result<(), TickLogError>) -> Result<(), TickLogError>;
+    fn read(&self, visit: &mut VisitPayload<'_>) -> Result<(), TickLogError>;
+
+    /// Fails if another generation has taken over; to be asked before anything is deleted.
+    fn check_generation(&self, generation: u64) -> Result<(), TickLogError>;
+
+    /// Allows payloads at positions below `before` to be deleted; some of them may be kept.
+    fn trim(&self, generation: u64, before: u64) -> Result<(), TickLogError>;
 }

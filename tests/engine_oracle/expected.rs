@@ -27,7 +27,7 @@ impl Marks {
     pub fn read(directory: &Path, stream: &serde_json::Value) -> Marks {
         let mut marks = BTreeMap::new();
         let log = FileTickLog::open(directory.join("ticks")).unwrap();
-        log.read(&mut |payload| {
+        log.read(&mut |_, payload| {
             let record: serde_json::Value = serde_json::from_slice(payload).unwrap();
             let listed = record["marks"].as_array().cloned().unwrap_or_default();
             let of_stream = listed.iter().find(|mark| mark[0] == *stream);

@@ -208,7 +208,7 @@ fn orders(number: u64) -> Vec<u8> {
 fn all_ticks(directory: &Path) -> Vec<u64> {
     let mut ticks = Vec::new();
     let log = FileTickLog::open(directory.join("ticks")).unwrap();
-    log.read(&mut |payload| {
+    log.read(&mut |_, payload| {
         let record: serde_json::Value = serde_json::from_slice(payload).unwrap();
         ticks.push(record["tick"].as_u64().unwrap());
         Ok(())

@@ -3,7 +3,7 @@
 //! ```text
 //! 0  u32 magic "PFJR"   4  u32 length   8  u64 sequence   16  u32 CRC32C of 4..16 + payload   20  payload
 //! ```
-//! Invariants: a payload is durable when [`Journal::append`] returns; payloads are numbered 0, 1, 2, …; a torn
+//! Invariants: a payload is durable when [`Journal::append`] returns; payloads are numbered one after the other; a torn
 //! last payload is cut, since nobody was told of it; a bad place with a later payload behind it is damage.
 
 use std::fs::{File, OpenOptions};
@@ -60,6 +60,15 @@ impl Journal {
         path: &Path,
         visit: &mut dyn FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<Journal, E> {
+        Journal::open_at(path, 0, visit)
+    }
+
+    /// [`Journal::open`] of a file whose first payload has the number `first`.
+    pub(crate) fn open_at<E: From<JournalError>>(
+        path: &Path,
+        first: u64,
+        visit: &mut dyn FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<Journal, E> {
         let existed = path.exists();
         let file = OpenOptions::new()
             .read(true)
@@ -76,7 +85,7 @@ impl Journal {
                     .map_err(io_at(path))?;
             }
         }
-        let scan = scan(path, &file, visit)?;
+        let scan = scan(path, &file, first, visit)?;
         Ok(Journal {
             path: path.to_path_buf(),
             file,
@@ -86,16 +95,23 @@ impl Journal {
         })
     }
 
-    /// Hands every whole payload of the file to `visit` without changing it; a missing file has none.
-    pub(crate) fn read<E: From<JournalError>>(
+    /// Hands every whole payload of the file, of which the first has the number `first`, to `visit` without changing it;
+    /// a missing file has none. Returns the number that the next payload would have, and whether the last is torn.
+    pub(crate) fn read_at<E: From<JournalError>>(
         path: &Path,
+        first: u64,
         visit: &mut dyn FnMut(&[u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
+    ) -> Result<(u64, bool), E> {
         match File::open(path) {
-            Ok(file) => scan(path, &file, visit).map(|_| ()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Ok(file) => scan(path, &file, first, visit).map(|scan| (scan.sequence, scan.torn)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((first, false)),
             Err(error) => Err(io_at(path)(error).into()),
         }
+    }
+
+    /// The number that the next payload will have.
+    pub(crate) fn next(&self) -> u64 {
+        self.sequence
     }
 
     /// Bytes in the file.
@@ -199,11 +215,12 @@ fn parse(bytes: &[u8]) -> Option<(usize, u64)> {
 fn scan<E: From<JournalError>>(
     path: &Path,
     file: &File,
+    first: u64,
     visit: &mut dyn FnMut(&[u8]) -> Result<(), E>,
 ) -> Result<Scan, E> {
     let len = file.metadata().map_err(io_at(path))?.len();
     let mut window: Vec<u8> = Vec::new();
-    let (mut window_start, mut position, mut sequence) = (0_u64, 0_u64, 0_u64);
+    let (mut window_start, mut position, mut sequence) = (0_u64, 0_u64, first);
     loop {
         let from = (position - window_start) as usize;
         match window.get(from..).and_then(parse) {
@@ -254,7 +271,7 @@ mod tests {
 
     fn payloads(path: &Path) -> Result<Vec<Vec<u8>>, JournalError> {
         let mut seen = Vec::new();
-        Journal::read(path, &mut |payload| {
+        Journal::read_at(path, 0, &mut |payload| {
             seen.push(payload.to_vec());
             Ok::<(), JournalError>(())
         })?;

@@ -1,10 +1,13 @@
-//! The tick log on one local file, fenced by a generation number.
+//! The tick log on local files, fenced by a generation number.
 //!
 //! ```text
-//! ticks/GENERATION      the newest generation, as text
-//! ticks/FENCE           locked while a generation begins or a payload is appended
-//! ticks/ticks.journal   the payloads
+//! ticks/GENERATION           the newest generation, as text
+//! ticks/FENCE                locked while a generation begins or a payload is appended
+//! ticks/ticks.journal        the first payloads
+//! ticks/ticks-NNNN.journal   those from the position NNNN on
 //! ```
+//! A file is begun when the last one is large; trimming deletes the files of which nothing is needed.
+//!
 //! Every append looks at `GENERATION` under the lock: a process that was taken over cannot write another tick,
 //! even if it still runs.
 //!
@@ -18,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use pyflare_connectors::{TickLog, TickLogError};
+use pyflare_connectors::{TickLog, TickLogError, VisitPayload};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::journal::{Journal, JournalError};
@@ -29,10 +32,14 @@ pub struct FileTickLog {
     directory: PathBuf,
     fence: File,
     writer: Mutex<Option<Journal>>,
+    /// A file is not continued beyond so many bytes.
+    segment_bytes: u64,
     waiting: AtomicBool,
     given_up: AtomicBool,
 }
 
+/// The bytes of a file after which the next one is begun.
+const SEGMENT_BYTES: u64 = 4 << 20;
 /// How long to wait before a full disk is tried again.
 const FULL_DISK_PAUSE: Duration = Duration::from_millis(250);
 
@@ -77,6 +84,13 @@ fn io_error(path: &Path, error: std::io::Error) -> TickLogError {
 impl FileTickLog {
     /// Opens or creates the tick log in `directory`. Nothing is cut or taken over until a generation begins.
     pub fn open(directory: impl AsRef<Path>) -> Result<Arc<FileTickLog>, TickLogError> {
+        FileTickLog::with_segments(directory, SEGMENT_BYTES)
+    }
+
+    fn with_segments(
+        directory: impl AsRef<Path>,
+        segment_bytes: u64,
+    ) -> Result<Arc<FileTickLog>, TickLogError> {
         let directory = directory.as_ref().to_path_buf();
         fs::create_dir_all(&directory).map_err(|error| io_error(&directory, error))?;
         let path = directory.join("FENCE");
@@ -90,6 +104,7 @@ impl FileTickLog {
             directory,
             fence,
             writer: Mutex::new(None),
+            segment_bytes,
             waiting: AtomicBool::new(false),
             given_up: AtomicBool::new(false),
         }))
@@ -110,30 +125,84 @@ impl FileTickLog {
         self.given_up.store(true, Ordering::Release);
     }
 
-    fn append_once(&self, generation: u64, payload: &[u8]) -> Result<(), TickLogError> {
+    fn append_once(&self, generation: u64, payload: &[u8]) -> Result<u64, TickLogError> {
         let mut writer = self.writer.lock();
         self.fenced(|| {
             let newest = self.newest_generation()?;
-            if newest != generation {
-                return Err(TickLogError::Fenced {
-                    own: generation,
-                    newer: newest,
-                });
-            }
-            let Some(journal) = writer.as_mut() else {
+            let Some(journal) = writer.as_mut().filter(|_| newest == generation) else {
                 return Err(TickLogError::Fenced {
                     own: generation,
                     newer: newest,
                 });
             };
+            if journal.len() >= self.segment_bytes {
+                let next = journal.next();
+                *journal = self.open_journal(next)?;
+            }
+            let position = journal.next();
             journal
                 .append(payload)
-                .map_err(|error| TickJournalError::from(error).0)
+                .map_err(|error| TickJournalError::from(error).0)?;
+            Ok(position)
         })
     }
 
-    fn journal_path(&self) -> PathBuf {
-        self.directory.join("ticks.journal")
+    /// The file whose first payload stands at `first`.
+    fn journal_path(&self, first: u64) -> PathBuf {
+        match first {
+            0 => self.directory.join("ticks.journal"),
+            first => self.directory.join(format!("ticks-{first:020}.journal")),
+        }
+    }
+
+    fn open_journal(&self, first: u64) -> Result<Journal, TickLogError> {
+        let path = self.journal_path(first);
+        let journal = Journal::open_at(&path, first, &mut |_| Ok::<(), TickJournalError>(()));
+        journal.map_err(|error| error.0)
+    }
+
+    /// The first positions of the files there are, in order.
+    fn segments(&self) -> Result<Vec<u64>, TickLogError> {
+        let failed = |error| io_error(&self.directory, error);
+        let mut firsts = Vec::new();
+        for entry in fs::read_dir(&self.directory).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            let Some(name) = name.to_str().and_then(|name| name.strip_suffix(".journal")) else {
+                continue;
+            };
+            let first = match name.strip_prefix("ticks-") {
+                Some(number) => number.parse().ok(),
+                None => (name == "ticks").then_some(0),
+            };
+            firsts.extend(first);
+        }
+        firsts.sort_unstable();
+        Ok(firsts)
+    }
+
+    /// Hands over every payload of all files; they must follow on.
+    fn visit_all(&self, visit: &mut VisitPayload<'_>) -> Result<(), TickLogError> {
+        let firsts = self.segments()?;
+        for (number, first) in firsts.iter().enumerate() {
+            let path = self.journal_path(*first);
+            let mut position = *first;
+            let mut relay = |payload: &[u8]| {
+                let outcome = visit(position, payload).map_err(TickJournalError);
+                position += 1;
+                outcome
+            };
+            let (next, torn) = Journal::read_at(&path, *first, &mut relay).map_err(|error| error.0)?;
+            if let Some(following) = firsts.get(number + 1)
+                && (torn || next != *following)
+            {
+                return Err(TickLogError::Corrupt {
+                    path: path.display().to_string(),
+                    position: fs::metadata(&path).map_or(0, |file| file.len()),
+                    detail: format!("it ends before entry {next}, and the next file begins with {following}"),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Runs `action` while no other process appends or takes over.
@@ -177,21 +246,20 @@ impl TickLog for FileTickLog {
         let mut writer = self.writer.lock();
         self.fenced(|| {
             let newest = self.newest_generation()?;
-            let path = self.journal_path();
-            if newest > 0 && !path.exists() {
+            let last = self.segments()?.pop();
+            if newest > 0 && last.is_none() {
                 return Err(TickLogError::Missing {
-                    path: path.display().to_string(),
+                    path: self.journal_path(0).display().to_string(),
                 });
             }
             // The journal first: a generation without one is a journal that was lost.
-            let journal = Journal::open(&path, &mut |_| Ok::<(), TickJournalError>(()));
-            *writer = Some(journal.map_err(|error| error.0)?);
+            *writer = Some(self.open_journal(last.unwrap_or(0))?);
             self.store_generation(newest + 1)?;
             Ok(newest + 1)
         })
     }
 
-    fn append(&self, generation: u64, payload: &[u8]) -> Result<(), TickLogError> {
+    fn append(&self, generation: u64, payload: &[u8]) -> Result<u64, TickLogError> {
         loop {
             match self.append_once(generation, payload) {
                 Err(TickLogError::DiskFull { path }) if !self.given_up.load(Ordering::Acquire) => {
@@ -213,9 +281,31 @@ impl TickLog for FileTickLog {
         }
     }
 
-    fn read(&self, visit: &mut dyn FnMut(&[u8]) -> Result<(), TickLogError>) -> Result<(), TickLogError> {
-        let mut relay = |payload: &[u8]| visit(payload).map_err(TickJournalError);
-        Journal::read(&self.journal_path(), &mut relay).map_err(|error| error.0)
+    fn read(&self, visit: &mut VisitPayload<'_>) -> Result<(), TickLogError> {
+        self.visit_all(visit)
+    }
+
+    fn check_generation(&self, generation: u64) -> Result<(), TickLogError> {
+        match self.newest_generation()? {
+            newest if newest == generation => Ok(()),
+            newer => Err(TickLogError::Fenced {
+                own: generation,
+                newer,
+            }),
+        }
+    }
+
+    fn trim(&self, generation: u64, before: u64) -> Result<(), TickLogError> {
+        self.fenced(|| {
+            self.check_generation(generation)?;
+            let firsts = self.segments()?;
+            // Oldest first: what is left follows on, whenever this is interrupted.
+            for files in firsts.windows(2).filter(|files| files[1] <= before) {
+                let path = self.journal_path(files[0]);
+                fs::remove_file(&path).map_err(|error| io_error(&path, error))?;
+            }
+            Ok(())
+        })
     }
 }
 
@@ -229,6 +319,37 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let open = || -> Arc<dyn TickLog> { FileTickLog::open(directory.path()).unwrap() };
         pyflare_connectors::conformance::tick_log(&open);
+    }
+
+    #[test]
+    fn conforms_in_small_files_and_deletes_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || FileTickLog::with_segments(directory.path(), 500).unwrap();
+        pyflare_connectors::conformance::tick_log(&|| -> Arc<dyn TickLog> { open() });
+        let log = open();
+        assert_eq!(
+            log.segments().unwrap().len(),
+            1,
+            "everything could go save the last file"
+        );
+        let generation = log.open_generation().unwrap();
+        let first = log.append(generation, b"x").unwrap();
+        for _ in 0..200 {
+            log.append(generation, &[7; 20]).unwrap();
+        }
+        let files = log.segments().unwrap();
+        assert!(files.len() > 10 && files[0] <= first, "{files:?}");
+        log.trim(generation, files[4]).unwrap();
+        assert_eq!(log.segments().unwrap(), files[4..]);
+        // A file that is missing, or that ends early, is told.
+        let path = log.journal_path(files[6]);
+        let bytes = fs::read(&path).unwrap();
+        fs::write(&path, &bytes[..bytes.len() - 3]).unwrap();
+        let damaged = log.read(&mut |_, _| Ok(())).unwrap_err();
+        assert!(matches!(damaged, TickLogError::Corrupt { .. }), "{damaged}");
+        fs::remove_file(&path).unwrap();
+        let damaged = log.read(&mut |_, _| Ok(())).unwrap_err();
+        assert!(matches!(damaged, TickLogError::Corrupt { .. }), "{damaged}");
     }
 
     #[test]
@@ -247,7 +368,7 @@ mod tests {
         assert!(second > first);
         new.append(second, b"b").unwrap();
         let mut seen = Vec::new();
-        new.read(&mut |payload| {
+        new.read(&mut |_, payload| {
             seen.push(payload.to_vec());
             Ok(())
         })

@@ -4,11 +4,13 @@
 //! says what must survive a restart. It panics, with the rule that was broken, where the contract is not kept.
 
 mod catalog;
+mod checkpoints;
 mod log;
 pub mod queries;
 pub mod store;
 mod tick_log;
 
 pub use catalog::catalog;
+pub use checkpoints::checkpoints;
 pub use log::{log, record, written_records};
 pub use tick_log::tick_log;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use pyflare_connectors::{Log, LogError, Signal};
 
+use super::checkpoint::Manifest;
 use super::messages::AdmittedRequest;
 use super::read_ahead::{Ahead, ReadAhead};
 use super::streams::{Marks, StreamId, StreamRegistry};
@@ -265,6 +266,34 @@ impl Admission {
             }
         }
         self.marks = Arc::new(marks.iter().copied().collect());
+    }
+
+    /// How far every partition has been admitted.
+    pub fn cuts(&self) -> Vec<PartitionCut> {
+        let cuts = self.partitions.iter().map(|partition| PartitionCut {
+            streams: partition.streams.iter().map(|(id, mark)| (*id, *mark)).collect(),
+            ..partition.cut()
+        });
+        cuts.collect()
+    }
+
+    /// The hashes of admitted requests, each with when it was admitted, and how much time has passed.
+    pub fn admitted_hashes(&self) -> (Vec<(u64, u128)>, u64) {
+        (self.seen.order.iter().copied().collect(), self.seen.now_ms)
+    }
+
+    /// Stands where a checkpoint does.
+    pub fn restore(&mut self, manifest: &Manifest, admitted: Vec<(u64, u128)>) {
+        self.close_logged(&manifest.partitions, &manifest.marks);
+        self.duplicates = manifest.counts.duplicates;
+        self.admitted_requests = manifest.counts.requests;
+        self.orphaned_requests = manifest.counts.orphaned;
+        self.seen = Seen {
+            now_ms: manifest.passed_ms,
+            last_tick: manifest.tick,
+            hashes: admitted.iter().map(|(_, hash)| *hash).collect(),
+            order: admitted.into(),
+        };
     }
 
     /// A stream is gone, and its marks with it.
