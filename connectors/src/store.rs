@@ -45,6 +45,9 @@ pub struct TableDefinition {
     /// Rows whose `time_column` is older than this may be deleted, microseconds.
     pub retention_us: Option<i64>,
     pub time_column: Option<String>,
+    /// Of the changes of a view (with `_tick` and `_diff`): the columns by which its rows are told apart, none if only
+    /// all of them together do. A store may keep the current content of such a view beside its changes.
+    pub key: Vec<String>,
 }
 
 /// Some rows of a block, made batch by batch when they are written, so that a large block need not be in memory

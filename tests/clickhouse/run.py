@@ -3,13 +3,14 @@
 `tests/support/python tests/clickhouse/run.py --binary PATH` compares what history and views answer with a server on
 Delta tables that was sent the same bytes, kills server and ClickHouse under load and counts what they kept, takes
 ClickHouse away and gives it back, and checks what a wrong password, a wrong address and a newer schema are told.
-Prints `N passed, N failed`; exit code 0 only if none failed. Without the engine: a printed skip, a failure where CI=true
-or PYFLARE_REQUIRE_SERVICES=1.
+Prints `N passed, N failed`; exit code 0 only if none failed. Without the engine: a printed skip, a failure where
+CI=true or PYFLARE_REQUIRE_SERVICES=1.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import random
 import sys
@@ -35,15 +36,23 @@ SETTLE_SECONDS = 60.0
 
 QUERIES = (
     "SELECT count(*), count(DISTINCT trace_id), sum(input_tokens), min(event_time), max(end_time) FROM history.spans",
-    "SELECT model, status, count(*), sum(output_tokens), avg(duration_ns) FROM history.spans GROUP BY 1, 2 ORDER BY 1, 2",
+    "SELECT model, status, count(*), sum(output_tokens), avg(duration_ns) FROM history.spans GROUP BY 1, 2"
+    " ORDER BY 1, 2",
     "SELECT span_id, name, attributes, resource, events, links FROM history.spans ORDER BY span_id LIMIT 40",
     "SELECT span_id, name FROM history.spans WHERE trace_id = '0000000000000000000000000000000b' ORDER BY span_id",
     "SELECT span_id FROM history.spans WHERE model IN ('atlas-small', 'none') AND status = 'error' ORDER BY 1",
     "SELECT span_id FROM history.spans WHERE user_id IS NULL AND input_tokens > 900 ORDER BY 1",
-    "SELECT span_id FROM history.spans WHERE name LIKE '%7' AND NOT (output_tokens < 50 OR status = 'error') ORDER BY 1",
-    "SELECT span_id FROM history.spans WHERE event_time > TIMESTAMP '2020-01-01T00:00:00Z' ORDER BY event_time DESC, span_id LIMIT 9",
+    "SELECT span_id FROM history.spans WHERE name LIKE '%7' AND NOT (output_tokens < 50 OR status = 'error')"
+    " ORDER BY 1",
+    "SELECT span_id FROM history.spans WHERE event_time > TIMESTAMP '2020-01-01T00:00:00Z'"
+    " ORDER BY event_time DESC, span_id LIMIT 9",
+    "SELECT * FROM history.spans WHERE status <> 'error' ORDER BY start_time, span_id LIMIT 11",
+    "SELECT model, user_id, count(*), count(user_id), max(name), min(start_time) FROM history.spans"
+    " WHERE input_tokens BETWEEN 10 AND 700 GROUP BY model, user_id ORDER BY model",
+    "SELECT DISTINCT status, span_class FROM history.spans ORDER BY 1, 2",
     "SELECT count(*) FROM history.spans WHERE event_time < TIMESTAMP '2020-01-01T00:00:00Z'",
-    "SELECT span_class, approx_percentile_cont(duration_ns, 0.5) IS NULL, count(*) FROM history.spans GROUP BY 1 ORDER BY 1",
+    "SELECT span_class, approx_percentile_cont(duration_ns, 0.5) IS NULL, count(*) FROM history.spans GROUP BY 1"
+    " ORDER BY 1",
     "SELECT l.model, count(*) FROM history.spans l JOIN history.spans r USING (span_id) GROUP BY 1 ORDER BY 1",
     "SELECT service_name, model, sum(requests) FROM history.requests GROUP BY 1, 2 ORDER BY 1, 2",
     "SELECT service_name, model, sum(requests) FROM live.requests GROUP BY 1, 2 ORDER BY 1, 2",
@@ -82,24 +91,43 @@ def same_answers(runner: Runner, one: Server, other: Server) -> None:
         for server in (one, other):
             post(server, body)
     for server in (one, other):
-        eventually(lambda server=server: flushed(server, 1000))  # type: ignore[misc]
+        eventually(functools.partial(flushed, server, 1000))
     for body in bodies[5:]:
         for server in (one, other):
             post(server, body)
     for server in (one, other):
-        eventually(lambda server=server: counted(server, 2000))  # type: ignore[misc]
+        eventually(functools.partial(counted, server, 2000))
     for query in QUERIES:
-        runner.check(
-            f"as on Delta: {query}",
-            lambda query=query: assert_equal(one.sql(query), other.sql(query), "the rows"),  # type: ignore[misc]
-        )
+        runner.check(f"as on Delta: {query}", functools.partial(answers_equal, one, other, query))
     for server in (one, other):
-        eventually(lambda server=server: flushed(server, 2000))  # type: ignore[misc]
+        eventually(functools.partial(flushed, server, 2000))
     for query in QUERIES:
-        runner.check(
-            f"as on Delta, all stored: {query}",
-            lambda query=query: assert_equal(one.sql(query), other.sql(query), "the rows"),  # type: ignore[misc]
-        )
+        runner.check(f"as on Delta, all stored: {query}", functools.partial(answers_equal, one, other, query))
+    runner.check("ClickHouse aggregates what it holds", functools.partial(aggregates_there, one))
+
+
+def answers_equal(one: Server, other: Server, query: str) -> None:
+    assert_equal(one.sql(query), other.sql(query), "the rows")
+
+
+def aggregates_there(server: Server) -> None:
+    plan = server.sql("EXPLAIN SELECT model, count(*), sum(input_tokens) FROM history.spans GROUP BY model")
+    text = "\n".join(str(row[1]) for row in plan)
+    assert_equal("ClickHouseScan: SELECT" in text and "GROUP BY `model`" in text, True, f"the plan says so:\n{text}")
+
+
+def current_content(server: Server, engine: ClickHouse, database: str) -> None:
+    """The view as anybody reads it in ClickHouse is the view as the server has it."""
+    name = engine.query(
+        f"SELECT name FROM system.tables WHERE database = '{database}' AND engine = 'ReplacingMergeTree'"
+        " AND startsWith(name, 'requests@')"
+    ).strip()
+    there = engine.query(
+        f"SELECT model, toString(sum(requests)) FROM {database}.`{name}` FINAL GROUP BY 1 ORDER BY 1 FORMAT TSV"
+    )
+    rows = [line.split("\t") for line in there.splitlines()]
+    live = server.sql("SELECT model, sum(requests) FROM live.requests GROUP BY 1 ORDER BY 1")
+    assert_equal(rows, [[model, str(requests)] for model, requests in live], "the view in ClickHouse")
 
 
 def counted(server: Server, spans: int) -> None:
@@ -146,12 +174,15 @@ def away_and_back(runner: Runner, server: Server, engine: ClickHouse, database: 
     runner.check(
         "back: all of it is stored, once",
         lambda: eventually(
-            lambda: assert_equal(stored_spans(engine, database), [before + 1000] * 2, "rows and spans in ClickHouse"), 30
+            lambda: assert_equal(stored_spans(engine, database), [before + 1000] * 2, "rows and spans in ClickHouse"),
+            30,
         ),
     )
 
 
-def killed_under_load(server: Server, engine: ClickHouse, scratch: Path, kills: int, seconds: float, seed: int) -> Report:
+def killed_under_load(
+    server: Server, engine: ClickHouse, scratch: Path, kills: int, seconds: float, seed: int
+) -> Report:
     """The server, ClickHouse, or both, at random moments."""
     report = Report()
     source = random.Random(seed)
@@ -225,6 +256,8 @@ def run(options: argparse.Namespace, scratch: Path) -> tuple[int, int]:
         server.start()
         delta.start()
         same_answers(runner, server, delta)
+        current = functools.partial(current_content, server, engine, "same")
+        runner.check("a view's content in ClickHouse is the view", lambda: eventually(current))
         delta.kill()
         away_and_back(runner, server, engine, "same")
         server.kill()

@@ -39,6 +39,82 @@ pub fn create(
     physical: &Schema,
     time_column: Option<&str>,
 ) -> Result<String, String> {
+    let mut lines = column_lines(physical)?;
+    lines.push(format!("{CUT} Int64 CODEC(Delta(8), ZSTD(1))"));
+    lines.extend(indexes(physical, time_column));
+    let description = Description::of(physical)
+        .and_then(|description| serde_json::to_string(&description).ok())
+        .ok_or("its columns cannot be described")?;
+    Ok(format!(
+        "CREATE TABLE IF NOT EXISTS {}.{} (\n{}\n) ENGINE = MergeTree \
+         PARTITION BY toYYYYMMDD(fromUnixTimestamp64Milli({CUT}, 'UTC')) ORDER BY ({}) \
+         SETTINGS non_replicated_deduplication_window = {REMEMBERED_BLOCKS}, \
+         fsync_after_insert = 1, fsync_part_directory = 1 COMMENT {}",
+        identifier(database),
+        identifier(table),
+        lines.join(",\n"),
+        order(physical, time_column).join(", "),
+        text(&description)
+    ))
+}
+
+/// The statement that creates the table of a view's current content beside that of its changes.
+///
+/// Of the rows of one key the one with the greatest tick counts, and none if that says so: `SELECT … FINAL`.
+pub fn create_current(
+    database: &str,
+    changes: &str,
+    physical: &Schema,
+    key: &[String],
+) -> Result<String, String> {
+    let mut lines = column_lines(&content(physical))?;
+    lines.push("_tick UInt64".to_owned());
+    lines.push("_is_deleted UInt8".to_owned());
+    let key: Vec<String> = key.iter().map(|column| identifier(column)).collect();
+    Ok(format!(
+        "CREATE TABLE IF NOT EXISTS {}.{} (\n{}\n) ENGINE = ReplacingMergeTree(_tick, _is_deleted) ORDER BY ({}) \
+         SETTINGS allow_nullable_key = 1, fsync_after_insert = 1, fsync_part_directory = 1 COMMENT {}",
+        identifier(database),
+        identifier(current(changes)),
+        lines.join(",\n"),
+        key.join(", "),
+        text(&format!("{CURRENT_COMMENT}{changes}"))
+    ))
+}
+
+/// What the comment of a table of current content begins with.
+pub const CURRENT_COMMENT: &str = "the current content of ";
+
+/// The name of the current content of the view whose changes lie in a table.
+pub fn current(changes: &str) -> &str {
+    changes.strip_suffix("_changes").unwrap_or(changes)
+}
+
+/// The statement that brings the current content to a cut; it may be repeated.
+pub fn advance_current(database: &str, changes: &str, physical: &Schema, key: &[String], cut: i64) -> String {
+    let content = content(physical);
+    let columns = crate::wire::selected(content.fields());
+    let key: Vec<String> = key.iter().map(|column| identifier(column)).collect();
+    let database = identifier(database);
+    // A key that has a new row keeps it; one that has only lost its row is gone.
+    format!(
+        "INSERT INTO {database}.{} ({columns}, _tick, _is_deleted) \
+         SELECT {columns}, toUInt64(_tick), _diff < 0 FROM {database}.{} WHERE {CUT} = {cut} \
+         ORDER BY _diff DESC LIMIT 1 BY {}",
+        identifier(current(changes)),
+        identifier(changes),
+        key.join(", ")
+    )
+}
+
+/// The view's own columns.
+fn content(physical: &Schema) -> Schema {
+    let fields = physical.fields().iter();
+    let own = fields.filter(|field| !matches!(field.name().as_str(), "_tick" | "_diff"));
+    Schema::new(own.cloned().collect::<Vec<_>>())
+}
+
+fn column_lines(physical: &Schema) -> Result<Vec<String>, String> {
     let mut lines = Vec::new();
     for field in physical.fields() {
         let name = field.name();
@@ -60,22 +136,7 @@ pub fn create(
             lines.push(format!("{companion} Bool CODEC(ZSTD(1))"));
         }
     }
-    lines.push(format!("{CUT} Int64 CODEC(Delta(8), ZSTD(1))"));
-    lines.extend(indexes(physical, time_column));
-    let description = Description::of(physical)
-        .and_then(|description| serde_json::to_string(&description).ok())
-        .ok_or("its columns cannot be described")?;
-    Ok(format!(
-        "CREATE TABLE IF NOT EXISTS {}.{} (\n{}\n) ENGINE = MergeTree \
-         PARTITION BY toYYYYMMDD(fromUnixTimestamp64Milli({CUT}, 'UTC')) ORDER BY ({}) \
-         SETTINGS non_replicated_deduplication_window = {REMEMBERED_BLOCKS}, \
-         fsync_after_insert = 1, fsync_part_directory = 1 COMMENT {}",
-        identifier(database),
-        identifier(table),
-        lines.join(",\n"),
-        order(physical, time_column).join(", "),
-        text(&description)
-    ))
+    Ok(lines)
 }
 
 fn order(physical: &Schema, time_column: Option<&str>) -> Vec<String> {

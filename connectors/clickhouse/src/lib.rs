@@ -166,6 +166,12 @@ impl Store for ClickHouseStore {
         if let Some(detail) = physical::difference(&table.schema, &physical) {
             return Err(refuse(detail));
         }
+        if !definition.key.is_empty() {
+            let database = &self.client.address.database;
+            let create = definition::create_current(database, name, &physical, &definition.key);
+            self.client.execute(name, &create.map_err(refuse)?).await?;
+        }
+        table.key.lock().clone_from(&definition.key);
         *table.retention.lock() = Retention {
             retention_us: definition.retention_us,
             time_column: definition.time_column.clone(),
@@ -238,9 +244,11 @@ impl Store for ClickHouseStore {
 
     async fn tables(&self) -> Result<Vec<String>, StoreError> {
         let query = format!(
-            "SELECT base64Encode(name) FROM system.tables WHERE database = {} AND NOT startsWith(name, {})",
+            "SELECT base64Encode(name) FROM system.tables WHERE database = {} AND NOT startsWith(name, {}) \
+             AND NOT startsWith(comment, {})",
             self.database(),
-            text(syntax::OWN_TABLES)
+            text(syntax::OWN_TABLES),
+            text(definition::CURRENT_COMMENT)
         );
         let names = self.client.text(ALL, &query).await?;
         let decoded = names.lines().map(|name| {

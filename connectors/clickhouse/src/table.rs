@@ -23,6 +23,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::client::{Client, failure};
 use crate::columns::{CUT, Description};
+use crate::definition;
 use crate::migrations::CUTS;
 use crate::syntax::{identifier, text};
 use crate::wire;
@@ -61,6 +62,8 @@ pub struct Table {
     pub name: String,
     pub schema: SchemaRef,
     pub retention: Mutex<Retention>,
+    /// The key of the view whose changes these are, if its current content is kept too.
+    pub key: Mutex<Vec<String>>,
     client: Arc<Client>,
     sent: SchemaRef,
     /// ClickHouse's id of the table, which a later table of the same name does not have.
@@ -121,6 +124,7 @@ impl Table {
             sent: wire::sent_schema(&schema),
             schema,
             retention: Mutex::default(),
+            key: Mutex::default(),
             client: Arc::clone(client),
             id: id.to_owned(),
             last_cut: RwLock::new(last_cut),
@@ -168,6 +172,12 @@ impl Table {
         self.write_parts(cut, parts, writing.attempt.as_deref()).await?;
         if was_suspect {
             self.count(rows as u64, &mut writing).await?;
+        }
+        let key = self.key.lock().clone();
+        if !key.is_empty() {
+            let database = &self.client.address.database;
+            let advance = definition::advance_current(database, &self.name, &self.schema, &key, cut);
+            self.client.execute(&self.name, &advance).await?;
         }
         let complete = format!(
             "INSERT INTO {}.{CUTS} (table_id, cut, rows) VALUES ({}, {cut}, {rows})",
@@ -323,6 +333,14 @@ impl Table {
         self.client
             .execute(&self.name, &format!("DROP TABLE {} SYNC", self.path()))
             .await?;
+        let current = format!(
+            "DROP TABLE IF EXISTS {}.{} SYNC",
+            identifier(&self.client.address.database),
+            identifier(definition::current(&self.name))
+        );
+        if definition::current(&self.name) != self.name {
+            self.client.execute(&self.name, &current).await?;
+        }
         let forget = format!(
             "ALTER TABLE {}.{CUTS} DELETE WHERE table_id = {}",
             identifier(&self.client.address.database),

@@ -118,6 +118,7 @@ async fn written(store: &Arc<ClickHouseStore>, spans: u64) -> anyhow::Result<f64
         schema,
         retention_us: None,
         time_column: Some("event_time".into()),
+        key: Vec::new(),
     };
     store.ensure_table(&table).await?;
     let begin = processor_seconds(std::process::id())?;

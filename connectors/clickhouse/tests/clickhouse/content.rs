@@ -78,6 +78,7 @@ async fn values_at_the_edges_come_back() {
             schema: batch.schema(),
             retention_us: None,
             time_column: Some("at".into()),
+            key: Vec::new(),
         };
         store.ensure_table(&definition).await.unwrap();
         store.append(table, FIRST_CUT, vec![batch.clone()]).await.unwrap();
@@ -160,6 +161,7 @@ async fn halves_are_aggregated_where_they_lie() {
         schema: batch.schema(),
         retention_us: None,
         time_column: None,
+        key: Vec::new(),
     };
     store.ensure_table(&definition).await.unwrap();
     // Twice, so that groups have more than one row.

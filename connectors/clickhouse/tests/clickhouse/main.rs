@@ -4,5 +4,6 @@
 mod blocks;
 mod conformance;
 mod content;
+mod current;
 mod refusals;
 mod service;

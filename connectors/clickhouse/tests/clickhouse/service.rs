@@ -86,7 +86,7 @@ impl Service {
                 child.wait_with_output()
             })
             .unwrap();
-        String::from_utf8(answer.stdout).unwrap().trim().to_owned()
+        String::from_utf8(answer.stdout).unwrap().trim_end().to_owned()
     }
 }
 

@@ -156,6 +156,7 @@ async fn values_at_the_edges_come_back() {
         schema: batch.schema(),
         retention_us: None,
         time_column: Some("at".into()),
+        key: Vec::new(),
     };
     store.ensure_table(&definition).await.unwrap();
     store
