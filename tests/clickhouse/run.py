@@ -20,6 +20,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
 TESTS = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(TESTS / "support"), str(TESTS / "oracle"), str(TESTS / "e2e"), str(TESTS / "crash")]
 
@@ -33,6 +35,10 @@ from server import Server, ServerFailed  # noqa: E402
 THREADS = 4
 RATE = 2000
 SETTLE_SECONDS = 60.0
+LARGE_BYTES = 1 << 20
+LARGE_SPANS = 700
+# Four times the bytes at which a flush is due.
+KEPT_BYTES = 512 << 20
 
 QUERIES = (
     "SELECT count(*), count(DISTINCT trace_id), sum(input_tokens), min(event_time), max(end_time) FROM history.spans",
@@ -135,10 +141,7 @@ def counted(server: Server, spans: int) -> None:
 
 
 def flushed(server: Server, rows: int) -> None:
-    with urllib.request.urlopen(f"{server.api_url}/metrics", timeout=5) as answer:
-        lines = answer.read().decode().splitlines()
-    stored = [float(line.split()[-1]) for line in lines if line.startswith("pyflare_stored_rows_total")]
-    assert_equal(int(sum(stored)) >= rows, True, f"at least {rows} rows are stored")
+    assert_equal(metric(server, "pyflare_stored_rows_total") >= rows, True, f"at least {rows} rows are stored")
 
 
 def away_and_back(runner: Runner, server: Server, engine: ClickHouse, database: str) -> None:
@@ -178,6 +181,52 @@ def away_and_back(runner: Runner, server: Server, engine: ClickHouse, database: 
             30,
         ),
     )
+
+
+def away_for_long(runner: Runner, server: Server, engine: ClickHouse, database: str) -> None:
+    """More comes than memory keeps for a store that is away: the rest waits in the log."""
+    source = random.Random(13)
+    before = int(server.sql("SELECT count(*) FROM history.spans")[0][0])
+    engine.kill()
+    sent = 0
+    for number in range(LARGE_SPANS):
+        try:
+            post(server, large(20_000 + number, source))
+        except urllib.error.HTTPError as refusal:
+            # Told to wait, which is an answer too.
+            if refusal.code not in (429, 503):
+                raise
+            break
+        sent += 1
+
+    def memory_is_bounded() -> None:
+        waiting = metric(server, "pyflare_tail_bytes")
+        assert_equal(KEPT_BYTES <= waiting <= 1.5 * KEPT_BYTES, True, f"bytes in memory, {waiting}, are at the limit")
+
+    runner.check(f"away for long: memory is bounded ({sent} spans of 1 MB)", lambda: eventually(memory_is_bounded, 30))
+    engine.start()
+    everything = [before + sent] * 2
+    runner.check(
+        "back after long: all of it is stored, once",
+        lambda: eventually(lambda: assert_equal(stored_spans(engine, database), everything, "rows, spans"), 60),
+    )
+    runner.check("back after long: ready again", lambda: eventually(lambda: assert_equal(readiness(server), "", "")))
+
+
+def large(number: int, source: random.Random) -> bytes:
+    """A request with one span of a megabyte."""
+    request = ExportTraceServiceRequest()
+    request.ParseFromString(build(number, number, source).body)
+    attribute = request.resource_spans[0].scope_spans[0].spans[0].attributes.add()
+    attribute.key = "note"
+    attribute.value.string_value = "all work and no play " * (LARGE_BYTES // 21)
+    return bytes(request.SerializeToString())
+
+
+def metric(server: Server, name: str) -> float:
+    with urllib.request.urlopen(f"{server.api_url}/metrics", timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
 
 
 def killed_under_load(
@@ -260,6 +309,7 @@ def run(options: argparse.Namespace, scratch: Path) -> tuple[int, int]:
         runner.check("a view's content in ClickHouse is the view", lambda: eventually(current))
         delta.kill()
         away_and_back(runner, server, engine, "same")
+        away_for_long(runner, server, engine, "same")
         server.kill()
         os.environ["PYFLARE_STORE_PASSWORD"] = "a-guess"
         url = at("same")[1]

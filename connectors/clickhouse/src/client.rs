@@ -17,7 +17,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use pyflare_connectors::StoreError;
 
 use crate::address::Address;
@@ -25,6 +25,8 @@ use crate::address::Address;
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// A block of a flush takes a second; a statement that takes this long hangs.
 const ANSWER_WITHIN: Duration = Duration::from_secs(120);
+/// Shorter than the time after which ClickHouse closes a connection itself, perhaps while a request is on its way.
+const IDLE: Duration = Duration::from_secs(3);
 const LONGEST_DETAIL: usize = 600;
 
 /// Codes of ClickHouse's `ErrorCodes`.
@@ -68,7 +70,10 @@ impl Client {
         Client {
             address,
             authorization,
-            http: HttpClient::builder(TokioExecutor::new()).build(connector),
+            http: HttpClient::builder(TokioExecutor::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(IDLE)
+                .build(connector),
         }
     }
 

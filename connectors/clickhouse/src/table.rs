@@ -95,6 +95,13 @@ impl Table {
         let Some((id, comment)) = found.trim_end_matches('\n').split_once('\t') else {
             return Ok(None);
         };
+        if id.chars().all(|digit| matches!(digit, '0' | '-')) {
+            return Err(StoreError::Foreign {
+                database: database.clone(),
+                detail: "its engine gives tables no ids; use a database of the engine Atomic, as CREATE DATABASE makes it"
+                    .to_owned(),
+            });
+        }
         let foreign = || StoreError::Schema {
             table: name.to_owned(),
             detail: format!(

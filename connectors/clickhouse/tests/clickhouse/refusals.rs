@@ -36,6 +36,18 @@ async fn databases_of_others_are_left_alone() {
     let refused = refusal(service.address("newer")).await;
     assert!(refused.contains("PF-2307") && refused.contains("99"), "{refused}");
 
+    service.ask("CREATE DATABASE unnumbered ENGINE = Memory");
+    let store = service.store("unnumbered").await;
+    let refused = store
+        .ensure_table(&definition("spans"))
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.contains("PF-2307") && refused.contains("Atomic"),
+        "{refused}"
+    );
+
     let store = service.store("mixed").await;
     service.ask("CREATE TABLE mixed.spans (id Int64) ENGINE = MergeTree ORDER BY id");
     assert!(matches!(
