@@ -10,7 +10,7 @@ use pyflare_dataflows::plan::builtin;
 use pyflare_dataflows::{Engine, EngineOptions, MonitorLimits, ViewName};
 use pyflare_history::{QueryOptions, QueryService};
 use pyflare_live::{Access, Authorize, Failure, FailureKind, Live, LiveLimits, Scope};
-use pyflare_log::{DataDirectory, EmbeddedLog, FileCatalog, FileTickLog, LogOptions};
+use pyflare_log::{DataDirectory, EmbeddedLog, FileCatalog, FileCheckpoints, FileTickLog, LogOptions};
 use pyflare_otlp::{Admission, AuthRequest, Busy, IngestKeys, OpenMode, ReceiverOptions, Receivers};
 use pyflare_rest::{Api, ApiLimits, ReceiverAddresses};
 use tokio::net::TcpListener;
@@ -292,6 +292,10 @@ async fn start_engine(
         store,
         tokio::runtime::Handle::current(),
     );
+    if let Some(every) = configuration.checkpoint_every {
+        options.checkpoints = Some(FileCheckpoints::open(directory.checkpoints())?);
+        options.checkpoint_every = every;
+    }
     options.workers = configuration.workers;
     options.flush_every = configuration.flush_every;
     options.limits = MonitorLimits {

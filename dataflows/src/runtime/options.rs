@@ -36,6 +36,8 @@ pub struct EngineOptions {
     /// Where checkpoints go; without it every start replays the whole log.
     pub checkpoints: Option<Arc<dyn CheckpointStore>>,
     pub checkpoint_every: Duration,
+    /// A checkpoint with fewer rows is written anew each time; of others only the panes that have changed.
+    pub checkpoint_least_rows: u64,
 }
 
 impl EngineOptions {
@@ -63,6 +65,7 @@ impl EngineOptions {
             limits: MonitorLimits::default(),
             checkpoints: None,
             checkpoint_every: Duration::from_secs(60),
+            checkpoint_least_rows: 20_000,
         }
     }
 }

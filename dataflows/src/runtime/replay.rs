@@ -57,6 +57,7 @@ impl Coordinator {
             self.replay_tick(record, next.as_ref())?;
             replayed += 1;
         }
+        self.gauges.replayed.store(replayed, Ordering::Relaxed);
         self.gauges.replaying.store(false, Ordering::Release);
         Ok(replayed)
     }
