@@ -2,7 +2,11 @@
 //!
 //! The server is somebody else's process on the same machine, so spans a second say little here; what counts is the
 //! processor time of this one, which decides how many cores of ours a sink needs. Written are the rows read back from
-//! the store, all columns, in parts as the flusher makes them; decoding is measured by other parts.
+//! the store, all columns, in parts as the flusher makes them; decoding is measured by other parts, and so is turning
+//! attributes from wire bytes into maps.
+//!
+//! The stored size has no target: both corpora repeat a small content many times, which compresses better than traffic
+//! does. The recording stored once takes 561 bytes a span where this figure is 212 (`docs/adr/015-clickhouse.md`).
 
 use std::sync::Arc;
 
@@ -63,9 +67,9 @@ async fn measure(seconds: f64, store: &Arc<ClickHouseStore>) -> anyhow::Result<V
             store.drop_table(&table).await?;
         }
         let name = |what: &str| format!("ClickHouse, {}, {what}", corpus.name);
-        let (rate_target, bytes_target) = match corpus.name {
-            "small" => (Target::AtLeast(200e3), Target::None),
-            _ => (Target::None, Target::AtMost(1000.0)),
+        let rate_target = match corpus.name {
+            "small" => Target::AtLeast(200e3),
+            _ => Target::None,
         };
         let spans = spans as f64;
         figures.push(figure(
@@ -76,10 +80,10 @@ async fn measure(seconds: f64, store: &Arc<ClickHouseStore>) -> anyhow::Result<V
             corpus.corpus,
         ));
         figures.push(figure(
-            name("stored size"),
+            name("stored size, repeats compressed"),
             stored_bytes as f64 / spans,
             "bytes/span",
-            bytes_target,
+            Target::None,
             corpus.corpus,
         ));
         figures.push(figure(
