@@ -8,6 +8,7 @@ mod demo;
 mod internals;
 mod metrics;
 mod serve;
+mod store;
 mod streams;
 
 use std::process::ExitCode;

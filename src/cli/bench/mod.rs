@@ -5,6 +5,7 @@
 //! deduplication are on.
 
 mod bed;
+mod clickhouse;
 mod decode;
 mod freshness;
 mod idle;
@@ -32,7 +33,7 @@ pub struct BenchArgs {
     #[arg(long)]
     json: bool,
     /// Only these parts: decode, views, keyed, everything, freshness, peeks, idle; nexmark, monitors, installs, starts, recovery and memory, which take minutes,
-    /// run only when named
+    /// and clickhouse, which needs a server, run only when named
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// About how long each part measures
@@ -44,6 +45,9 @@ pub struct BenchArgs {
     /// Millions of spans for the part "memory", of groups for "recovery"
     #[arg(long, default_value_t = 10)]
     millions: u64,
+    /// The server that the part "clickhouse" measures, as in store.url; its password is PYFLARE_STORE_PASSWORD
+    #[arg(long)]
+    clickhouse: Option<String>,
 }
 
 /// The target of a figure.
@@ -78,7 +82,7 @@ fn figure(
 }
 
 /// The parts, in order.
-const PARTS: [&str; 13] = [
+const PARTS: [&str; 14] = [
     "decode",
     "views",
     "keyed",
@@ -92,9 +96,18 @@ const PARTS: [&str; 13] = [
     "starts",
     "recovery",
     "memory",
+    "clickhouse",
 ];
-/// Parts that take minutes and run only when asked for.
-const LONG: [&str; 6] = ["nexmark", "monitors", "installs", "starts", "recovery", "memory"];
+/// Parts that take minutes or need a server, and run only when asked for.
+const LONG: [&str; 7] = [
+    "nexmark",
+    "monitors",
+    "installs",
+    "starts",
+    "recovery",
+    "memory",
+    "clickhouse",
+];
 
 /// Measures and prints.
 pub fn run(args: BenchArgs) -> anyhow::Result<()> {
@@ -133,6 +146,9 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
             "installs" => runtime.block_on(monitors::installs())?,
             "starts" => runtime.block_on(starts::starts())?,
             "recovery" => runtime.block_on(recovery::recovery(args.seconds, args.millions))?,
+            "clickhouse" => {
+                runtime.block_on(clickhouse::clickhouse(args.seconds, args.clickhouse.as_deref()))?
+            }
             "idle" => runtime.block_on(idle::idle())?,
             _ => runtime.block_on(pipeline::memory(args.millions))?,
         };
