@@ -12,6 +12,6 @@ pub mod store;
 pub mod tick_log;
 
 pub use catalog::{Catalog, CatalogError};
-pub use log::{Appended, ContentType, Log, LogError, LogRecord, Signal};
+pub use log::{Appended, ContentType, Log, LogError, LogRecord, Signal, body_hash};
 pub use store::{Part, RowRange, Store, StoreError, TableDefinition};
 pub use tick_log::{TickLog, TickLogError, VisitPayload};
