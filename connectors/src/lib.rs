@@ -1,10 +1,12 @@
-//! The edge of the world, as traits: what the engine asks of a log, a tick log, a catalog and a store.
+//! The edge of the world, as traits: what the engine asks of a log, a tick log, a catalog, a store and a place for
+//! checkpoints.
 //!
 //! One crate per outside system implements them (`connectors/log` on local files, `connectors/delta` on Delta
 //! Lake, …). A trait with two implementations has one conformance suite, in [`conformance`], that both pass.
 //! Nothing here knows what a span means.
 
 pub mod catalog;
+pub mod checkpoints;
 pub mod conformance;
 pub mod log;
 pub mod memory;
@@ -12,6 +14,7 @@ pub mod store;
 pub mod tick_log;
 
 pub use catalog::{Catalog, CatalogError};
+pub use checkpoints::{CheckpointError, CheckpointStore};
 pub use log::{Appended, ContentType, Log, LogError, LogRecord, Signal, body_hash};
 pub use store::{Part, RowRange, Store, StoreError, TableDefinition};
 pub use tick_log::{TickLog, TickLogError, VisitPayload};

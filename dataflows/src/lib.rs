@@ -19,7 +19,8 @@ pub use plan::{
 };
 pub use render::{Companion, Figure, check};
 pub use runtime::{
-    ArrangementFigures, BackfillProgress, Busy, Engine, EngineError, EngineOptions, EngineStatus, Event,
-    Frame, MonitorFigures, MonitorLimits, OperatorFigures, PeekResult, ReadHold, Refusal, StreamDescription,
-    StreamFigures, SubscribeOptions, Subscription, Tail, ViewDescription, ViewName, Wanted,
+    ArrangementFigures, BackfillProgress, Busy, CheckpointStatus, Engine, EngineError, EngineOptions,
+    EngineStatus, Event, Frame, MonitorFigures, MonitorLimits, OperatorFigures, PeekResult, ReadHold,
+    Refusal, StreamDescription, StreamFigures, SubscribeOptions, Subscription, Tail, ViewDescription,
+    ViewName, Wanted,
 };

@@ -3,6 +3,7 @@
 //! - [`EmbeddedLog`]: requests as they arrived, in preallocated segment files, group-committed (`log/`).
 //! - [`FileTickLog`]: the order of everything, one small durable record a tick (`ticks/`).
 //! - [`FileCatalog`]: small named values (`catalog/`).
+//! - [`FileCheckpoints`]: the state of views at some ticks (`checkpoints/`).
 //! - [`DataDirectory`]: the folder that holds them, with its format version and its lock.
 //!
 //! Invariant of all of them: what was acknowledged survives `kill -9` and power loss; a torn tail is cut
@@ -11,6 +12,7 @@
 mod block_buffer;
 mod budget;
 mod catalog;
+mod checkpoints;
 mod checksum;
 mod compression;
 mod directory;
@@ -26,6 +28,7 @@ mod tick_log;
 mod writer;
 
 pub use catalog::FileCatalog;
+pub use checkpoints::FileCheckpoints;
 pub use directory::{DATA_FORMAT, DataDirectory, DataDirectoryError};
 pub use embedded::{EmbeddedLog, LogOptions};
 pub use pyflare_connectors::memory::{MemoryCatalog, MemoryTickLog};

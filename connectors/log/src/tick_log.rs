@@ -327,7 +327,11 @@ mod tests {
         let open = || FileTickLog::with_segments(directory.path(), 500).unwrap();
         pyflare_connectors::conformance::tick_log(&|| -> Arc<dyn TickLog> { open() });
         let log = open();
-        assert_eq!(log.segments().unwrap().len(), 1, "everything could go save the last file");
+        assert_eq!(
+            log.segments().unwrap().len(),
+            1,
+            "everything could go save the last file"
+        );
         let generation = log.open_generation().unwrap();
         let first = log.append(generation, b"x").unwrap();
         for _ in 0..200 {

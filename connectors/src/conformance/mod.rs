@@ -4,10 +4,12 @@
 //! says what must survive a restart. It panics, with the rule that was broken, where the contract is not kept.
 
 mod catalog;
+mod checkpoints;
 mod log;
 pub mod store;
 mod tick_log;
 
 pub use catalog::catalog;
+pub use checkpoints::checkpoints;
 pub use log::{Place, log, log_in, record, written_records};
 pub use tick_log::tick_log;

@@ -11,7 +11,10 @@ fn numbered(log: &Arc<dyn TickLog>) -> Vec<(u64, Vec<u8>)> {
         Ok(())
     })
     .expect("read");
-    assert!(seen.is_sorted_by(|(one, _), (next, _)| one < next), "positions grow");
+    assert!(
+        seen.is_sorted_by(|(one, _), (next, _)| one < next),
+        "positions grow"
+    );
     seen
 }
 

@@ -9,6 +9,7 @@
 //! updates of ticks `≤ t`; compaction is advanced from one place (the worker, as told by the coordinator).
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -32,7 +33,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::key::Key;
 use super::leaf::Layout;
-use super::panes::Panes;
+use super::panes::{PaneGroups, Panes};
 use super::walk::{Fuel, Path, Walk};
 use crate::time::Tick;
 
@@ -310,6 +311,14 @@ impl ArrangedView {
         }
     }
 
+    /// Begins to read everything that it must be given to be as it is at `tick`, the last one, when that is complete.
+    pub fn dump(&mut self, tick: Tick) -> Dump {
+        match &self.panes {
+            Some(panes) => Dump::Panes(panes.borrow().shared().collect()),
+            None => Dump::Keys(self.walk(Path::everything(None), tick)),
+        }
+    }
+
     /// Allows times below `since` to be merged.
     pub fn compact(&mut self, since: Tick) {
         // All its times are merged already.
@@ -339,6 +348,40 @@ impl GroupWalk {
                 None => true,
             }
         })
+    }
+}
+
+/// The updates that make up an arrangement at a tick, read in steps while later ticks go on.
+pub(crate) enum Dump {
+    Keys(GroupWalk),
+    Panes(VecDeque<(i64, PaneGroups)>),
+}
+
+impl Dump {
+    /// Goes on as long as there is fuel and `visit`, which is given a pane's end, a group and its accumulator, says so;
+    /// a map of a pane is read whole. Whether the end is reached.
+    pub fn advance(
+        &mut self,
+        fuel: &mut Fuel,
+        mut visit: impl FnMut(i64, &[u8], &Accumulator) -> bool,
+    ) -> bool {
+        match self {
+            Dump::Keys(walk) => walk.advance(fuel, |key, accumulator| {
+                visit(pane_of(key), &key[PANE_BYTES..], &accumulator)
+            }),
+            Dump::Panes(maps) => {
+                while let Some((end, groups)) = maps.pop_front() {
+                    let mut wanted = true;
+                    for (group, accumulator) in groups.iter() {
+                        wanted &= visit(end, group, accumulator);
+                    }
+                    if !wanted || fuel.is_spent() {
+                        break;
+                    }
+                }
+                maps.is_empty()
+            }
+        }
     }
 }
 
@@ -403,7 +446,7 @@ fn arrange_groups<'scope>(
 }
 
 /// As [`pane_of`] reads it.
-pub(super) fn key_of(pane: i64, group: &[u8]) -> Key {
+pub(crate) fn key_of(pane: i64, group: &[u8]) -> Key {
     Key::joined(&[&[1], &(pane ^ i64::MIN).to_be_bytes(), group])
 }
 

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use pyflare_operators::streams::{DEFAULT_TIME, FUTURE_LIMIT_US};
+use serde::{Deserialize, Serialize};
 
 use super::cells::{Cells, Outputs};
 use super::figures::Figures;
@@ -36,7 +37,7 @@ pub(crate) enum Layout {
 }
 
 /// How long a base keeps its panes, and since when it is fed.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Times {
     pub retention_us: i64,
     /// `None`: what the stream says.
@@ -45,8 +46,18 @@ pub(crate) struct Times {
     pub start: Tick,
 }
 
+/// What a base was compiled from: it is compiled from that again where its content comes from a checkpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Origin {
+    /// Of the leaf for which it was made.
+    pub plan: Plan,
+    #[serde(flatten)]
+    pub times: Times,
+}
+
 /// A compiled base, shared by all workers.
 pub(crate) struct Base {
+    pub origin: Origin,
     pub layout: Layout,
     pub rule: PaneRule,
     pub stream: String,
@@ -123,10 +134,10 @@ impl Direct {
 
 impl Base {
     fn compile(
+        origin: Origin,
         below_plan: &Plan,
         keys: &[Expr],
         layout: Layout,
-        times: Times,
         aggregates: &[Aggregate],
     ) -> Result<(Base, Outputs), PlanError> {
         let Times {
@@ -134,7 +145,7 @@ impl Base {
             lateness_us,
             emit_final,
             start,
-        } = times;
+        } = origin.times;
         let (stream, declared) = below_plan.chain_source().ok_or_else(|| PlanError::Unsupported {
             detail: "a chain over something else than a stream".into(),
         })?;
@@ -196,6 +207,7 @@ impl Base {
         let direct = (keys.iter().all(is_plain) && cells.arguments().all(is_plain))
             .then(|| Direct::of(below_plan, &source_schema));
         let base = Base {
+            origin,
             layout,
             rule,
             direct: direct.flatten(),
@@ -340,7 +352,11 @@ impl Leaf {
             (true, true) => Layout::Groups,
             (true, false) => Layout::Merged,
         };
-        let (own, own_outputs) = Base::compile(below_plan, &keys, layout, times, aggregates)?;
+        let origin = Origin {
+            plan: plan.clone(),
+            times,
+        };
+        let (own, own_outputs) = Base::compile(origin, below_plan, &keys, layout, aggregates)?;
         let (base, outputs) = match existing.iter().find(|base| base.serves(&own)) {
             Some(shared) => {
                 // Adds none: it serves.

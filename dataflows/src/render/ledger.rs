@@ -17,7 +17,7 @@ use arrow::row::{RowConverter, SortField};
 use pyflare_operators::aggregate::Accumulator;
 use timely::worker::Worker;
 
-use super::arrange::{ArrangedView, PANE_BYTES, pane_of};
+use super::arrange::{ArrangedView, Dump, PANE_BYTES, key_of, pane_of};
 use super::key::Key;
 use super::leaf::Layout;
 use super::left_out::{LateRows, RowErrors};
@@ -223,6 +223,27 @@ impl Ledger {
             };
             self.arranged.update(Key::from(&key[..]), count);
         }
+    }
+
+    /// Begins to read the entries at `tick`, which is complete. Those of groups in error come again with the groups:
+    /// [`Ledger::is_standing`].
+    pub fn dump(&mut self, tick: Tick) -> Dump {
+        self.arranged.dump(tick)
+    }
+
+    /// Whether an entry goes with its group, by when it leaves.
+    pub fn is_standing(leaves: i64) -> bool {
+        leaves == NEVER
+    }
+
+    /// Takes an entry that was read by [`Ledger::dump`].
+    pub fn adopt(&mut self, leaves: i64, rest: &[u8], count: Accumulator) {
+        self.arranged.update(key_of(leaves, rest), count);
+    }
+
+    /// The view that an entry read by [`Ledger::dump`] is of.
+    pub fn view_of_entry(rest: &[u8]) -> Option<u64> {
+        Some(u64::from_be_bytes(*rest.first_chunk()?))
     }
 
     pub fn close_tick(&mut self, tick: Tick) {

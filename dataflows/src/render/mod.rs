@@ -27,7 +27,7 @@ mod unnest;
 pub(crate) mod view;
 pub(crate) mod walk;
 
-pub(crate) use arrange::ArrangedView;
+pub(crate) use arrange::{ArrangedView, Dump};
 pub(crate) use busy::Busy;
 pub use figures::Figure;
 pub(crate) use figures::Figures;
@@ -38,6 +38,6 @@ pub(crate) use leaf::Base;
 pub use ledger::Companion;
 pub(crate) use ledger::{Ledger, Page};
 pub(crate) use shared_batch::SharedBatch;
-pub(crate) use tap::{Admitted, Tap, Waiting};
+pub(crate) use tap::{Admitted, Tap, Waiting, WaitingGroups};
 pub(crate) use view::RenderedView;
 pub use view::check;

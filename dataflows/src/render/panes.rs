@@ -3,25 +3,73 @@
 //! Nobody reads this but expiry: when a pane ends, what its groups added is taken back. So it is a map by the time at
 //! which that happens and not an arrangement, which would keep versions that nobody asks for.
 //!
+//! A checkpoint reads a tick's content while later ticks go on: it shares the maps, and who changes a shared one copies
+//! it first. So that such a copy is short, a pane with many groups is several maps.
+//!
 //! Invariants: a worker holds the groups that the exchange sends to it; after tick `t` is complete, it holds what the
 //! updates of ticks `≤ t` add up to, and perhaps some of `t + 1`, whose panes do not end before `t + 1` is complete.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use hashbrown::HashMap;
 use pyflare_operators::aggregate::Accumulator;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::key::Key;
+
+/// Groups with what they add up to; perhaps shared with a checkpoint.
+pub(crate) type PaneGroups = Rc<HashMap<Key, Accumulator>>;
+
+/// A pane with more groups is divided into so many maps.
+const UNDIVIDED: usize = 8_192;
+const MAPS: usize = 256;
 
 /// See the module.
 #[derive(Default)]
 pub(crate) struct Panes {
-    by_end: BTreeMap<i64, HashMap<Key, Accumulator>>,
+    by_end: BTreeMap<i64, Pane>,
+}
+
+/// One map, or [`MAPS`] by the hash of the group.
+struct Pane(Vec<PaneGroups>);
+
+impl Pane {
+    fn map_of(&mut self, group: &[u8]) -> &mut PaneGroups {
+        let place = match self.0.len() {
+            1 => 0,
+            maps => xxh3_64(group) as usize % maps,
+        };
+        &mut self.0[place]
+    }
+
+    fn len(&self) -> usize {
+        self.0.iter().map(|groups| groups.len()).sum()
+    }
+
+    fn groups(&self) -> impl Iterator<Item = (&Key, &Accumulator)> {
+        self.0.iter().flat_map(|groups| groups.iter())
+    }
+
+    fn divide_if_large(&mut self) {
+        if self.0.len() > 1 || self.0[0].len() <= UNDIVIDED {
+            return;
+        }
+        let whole = std::mem::take(Rc::make_mut(&mut self.0[0]));
+        self.0 = vec![PaneGroups::default(); MAPS];
+        for (group, sum) in whole {
+            Rc::make_mut(self.map_of(&group)).insert(group, sum);
+        }
+    }
 }
 
 impl Panes {
     pub fn add(&mut self, end: i64, group: &[u8], added: &Accumulator) {
-        let groups = self.by_end.entry(end).or_default();
+        let pane = self
+            .by_end
+            .entry(end)
+            .or_insert_with(|| Pane(vec![PaneGroups::default()]));
+        let groups = Rc::make_mut(pane.map_of(group));
         match groups.get_mut(group) {
             None => drop(groups.insert(Key::from(group), added.clone())),
             Some(sum) => {
@@ -31,9 +79,17 @@ impl Panes {
                 }
             }
         }
-        if groups.is_empty() {
+        if groups.is_empty() && pane.len() == 0 {
             self.by_end.remove(&end);
+        } else {
+            pane.divide_if_large();
         }
+    }
+
+    /// Everything as it is now, map by map: end, groups.
+    pub fn shared(&self) -> impl Iterator<Item = (i64, PaneGroups)> {
+        let panes = self.by_end.iter();
+        panes.flat_map(|(end, pane)| pane.0.iter().map(|groups| (*end, Rc::clone(groups))))
     }
 
     /// The end of the first pane that holds something.
@@ -44,12 +100,12 @@ impl Panes {
     /// What is held of panes that end at or before `until`: end, group, accumulator.
     pub fn until(&self, until: i64) -> impl Iterator<Item = (i64, &Key, &Accumulator)> {
         let ended = self.by_end.range(..=until);
-        ended.flat_map(|(end, groups)| groups.iter().map(|(group, sum)| (*end, group, sum)))
+        ended.flat_map(|(end, pane)| pane.groups().map(|(group, sum)| (*end, group, sum)))
     }
 
     /// The number of (group, pane).
     pub fn len(&self) -> usize {
-        self.by_end.values().map(HashMap::len).sum()
+        self.by_end.values().map(Pane::len).sum()
     }
 }
 
@@ -83,5 +139,31 @@ mod tests {
         assert_eq!((panes.lowest(), panes.len()), (20, 1));
         panes.add(20, b"a", &rows(-1));
         assert_eq!((panes.lowest(), panes.len()), (i64::MAX, 0));
+    }
+
+    #[test]
+    fn what_is_shared_stays_as_it_was_and_large_panes_are_divided() {
+        let mut panes = Panes::default();
+        let group = |number: usize| number.to_string().into_bytes();
+        for number in 0..3 * UNDIVIDED {
+            panes.add(10, &group(number), &rows(1));
+        }
+        assert_eq!(panes.len(), 3 * UNDIVIDED);
+        let shared: Vec<(i64, PaneGroups)> = panes.shared().collect();
+        assert_eq!(shared.len(), MAPS);
+        for number in 0..2 * UNDIVIDED {
+            panes.add(10, &group(number), &rows(-1));
+        }
+        panes.add(20, b"new", &rows(1));
+        assert_eq!((panes.len(), panes.until(10).count()), (UNDIVIDED + 1, UNDIVIDED));
+        let kept: i64 = shared
+            .iter()
+            .flat_map(|(_, groups)| groups.values().map(|sum| sum.rows))
+            .sum();
+        assert_eq!(kept, 3 * UNDIVIDED as i64);
+        for number in 2 * UNDIVIDED..3 * UNDIVIDED {
+            panes.add(10, &group(number), &rows(-1));
+        }
+        assert_eq!((panes.lowest(), panes.len()), (20, 1));
     }
 }

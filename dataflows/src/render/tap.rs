@@ -11,7 +11,9 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBat
 use arrow::compute::{filter, filter_record_batch};
 use arrow::datatypes::{DataType, Float64Type, TimestampMicrosecondType};
 use arrow::row::{RowConverter, SortField};
-use pyflare_operators::aggregate::{Accumulator, Combiner};
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
+use pyflare_operators::aggregate::{Accumulator, CellKind, Combiner};
 
 use super::arrange::pane_of;
 use super::key::Key;
@@ -30,7 +32,45 @@ pub(crate) struct Tap {
 }
 
 /// What a condition on `now()` asks for later only, by the moment from which it does.
-pub(crate) type Waiting = BTreeMap<i64, Combiner>;
+pub(crate) type Waiting = BTreeMap<i64, WaitingGroups>;
+
+/// What waits for one moment.
+pub(crate) struct WaitingGroups {
+    combiner: Combiner,
+    /// What was taken out of the combiner by a checkpoint, or read from one.
+    settled: HashMap<Key, Accumulator>,
+}
+
+impl WaitingGroups {
+    pub fn new(kinds: &[CellKind]) -> WaitingGroups {
+        WaitingGroups {
+            combiner: Combiner::new(kinds.to_vec()),
+            settled: HashMap::new(),
+        }
+    }
+
+    pub fn add(&mut self, key: Key, accumulator: Accumulator) {
+        match self.settled.entry(key) {
+            Entry::Vacant(place) => drop(place.insert(accumulator)),
+            Entry::Occupied(mut sum) => sum.get_mut().add(&accumulator),
+        }
+    }
+
+    /// All of it so far.
+    fn settle(&mut self) -> &HashMap<Key, Accumulator> {
+        let mut folded = Vec::new();
+        self.combiner
+            .drain(|key, accumulator| folded.push((Key::from(key), accumulator)));
+        for (key, accumulator) in folded {
+            self.add(key, accumulator);
+        }
+        &self.settled
+    }
+
+    fn groups(&self) -> u64 {
+        (self.combiner.groups() + self.settled.len()) as u64
+    }
+}
 
 /// When rows came.
 #[derive(Clone, Copy)]
@@ -192,10 +232,12 @@ impl Tap {
         let mut bad_rows = Vec::new();
         let combiner = match moment {
             None => &mut self.combiner,
-            Some(moment) => self
-                .waiting
-                .entry(moment)
-                .or_insert_with(|| Combiner::new(self.base.cells.kinds.clone())),
+            Some(moment) => {
+                let groups = self.waiting.entry(moment);
+                &mut groups
+                    .or_insert_with(|| WaitingGroups::new(&self.base.cells.kinds))
+                    .combiner
+            }
         };
         combiner
             .fold_rows(
@@ -220,11 +262,13 @@ impl Tap {
         while let Some(moment) = self.waiting.first_entry()
             && *moment.key() <= tick_us(tick)
         {
-            moment.remove().drain(|key, accumulator| {
-                if until.is_none_or(|until| pane_of(key) > until) {
-                    visit(Key::from(key), accumulator);
+            let mut waited = moment.remove();
+            waited.settle();
+            for (key, accumulator) in waited.settled {
+                if !accumulator.is_zero() && until.is_none_or(|until| pane_of(&key) > until) {
+                    visit(key, accumulator);
                 }
-            });
+            }
         }
     }
 
@@ -252,10 +296,16 @@ impl Tap {
 
     /// Groups that wait for their moment.
     pub fn waiting(&self) -> u64 {
-        self.waiting
-            .values()
-            .map(|combiner| combiner.groups() as u64)
-            .sum()
+        self.waiting.values().map(WaitingGroups::groups).sum()
+    }
+
+    /// Everything that waits: its moment, key and accumulator.
+    pub fn visit_waiting(&mut self, mut visit: impl FnMut(i64, &Key, &Accumulator)) {
+        for (moment, waiting) in &mut self.waiting {
+            for (key, accumulator) in waiting.settle() {
+                visit(*moment, key, accumulator);
+            }
+        }
     }
 }
 

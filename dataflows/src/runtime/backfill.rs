@@ -49,6 +49,17 @@ pub(crate) struct Seed {
     pub left_out: BTreeMap<Tick, LeftOut>,
 }
 
+impl Seed {
+    pub fn nothing(base: &Arc<Base>) -> Seed {
+        Seed {
+            base: Arc::clone(base),
+            groups: Vec::new(),
+            waiting: Waiting::new(),
+            left_out: BTreeMap::new(),
+        }
+    }
+}
+
 /// What the past adds to the bases that a view needs anew.
 pub(crate) struct Sums {
     folds: Vec<Fold>,

@@ -12,21 +12,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use pyflare_connectors::{Catalog, Signal, TickLog};
+use pyflare_connectors::{Catalog, CheckpointStore, Signal, TickLog};
 use tokio::sync::oneshot;
 
 use super::EngineError;
 use super::admission::{Admission, Taken};
 use super::backfill::{Backfill, Backfills, Past, Sums};
+use super::checkpoint::{Checkpoints, Run};
 use super::flush::FlusherHandle;
 use super::holds::Holds;
-use super::limits::{self, MonitorLimits, Stop};
+use super::limits::{MonitorLimits, Stop};
 use super::messages::{AppliedCommand, Commit, DecodeSummary, FromWorker, Horizon, ToCoordinator, ToWorker};
 use super::starting::{Reply, Starting};
 use super::status::Gauges;
 use super::streams::{InstalledStream, Marks, StreamId, StreamRegistry};
 use super::tail::HistoryTail;
-use super::tick_record::{Command, FORMAT, TickRecord};
+use super::tick_record::{FORMAT, TickRecord};
 use super::views::{InstalledView, ViewRegistry};
 use super::worker_link::WorkerLinks;
 use crate::time::{Tick, next_tick};
@@ -53,6 +54,9 @@ pub(crate) struct Coordinator {
     pub from_workers: Receiver<FromWorker>,
     pub workers: Arc<WorkerLinks>,
     pub tick_log: Arc<dyn TickLog>,
+    /// Where a start may begin.
+    pub checkpoint_store: Option<Arc<dyn CheckpointStore>>,
+    pub checkpoints: Option<Checkpoints>,
     pub catalog: Arc<dyn Catalog>,
     pub views: Arc<ViewRegistry>,
     pub streams: Arc<StreamRegistry>,
@@ -87,11 +91,14 @@ pub(crate) struct Coordinator {
 }
 
 /// What is known about a tick beforehand.
-struct Outlook {
+#[derive(Default)]
+pub(super) struct Outlook {
     /// Views whose graphs were aborted at it.
-    aborted: BTreeSet<u64>,
+    pub aborted: BTreeSet<u64>,
     /// Whether limits hold.
-    enforced: bool,
+    pub enforced: bool,
+    pub checkpoint: Option<Arc<Run>>,
+    pub is_restored: bool,
 }
 
 /// What was done for a view before its tick.
@@ -121,112 +128,6 @@ pub(super) enum Pending {
 }
 
 impl Coordinator {
-    /// Replays the tick log; everything admitted before comes out as it did.
-    pub fn replay(&mut self) -> Result<u64, EngineError> {
-        self.gauges.replaying.store(true, Ordering::Release);
-        let mut records = Vec::new();
-        let tick_log = Arc::clone(&self.tick_log);
-        tick_log
-            .read(&mut |_, payload| {
-                records.push(payload.to_vec());
-                Ok(())
-            })
-            .map_err(|error| EngineError::TickLog {
-                detail: error.to_string(),
-            })?;
-        let decoded = |payload: Vec<u8>| {
-            TickRecord::decode(&payload).map_err(|detail| EngineError::TickLog {
-                detail: format!("a tick record cannot be read: {detail}"),
-            })
-        };
-        let mut replayed = 0;
-        let mut records = records.into_iter();
-        let mut next = records.next().map(decoded).transpose()?;
-        while let Some(record) = next {
-            next = records.next().map(decoded).transpose()?;
-            self.admission.open(record.tick);
-            // The newest tick is always emitted: readers begin there.
-            if next.is_some() && self.is_eventless(&record) {
-                self.previous_marks = self.admission.marks();
-                self.admission.close_logged(&record.partitions, &record.marks);
-                continue;
-            }
-            self.replay_tick(record, next.as_ref())?;
-            replayed += 1;
-        }
-        self.gauges.replaying.store(false, Ordering::Release);
-        Ok(replayed)
-    }
-
-    /// Whether a logged tick changed no view: only time passed, and nothing's time was over.
-    fn is_eventless(&self, record: &TickRecord) -> bool {
-        record.partitions.is_empty()
-            && record.commands.is_empty()
-            && self.horizon.lies_beyond(record.tick, &self.admission.marks())
-    }
-
-    /// `next` is the record after it, which says what was aborted at this tick; what the newest tick leads to has not
-    /// been decided yet.
-    fn replay_tick(&mut self, record: TickRecord, next: Option<&TickRecord>) -> Result<(), EngineError> {
-        let tick = record.tick;
-        let outlook = Outlook {
-            aborted: limits::aborted_at(tick, next),
-            enforced: next.is_none(),
-        };
-        let marks = self.admission.marks();
-        let taken = self
-            .admission
-            .take_logged(&record.partitions)
-            .map_err(|error| EngineError::Log {
-                detail: error.to_string(),
-            })?;
-        let mut commands = Vec::new();
-        for command in record.commands {
-            commands.push(match command {
-                Command::Install {
-                    id,
-                    definition,
-                    since,
-                } => {
-                    self.next_view_id = self.next_view_id.max(id + 1);
-                    AppliedCommand::Install(self.replayed_install(
-                        id,
-                        *definition,
-                        (tick, since),
-                        &commands,
-                    )?)
-                }
-                Command::Drop { id } => AppliedCommand::Drop { id },
-                Command::CreateStream { id, definition } => {
-                    self.next_view_id = self.next_view_id.max(id + 1);
-                    AppliedCommand::CreateStream(Arc::new(InstalledStream::new(id, *definition, tick)))
-                }
-                Command::DropStream { id } => AppliedCommand::DropStream { id },
-                Command::Stop {
-                    id,
-                    reason,
-                    aborted_at,
-                } => {
-                    let stop = Stop {
-                        id,
-                        reason,
-                        aborted_at,
-                    };
-                    match self.stop(stop, tick) {
-                        Some(command) => command,
-                        None => continue,
-                    }
-                }
-                Command::FlushCut => AppliedCommand::FlushCut,
-            });
-        }
-        if !taken.requests.is_empty() {
-            self.decode(tick, Arc::clone(&marks), taken)?;
-        }
-        self.admission.close_logged(&record.partitions, &record.marks);
-        self.commit(tick, marks, commands, outlook)
-    }
-
     pub fn run(mut self) -> Result<(), EngineError> {
         let mut drain = true;
         let mut pending = Vec::new();
@@ -281,6 +182,15 @@ impl Coordinator {
                     pending.push(Pending::Flush(reply));
                     continue;
                 }
+                Ok(ToCoordinator::Checkpoint { reply }) => {
+                    match &mut self.checkpoints {
+                        Some(checkpoints) => checkpoints.ask(reply),
+                        None => drop(reply.send(Err(EngineError::Checkpoint {
+                            detail: "this engine has no place for checkpoints".into(),
+                        }))),
+                    }
+                    continue;
+                }
                 Ok(ToCoordinator::Shutdown { drain: wanted }) => {
                     drain = wanted;
                     break;
@@ -289,7 +199,12 @@ impl Coordinator {
                 Err(RecvTimeoutError::Timeout) => {}
             }
             last_start = Instant::now();
-            self.tick(std::mem::take(&mut pending))?;
+            // Commands wait for the tick after a checkpoint's.
+            let pending = match self.checkpoint_is_due() {
+                true => Vec::new(),
+                false => std::mem::take(&mut pending),
+            };
+            self.tick(pending)?;
         }
         // Everything admitted so far becomes history before the process ends.
         if drain {
@@ -383,7 +298,8 @@ impl Coordinator {
                 Pending::Flush(reply) => replies.push(Pending::Flush(reply)),
             }
         }
-        let asked = replies.iter().any(|reply| matches!(reply, Pending::Flush(_)));
+        let begun = self.checkpoint_is_due().then(|| self.begin_checkpoint(tick));
+        let asked = begun.is_some() || replies.iter().any(|reply| matches!(reply, Pending::Flush(_)));
         if self.flusher.is_some() && (asked || self.flush_is_due()) {
             commands.push(AppliedCommand::FlushCut);
             self.last_flush = Instant::now();
@@ -396,16 +312,26 @@ impl Coordinator {
             marks: self.admission.logged_marks(),
             commands: commands.iter().map(AppliedCommand::logged).collect(),
         };
-        self.tick_log
+        let has_events = !record.partitions.is_empty() || !record.commands.is_empty();
+        let position = self
+            .tick_log
             .append(self.generation, &record.encode())
             .map_err(|error| EngineError::TickLog {
                 detail: error.to_string(),
             })?;
         let outlook = Outlook {
-            aborted: BTreeSet::new(),
             enforced: true,
+            checkpoint: begun.as_ref().map(|begun| Arc::clone(&begun.run)),
+            ..Outlook::default()
         };
+        let marks_before = Arc::clone(&marks);
         self.commit(tick, marks, commands, outlook)?;
+        if let Some(checkpoints) = &mut self.checkpoints {
+            checkpoints.note(has_events);
+        }
+        if let Some(begun) = begun {
+            self.write_checkpoint(begun, position, &marks_before);
+        }
         for reply in replies {
             self.answer(reply, tick);
         }
@@ -429,7 +355,12 @@ impl Coordinator {
     }
 
     /// First half of a tick: every worker decodes its share.
-    fn decode(&mut self, tick: Tick, marks: Arc<Marks>, taken: Taken) -> Result<DecodeSummary, EngineError> {
+    pub(super) fn decode(
+        &mut self,
+        tick: Tick,
+        marks: Arc<Marks>,
+        taken: Taken,
+    ) -> Result<DecodeSummary, EngineError> {
         let workers = self.workers.len();
         let mut shares: Vec<(u64, Vec<_>)> = (0..workers).map(|_| (0, Vec::new())).collect();
         for request in taken.requests {
@@ -488,14 +419,19 @@ impl Coordinator {
     }
 
     /// Second half: the record is durable, everybody emits.
-    fn commit(
+    pub(super) fn commit(
         &mut self,
         tick: Tick,
         marks: Arc<Marks>,
         commands: Vec<AppliedCommand>,
         outlook: Outlook,
     ) -> Result<(), EngineError> {
-        let Outlook { aborted, enforced } = outlook;
+        let Outlook {
+            aborted,
+            enforced,
+            checkpoint,
+            is_restored,
+        } = outlook;
         let since = self.holds.since(&self.complete);
         let commit = Arc::new(Commit {
             tick,
@@ -504,6 +440,8 @@ impl Coordinator {
             since,
             aborted,
             enforced,
+            checkpoint,
+            is_restored,
         });
         self.workers.broadcast(|| ToWorker::Commit(Arc::clone(&commit)));
         let mut done = BTreeSet::new();

@@ -11,6 +11,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::admission::Admission;
 use super::backfill::{BackfillProgress, Backfills, Past, Reader};
+use super::checkpoint::{CheckpointState, CheckpointStatus, Checkpoints, Writer};
 use super::coordinator::{Coordinator, Pace};
 use super::error::EngineError;
 use super::flush::{Flusher, FlusherHandle};
@@ -46,6 +47,9 @@ pub(super) struct Shared {
     flusher: Option<FlusherHandle>,
     past: Option<Arc<Past>>,
     backfills: Arc<Backfills>,
+    checkpoints: Arc<CheckpointState>,
+    /// The thread that writes them.
+    writer: Mutex<Option<JoinHandle<()>>>,
     pub(super) gauges: Arc<Gauges>,
     pub(super) subscribers: AtomicU64,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -66,10 +70,14 @@ impl Shared {
         if let Some(past) = &self.past {
             past.stop.store(true, Ordering::Release);
         }
+        self.checkpoints.stop.store(true, Ordering::Release);
         let _ = self.coordinator.send(ToCoordinator::Shutdown { drain });
         // The coordinator was started last and is the first to end; it has drained by then.
         if let Some(coordinator) = threads.pop() {
             let _ = coordinator.join();
+        }
+        if let Some(writer) = self.writer.lock().take() {
+            let _ = writer.join();
         }
         match drain {
             true => self.await_flushes(),
@@ -207,10 +215,25 @@ impl Engine {
         });
         let backfills = Arc::new(Backfills::default());
         let (to_reader, jobs) = crossbeam_channel::unbounded();
+        let checkpoints = Arc::new(CheckpointState::default());
+        let (to_writer, checkpoint_jobs) = crossbeam_channel::unbounded();
+        let writer = options.checkpoints.as_ref().map(|store| Writer {
+            store: Arc::clone(store),
+            log: Arc::clone(&options.log),
+            tick_log: Arc::clone(&options.tick_log),
+            tail: options.store.is_some().then(|| Arc::clone(&tail)),
+            state: Arc::clone(&checkpoints),
+            jobs: checkpoint_jobs,
+        });
         let mut coordinator = Coordinator {
             receiver: coordinator_receiver,
             from_workers: from_workers_receiver,
             workers: Arc::clone(&workers),
+            checkpoints: options
+                .checkpoints
+                .as_ref()
+                .map(|_| Checkpoints::new(options.checkpoint_every, Arc::clone(&checkpoints), to_writer)),
+            checkpoint_store: options.checkpoints,
             tick_log: options.tick_log,
             catalog: options.catalog,
             views: Arc::clone(&views),
@@ -271,6 +294,11 @@ impl Engine {
             // It ends with the coordinator, which alone has work for it.
             spawn("backfill", move || reader.run())?;
         }
+        // It ends with the coordinator as well.
+        let writer = match writer {
+            Some(writer) => Some(spawn("checkpoints", move || writer.run())?),
+            None => None,
+        };
         let failure = Arc::clone(&gauges);
         threads.push(spawn("coordinator", move || {
             if let Err(error) = coordinator.run() {
@@ -297,6 +325,8 @@ impl Engine {
             flusher,
             past,
             backfills,
+            checkpoints,
+            writer: Mutex::new(writer),
             gauges,
             subscribers: AtomicU64::new(1),
             threads: Mutex::new(threads),
@@ -481,6 +511,18 @@ impl Engine {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         Ok(cut)
+    }
+
+    /// Takes a checkpoint; returns its tick once it is durable.
+    pub async fn checkpoint(&self) -> Result<Tick, EngineError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(ToCoordinator::Checkpoint { reply })?;
+        answer.await.map_err(|_| EngineError::Closed)?
+    }
+
+    /// The newest checkpoint of this process, and how the last attempt went.
+    pub fn checkpoint_status(&self) -> Option<CheckpointStatus> {
+        self.shared.checkpoints.newest.lock().clone()
     }
 
     /// Drains the log, flushes the store and joins every thread. Blocks.

@@ -38,6 +38,12 @@ pub enum EngineError {
     Backfill { name: String, detail: String },
     #[error("PF-3017: rows that were admitted before cannot be read back: {detail}")]
     Unreadable { detail: String },
+    #[error("PF-3018: no checkpoint could be written: {detail}")]
+    Checkpoint { detail: String },
+    #[error(
+        "PF-3019: nothing here leads back to where the engine was: {reason}; nothing was changed, restore the data directory from a backup or start with another one"
+    )]
+    NoWayBack { reason: String },
     #[error(transparent)]
     Plan(#[from] PlanError),
 }
@@ -61,6 +67,8 @@ impl EngineError {
             EngineError::TicksLost { .. } => "PF-3010",
             EngineError::Backfill { .. } => "PF-3016",
             EngineError::Unreadable { .. } => "PF-3017",
+            EngineError::Checkpoint { .. } => "PF-3018",
+            EngineError::NoWayBack { .. } => "PF-3019",
             EngineError::Plan(error) => error.code(),
         }
     }

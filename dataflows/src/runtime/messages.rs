@@ -6,9 +6,11 @@ use std::sync::atomic::AtomicBool;
 
 use arrow::array::RecordBatch;
 use pyflare_connectors::LogRecord;
+use pyflare_operators::aggregate::Accumulator;
 use tokio::sync::oneshot;
 
 use super::backfill::{Backfill, Seed};
+use super::checkpoint::{Answer, Run};
 use super::limits::Stop;
 use super::reading::Wanted;
 use super::streams::{InstalledStream, Marks, StreamId};
@@ -35,6 +37,8 @@ pub(crate) enum ToWorker {
     Commit(Arc<Commit>),
     /// What bases begin with that the next commit installs.
     Seed(Vec<Seed>),
+    /// What companions begin with at the next commit, which restores a checkpoint.
+    Entries(Vec<RestoredEntry>),
     /// Builds a view, and feeds it what is there at a tick from the next one on, in slices.
     Prepare {
         view: Arc<InstalledView>,
@@ -60,6 +64,19 @@ pub(crate) struct Commit {
     pub aborted: BTreeSet<u64>,
     /// Whether limits hold at this tick: they do not while a log is replayed, which passes over ticks without events.
     pub enforced: bool,
+    /// The checkpoint that stands at this tick, if one does.
+    pub checkpoint: Option<Arc<Run>>,
+    /// Whether this is the state of a checkpoint: it is no change to anybody.
+    pub is_restored: bool,
+}
+
+/// An entry of a companion, from a checkpoint.
+pub(crate) struct RestoredEntry {
+    pub view: u64,
+    /// When it leaves, microseconds.
+    pub leaves: i64,
+    pub rest: Vec<u8>,
+    pub accumulator: Accumulator,
 }
 
 /// A command with what all workers share of it.
@@ -241,6 +258,10 @@ pub(crate) enum ToCoordinator {
     Wake,
     Flush {
         reply: oneshot::Sender<Tick>,
+    },
+    /// Take a checkpoint now; answered once it is durable.
+    Checkpoint {
+        reply: Answer,
     },
     /// Stop; with `drain` only once everything in the log is admitted and flushed.
     Shutdown {

@@ -4,6 +4,7 @@
 //!   from `options`; `reading`: views and streams at a tick, subscriptions; `status`: how the parts are doing;
 //! - `coordinator`: cuts the log into ticks; `admission`: what a tick takes, each body once; `read_ahead`:
 //!   the log read beside the work; `tick_record`: what a tick says, durable before anything is emitted;
+//! - `checkpoint`: the state at a tick, and the start from it; `replay`: that start, and the ticks after it;
 //! - `decoding`: bodies into batches; `worker`: decodes, emits, reads between ticks; `worker_views`, `worker_base`: the views
 //!   and bases on it; `worker_reading`: what peeks read of them, a slice at a time; `worker_stops`: how views end there; `activity`:
 //!   which of them a tick touches; `stepping`: waiting for timely; `messages`, `worker_link`: how the parts talk;
@@ -17,6 +18,7 @@
 mod activity;
 mod admission;
 mod backfill;
+mod checkpoint;
 mod consolidate;
 mod coordinator;
 mod decoding;
@@ -32,6 +34,7 @@ mod messages;
 mod options;
 mod read_ahead;
 mod reading;
+mod replay;
 mod start;
 mod starting;
 mod status;
@@ -50,6 +53,7 @@ mod worker_stops;
 mod worker_views;
 
 pub use backfill::BackfillProgress;
+pub use checkpoint::CheckpointStatus;
 pub use engine::Engine;
 pub use error::EngineError;
 pub use holds::ReadHold;

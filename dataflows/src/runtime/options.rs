@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pyflare_connectors::{Catalog, Log, Store, TickLog};
+use pyflare_connectors::{Catalog, CheckpointStore, Log, Store, TickLog};
 
 use super::limits::MonitorLimits;
 
@@ -33,6 +33,9 @@ pub struct EngineOptions {
     pub slice_rows: usize,
     /// Of monitors whose options name none.
     pub limits: MonitorLimits,
+    /// Where checkpoints go; without it every start replays the whole log.
+    pub checkpoints: Option<Arc<dyn CheckpointStore>>,
+    pub checkpoint_every: Duration,
 }
 
 impl EngineOptions {
@@ -58,6 +61,8 @@ impl EngineOptions {
             read_slice: Duration::from_millis(2),
             slice_rows: 8_192,
             limits: MonitorLimits::default(),
+            checkpoints: None,
+            checkpoint_every: Duration::from_secs(60),
         }
     }
 }

@@ -11,6 +11,7 @@ use pyflare_operators::fields;
 use pyflare_operators::streams::StreamDefinition;
 use serde::{Deserialize, Serialize};
 
+use super::checkpoint::StreamEntry;
 use super::messages::RowCounts;
 use super::views::ViewName;
 use crate::plan::Declared;
@@ -94,6 +95,28 @@ impl InstalledStream {
         }
     }
 
+    /// As a checkpoint says.
+    pub fn restored(entry: &StreamEntry) -> InstalledStream {
+        let stream = InstalledStream::new(entry.id, entry.definition.clone(), entry.created_at);
+        let counters = &stream.counters;
+        counters.admitted.store(entry.admitted, Ordering::Relaxed);
+        counters.rejected.store(entry.rejected, Ordering::Relaxed);
+        counters.future.store(entry.future, Ordering::Relaxed);
+        stream
+    }
+
+    /// What a checkpoint says of it.
+    pub fn entry(&self) -> StreamEntry {
+        StreamEntry {
+            id: self.id,
+            definition: (*self.definition).clone(),
+            created_at: self.created_at,
+            admitted: self.counters.admitted.load(Ordering::Relaxed),
+            rejected: self.counters.rejected.load(Ordering::Relaxed),
+            future: self.counters.future.load(Ordering::Relaxed),
+        }
+    }
+
     /// The stored table of its rows; another incarnation of a name is another table.
     pub fn table(&self) -> String {
         let StreamDefinition { project, name, .. } = &*self.definition;
@@ -131,7 +154,7 @@ impl InstalledStream {
     }
 }
 
-/// What others may know of a user's stream. Counts are since the start of the process, replay included.
+/// What others may know of a user's stream. Counts are since it was declared.
 #[derive(Debug, Clone)]
 pub struct StreamDescription {
     pub name: ViewName,

@@ -8,6 +8,7 @@ use arrow::datatypes::SchemaRef;
 use parking_lot::{Mutex, RwLock};
 
 use super::EngineError;
+use super::checkpoint::ViewEntry;
 use super::limits::{Limit, MonitorLimits, Rate, StopReason};
 use super::streams::{StreamId, StreamRegistry};
 use crate::plan::MonitorDefinition;
@@ -201,7 +202,55 @@ impl InstalledView {
         let bases = running.flat_map(|view| view.bases().cloned());
         let is_early = |base: &Arc<Base>| since.is_none_or(|since| base.start <= since);
         let bases: Vec<Arc<Base>> = bases.filter(is_early).collect();
-        let rendered = Arc::new(RenderedView::compile(&definition, &bases, since.unwrap_or(tick))?);
+        let rendered = RenderedView::compile(&definition, &bases, since.unwrap_or(tick))?;
+        let at = Installation { tick, since };
+        InstalledView::of(id, definition, at, rendered, installed, known, defaults)
+    }
+
+    /// A view as a checkpoint says, over those that were installed before it; of `bases` are its leaves.
+    pub fn restored(
+        entry: &ViewEntry,
+        bases: &[Arc<Base>],
+        installed: &[Arc<InstalledView>],
+        known: &StreamRegistry,
+        defaults: MonitorLimits,
+    ) -> Result<InstalledView, EngineError> {
+        let start = bases.first().map_or(entry.installed_at, |base| base.start);
+        let rendered = RenderedView::compile(&entry.definition, bases, start)?;
+        let at = Installation {
+            tick: entry.installed_at,
+            since: entry.since,
+        };
+        let definition = entry.definition.clone();
+        let view = InstalledView::of(entry.id, definition, at, rendered, installed, known, defaults)?;
+        let is_known = |base: &Arc<Base>| bases.iter().any(|other| Arc::ptr_eq(base, other));
+        let is_same = view.sources == entry.sources && view.bases().all(is_known);
+        if entry.stopped.is_none() && !is_same {
+            return Err(EngineError::Changed {
+                name: view.name.to_string(),
+            });
+        }
+        if let Some((tick, reason)) = entry.stopped {
+            view.stop(reason, tick);
+        }
+        let counters = &view.counters;
+        counters.changes.store(entry.changes, Ordering::Relaxed);
+        counters.late_rows.store(entry.late_rows, Ordering::Relaxed);
+        counters.error_rows.store(entry.error_rows, Ordering::Relaxed);
+        counters.error_sample.lock().clone_from(&entry.error_sample);
+        Ok(view)
+    }
+
+    fn of(
+        id: u64,
+        definition: MonitorDefinition,
+        Installation { tick, since }: Installation,
+        rendered: RenderedView,
+        installed: &[Arc<InstalledView>],
+        known: &StreamRegistry,
+        defaults: MonitorLimits,
+    ) -> Result<InstalledView, EngineError> {
+        let rendered = Arc::new(rendered);
         let mut streams = Vec::with_capacity(rendered.leaves.len());
         for base in rendered.leaves.iter().map(|leaf| &leaf.base) {
             let stream = known.meant_by(&base.stream, base.declared.as_ref());
@@ -288,6 +337,11 @@ impl InstalledView {
     /// Why it is stopped, if it is.
     pub fn stopped(&self) -> Option<StopReason> {
         (*self.stopped.lock()).map(|(_, reason)| reason)
+    }
+
+    /// Since when it is stopped, and why.
+    pub fn stopped_at(&self) -> Option<(Tick, StopReason)> {
+        *self.stopped.lock()
     }
 
     pub fn stop(&self, reason: StopReason, tick: Tick) {

@@ -16,9 +16,11 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use timely::worker::Worker;
 
 use super::backfill::Seed;
+use super::checkpoint::Dumping;
 use super::decoding::Decoding;
 use super::messages::{
-    AdmittedRequest, AppliedCommand, Commit, FromWorker, Horizon, PeekRequest, ToHub, ToWorker, ViewChange,
+    AdmittedRequest, AppliedCommand, Commit, FromWorker, Horizon, PeekRequest, RestoredEntry, ToHub,
+    ToWorker, ViewChange,
 };
 use super::stepping::{PeerFailed, Stepping};
 use super::streams::Marks;
@@ -54,8 +56,12 @@ struct WorkerState {
     ledger: Ledger,
     /// Of bases that the next commit installs.
     seeds: Vec<Seed>,
+    /// Of companions, at the next commit.
+    entries: Vec<RestoredEntry>,
     /// What is being read; the first has the next slice.
     readings: VecDeque<Reading>,
+    /// What a checkpoint is given.
+    dumping: Option<Dumping>,
 }
 
 pub(crate) fn run(worker: &mut Worker, context: WorkerContext) {
@@ -66,6 +72,8 @@ pub(crate) fn run(worker: &mut Worker, context: WorkerContext) {
         views: Views::build(worker, slice_rows),
         ledger: Ledger::build(worker),
         seeds: Vec::new(),
+        entries: Vec::new(),
+        dumping: None,
         readings: VecDeque::new(),
     };
     loop {
@@ -83,15 +91,21 @@ pub(crate) fn run(worker: &mut Worker, context: WorkerContext) {
             Ok(ToWorker::Prepare { view, tick }) => state.views.prepare(worker, &view, tick),
             Ok(ToWorker::GiveUp { id }) => state.views.remove(id),
             Ok(ToWorker::Seed(seeds)) => state.seeds.extend(seeds),
+            Ok(ToWorker::Entries(entries)) => state.entries.extend(entries),
             Ok(ToWorker::Peek(request)) => state.peek(request),
             Ok(ToWorker::Shutdown) | Err(TryRecvError::Disconnected) => break,
             // Idle traces are merged while the worker has nothing else to do.
             Err(TryRecvError::Empty) if state.readings.is_empty() => {
-                worker.step_or_park(Some(Duration::from_millis(500)));
+                let pause = match &state.dumping {
+                    None => Duration::from_millis(500),
+                    Some(_) => Duration::from_millis(1),
+                };
+                worker.step_or_park(Some(pause));
             }
             Err(TryRecvError::Empty) => drop(worker.step()),
         }
         state.read();
+        state.dumping.take_if(|dumping| dumping.advance());
     }
     let failed = Arc::clone(&state.context.failed);
     drop(state);
@@ -117,6 +131,13 @@ impl WorkerState {
     fn commit(&mut self, worker: &mut Worker, commit: &Arc<Commit>) -> Result<(), PeerFailed> {
         let tick = commit.tick;
         self.ledger.open_tick(tick, commit.since);
+        for entry in self.entries.drain(..) {
+            // A view that was dropped at that tick has none any more.
+            let is_of = |command: &AppliedCommand| matches!(command, AppliedCommand::Install(view) if view.id == entry.view);
+            if commit.commands.iter().any(is_of) {
+                self.ledger.adopt(entry.leaves, &entry.rest, entry.accumulator);
+            }
+        }
         let failed = Arc::clone(&self.context.failed);
         let mut stepping = Stepping::new(worker, &failed);
         let mut outcome =
@@ -177,6 +198,9 @@ impl WorkerState {
                 AppliedCommand::DropStream { id } => self.decoding.remove(*id),
                 AppliedCommand::Install(_) | AppliedCommand::Stop(_) | AppliedCommand::FlushCut => {}
             }
+        }
+        if let Some(run) = &commit.checkpoint {
+            self.dumping = Some(Dumping::begin(run, &mut self.views, &mut self.ledger));
         }
         let _ = self.context.hub.send(ToHub::Tick {
             commit: Arc::clone(commit),

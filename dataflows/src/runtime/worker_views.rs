@@ -41,6 +41,18 @@ pub(super) struct WorkerView {
 }
 
 impl WorkerView {
+    /// One that was stopped at a tick: it shows nothing.
+    fn over(installed: &Arc<InstalledView>, stopped: Tick) -> WorkerView {
+        WorkerView {
+            installed: Arc::clone(installed),
+            leaves: Vec::new(),
+            graph: None,
+            aborted: None,
+            stopped: Some(stopped),
+            starting: None,
+        }
+    }
+
     /// Whether it takes no more rows.
     fn is_over(&self) -> bool {
         self.aborted.is_some() || self.stopped.is_some()
@@ -381,6 +393,11 @@ impl Views {
         outcome: &mut Outcome,
     ) -> Result<(), PeerFailed> {
         let tick = commit.tick;
+        if let Some((stopped, _)) = installed.stopped_at().filter(|_| commit.is_restored) {
+            self.views
+                .insert(installed.id, WorkerView::over(installed, stopped));
+            return Ok(());
+        }
         let mut missing: Vec<(u64, Tick, LeftOut)> = Vec::new();
         let checked = "invariant: the definition was compiled before it was logged";
         let mut leaves = Vec::with_capacity(installed.rendered.leaves.len());

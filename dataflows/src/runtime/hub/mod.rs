@@ -25,6 +25,7 @@ pub(crate) use self::subscriber::NewSubscriber;
 pub use self::subscriber::{Event, Frame, Refusal};
 use self::subscriber::{State, Subscriber};
 use self::watermarks::Watermarks;
+use super::checkpoint::ViewCounts;
 use super::consolidate::{Changes, TickChanges};
 use super::flush::FlusherHandle;
 use super::holds::Holds;
@@ -166,6 +167,9 @@ impl Hub {
                 self.add_view(view);
             }
         }
+        if commit.is_restored {
+            return self.on_restored(tick, complete);
+        }
         for left_out in complete.left_out {
             let view = RelationId {
                 view: left_out.view,
@@ -222,6 +226,12 @@ impl Hub {
             }
             frames.insert(id, changes);
         }
+        if let Some(run) = &commit.checkpoint {
+            let rings = self.state.rings.values();
+            let views = rings.filter(|ring| ring.relation.companion.is_none());
+            let counted = views.map(|ring| (ring.relation.view.id, ViewCounts::of(&ring.relation.view)));
+            let _ = run.counted.set(counted.collect());
+        }
         let mut flush = false;
         for command in &commit.commands {
             match command {
@@ -241,6 +251,30 @@ impl Hub {
             flusher.flush(tick);
         }
         self.deliver(tick, &frames);
+    }
+
+    /// What a checkpoint had is nobody's change; changes are known from the next tick on.
+    fn on_restored(&mut self, tick: Tick, complete: OpenTick) {
+        for ring in self.state.rings.values_mut() {
+            ring.floor = tick + 1;
+        }
+        let mut shown: BTreeMap<RelationId, Vec<Changes>> = BTreeMap::new();
+        for ViewChange {
+            relation,
+            batch,
+            diffs,
+            ..
+        } in complete.changes
+        {
+            shown.entry(relation).or_default().push(Changes { batch, diffs });
+        }
+        for (id, changes) in shown {
+            if let Some(ring) = self.state.rings.get(&id) {
+                ring.relation.count(TickChanges::new(changes).rows(), 0);
+            }
+        }
+        self.complete.store(tick, Ordering::Release);
+        let _ = self.complete_listener.send(tick);
     }
 
     fn add_view(&mut self, view: &Arc<InstalledView>) {

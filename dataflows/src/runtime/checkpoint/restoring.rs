@@ -1,0 +1,286 @@
+//! A start from a checkpoint: found, checked as a whole, and only then taken over.
+//!
+//! Everything is compiled and every file's checksum compared before anything changes, so that a checkpoint that turns
+//! out to be damaged costs nothing but the step back to the one before. What was restored is the content at the
+//! checkpoint's tick: the workers take it as bases that began in the past, recompute what is derived from them, and nobody
+//! is told, for readers and stores know it already.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use pyflare_connectors::CheckpointStore;
+
+use super::decision::{Candidate, Decision, StandsAt, TicksFound, decide};
+use super::manifest::{FileEntry, FileKind, Manifest};
+use super::state_file::{ENTRIES, key_encoding, read_admitted, read_state};
+use crate::render::arrange::key_of;
+use crate::render::leaf::Leaf;
+use crate::render::{Base, Ledger, WaitingGroups};
+use crate::runtime::EngineError;
+use crate::runtime::backfill::Seed;
+use crate::runtime::coordinator::Coordinator;
+use crate::runtime::messages::{AppliedCommand, RestoredEntry, ToWorker};
+use crate::runtime::streams::{InstalledStream, Marks, StreamRegistry};
+use crate::runtime::views::InstalledView;
+
+/// Groups that are handed to one worker before it is the next one's turn.
+const CHUNK: usize = 4_096;
+
+/// A checkpoint that can be taken over.
+struct Prepared {
+    manifest: Manifest,
+    streams: Vec<Arc<InstalledStream>>,
+    bases: Vec<Arc<Base>>,
+    views: Vec<Arc<InstalledView>>,
+}
+
+impl Coordinator {
+    /// Restores the newest checkpoint that can be. Returns the position of its tick's record; `None`: every record is
+    /// to be replayed.
+    pub(in crate::runtime) fn restore(
+        &mut self,
+        ticks: Option<TicksFound>,
+    ) -> Result<Option<u64>, EngineError> {
+        let Some(store) = self.checkpoint_store.clone() else {
+            return match decide(&[], ticks) {
+                Decision::Stop { reason } => Err(EngineError::NoWayBack { reason }),
+                _ => Ok(None),
+            };
+        };
+        let (mut candidates, mut manifests) = found(store.as_ref())?;
+        let newest = candidates.iter().map(|candidate| candidate.epoch).max();
+        if let Some(checkpoints) = &mut self.checkpoints {
+            checkpoints.next_epoch = newest.unwrap_or(0) + 1;
+        }
+        loop {
+            match decide(&candidates, ticks) {
+                Decision::Fresh => return Ok(None),
+                Decision::Replay { damaged } => {
+                    warn(&damaged);
+                    return Ok(None);
+                }
+                Decision::Stop { reason } => return Err(EngineError::NoWayBack { reason }),
+                Decision::Restore { epoch, damaged } => {
+                    let manifest = manifests.remove(&epoch);
+                    let prepared = manifest
+                        .ok_or_else(|| "it is gone".into())
+                        .and_then(|manifest| self.prepare(store.as_ref(), manifest));
+                    match prepared {
+                        Ok(prepared) => {
+                            warn(&damaged);
+                            let position = prepared.manifest.position;
+                            self.take_over(store.as_ref(), prepared)?;
+                            return Ok(Some(position));
+                        }
+                        Err(reason) => {
+                            let of_epoch = |candidate: &&mut Candidate| candidate.epoch == epoch;
+                            if let Some(candidate) = candidates.iter_mut().find(of_epoch) {
+                                candidate.stands_at = Err(reason);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Checks everything that a manifest needs, and compiles what it names.
+    fn prepare(&self, store: &dyn CheckpointStore, manifest: Manifest) -> Result<Prepared, String> {
+        if manifest.key_encoding != key_encoding() {
+            return Err("its keys are encoded as another version of pyflare does it".into());
+        }
+        for file in &manifest.files {
+            content(store, file)?;
+        }
+        let registry = StreamRegistry::default();
+        let mut streams = Vec::new();
+        for entry in &manifest.streams {
+            let stream = Arc::new(InstalledStream::restored(entry));
+            registry.insert(Arc::clone(&stream));
+            streams.push(stream);
+        }
+        let mut bases = Vec::new();
+        for entry in &manifest.bases {
+            let leaf = Leaf::compile(&entry.origin.plan, entry.origin.times, &[]);
+            let base = leaf.map_err(|error| error.to_string())?.base.clone();
+            let cells = format!("{:?}", base.cells.kinds);
+            if cells != entry.cells {
+                return Err(format!(
+                    "a base has the cells {cells} now, and had {}",
+                    entry.cells
+                ));
+            }
+            bases.push(base);
+        }
+        let mut views: Vec<Arc<InstalledView>> = Vec::new();
+        for entry in &manifest.views {
+            let of_view: Option<Vec<Arc<Base>>> = entry
+                .bases
+                .iter()
+                .map(|place| bases.get(*place).cloned())
+                .collect();
+            let of_view = of_view.ok_or("a view names a base that is not there")?;
+            let view = InstalledView::restored(entry, &of_view, &views, &registry, self.limits);
+            views.push(Arc::new(view.map_err(|error| error.to_string())?));
+        }
+        Ok(Prepared {
+            manifest,
+            streams,
+            bases,
+            views,
+        })
+    }
+
+    /// Makes a checkpoint the state of this engine, which is new.
+    fn take_over(&mut self, store: &dyn CheckpointStore, prepared: Prepared) -> Result<(), EngineError> {
+        let Prepared {
+            manifest,
+            streams,
+            bases,
+            views,
+        } = prepared;
+        let unreadable = |detail: String| EngineError::Start {
+            detail: format!("checkpoint {}: {detail}", manifest.epoch),
+        };
+        let mut state = Shares::new(self.workers.len(), bases);
+        let mut admitted = Vec::new();
+        for file in &manifest.files {
+            let content = content(store, file).map_err(unreadable)?;
+            match file.kind {
+                FileKind::State => state.read(content).map_err(unreadable)?,
+                FileKind::Admitted => admitted = read_admitted(content).map_err(unreadable)?,
+            }
+        }
+        self.next_view_id = manifest.next_view_id;
+        self.admission.restore(&manifest, admitted);
+        let counts = &manifest.counts;
+        let gauges = &self.gauges;
+        gauges
+            .rejected_rows
+            .store(counts.rejected_rows, Ordering::Relaxed);
+        gauges
+            .failed_requests
+            .store(counts.failed_requests, Ordering::Relaxed);
+        gauges
+            .admitted_bytes
+            .store(counts.admitted_bytes, Ordering::Relaxed);
+        for (gauge, rows) in gauges.rows.iter().zip(&counts.rows) {
+            gauge.store(*rows, Ordering::Relaxed);
+        }
+        if self.flusher.is_some() {
+            self.tail.release(manifest.tick);
+        }
+        for (worker, (seeds, entries)) in state.workers.into_iter().enumerate() {
+            self.workers.send(worker, ToWorker::Seed(seeds));
+            self.workers.send(worker, ToWorker::Entries(entries));
+        }
+        let created = streams.into_iter().map(AppliedCommand::CreateStream);
+        let installed = views.into_iter().map(AppliedCommand::Install);
+        let commands = created.chain(installed).collect();
+        let marks: Marks = manifest.marks_before.iter().copied().collect();
+        self.commit_restored(manifest.tick, Arc::new(marks), commands)
+    }
+}
+
+/// What each worker begins with.
+struct Shares {
+    bases: Vec<Arc<Base>>,
+    workers: Vec<(Vec<Seed>, Vec<RestoredEntry>)>,
+    /// Rows read so far.
+    rows: usize,
+}
+
+impl Shares {
+    fn new(workers: usize, bases: Vec<Arc<Base>>) -> Shares {
+        let seeds = || -> Vec<Seed> { bases.iter().map(Seed::nothing).collect() };
+        Shares {
+            workers: (0..workers).map(|_| (seeds(), Vec::new())).collect(),
+            bases,
+            rows: 0,
+        }
+    }
+
+    /// Divides a file's rows among the workers, in any way: the exchange sends each to where it belongs.
+    fn read(&mut self, content: Vec<u8>) -> Result<(), String> {
+        read_state(content, |row| {
+            let worker = self.rows / CHUNK % self.workers.len();
+            self.rows += 1;
+            let (seeds, entries) = &mut self.workers[worker];
+            if row.base == ENTRIES {
+                entries.push(RestoredEntry {
+                    view: Ledger::view_of_entry(row.key).ok_or("an entry without a view")?,
+                    leaves: row.pane,
+                    rest: row.key.to_vec(),
+                    accumulator: row.accumulator,
+                });
+                return Ok(());
+            }
+            let place = usize::try_from(row.base).map_err(|_| "a group of no base")?;
+            let (Some(base), Some(seed)) = (self.bases.get(place), seeds.get_mut(place)) else {
+                return Err(format!("a group of base {place}, which is not in the manifest"));
+            };
+            if row.accumulator.cells.len() != base.cells.kinds.len() {
+                return Err("an accumulator with other cells than its base has".into());
+            }
+            let key = key_of(row.pane, row.key);
+            match row.moment {
+                None => seed.groups.push((key, row.accumulator)),
+                Some(moment) => seed
+                    .waiting
+                    .entry(moment)
+                    .or_insert_with(|| WaitingGroups::new(&base.cells.kinds))
+                    .add(key, row.accumulator),
+            }
+            Ok(())
+        })
+    }
+}
+
+fn warn(damaged: &[String]) {
+    for reason in damaged {
+        tracing::warn!(%reason, "a checkpoint cannot be used");
+    }
+}
+
+/// All checkpoints, as far as their manifests say.
+fn found(store: &dyn CheckpointStore) -> Result<(Vec<Candidate>, BTreeMap<u64, Manifest>), EngineError> {
+    let failed = |error: pyflare_connectors::CheckpointError| EngineError::Start {
+        detail: error.to_string(),
+    };
+    let mut candidates = Vec::new();
+    let mut manifests = BTreeMap::new();
+    for (name, _) in store.list().map_err(failed)? {
+        let Some(epoch) = Manifest::epoch_of(&name) else {
+            continue;
+        };
+        let content = store.read(&name).map_err(failed)?.unwrap_or_default();
+        let read = Manifest::decode(&content).and_then(|manifest| match manifest.epoch == epoch {
+            true => Ok(manifest),
+            false => Err(format!("it says that it is checkpoint {}", manifest.epoch)),
+        });
+        let stands_at = match read {
+            Ok(manifest) => {
+                let at = StandsAt {
+                    tick: manifest.tick,
+                    position: manifest.position,
+                };
+                manifests.insert(epoch, manifest);
+                Ok(at)
+            }
+            Err(reason) => Err(format!("its manifest {name}: {reason}")),
+        };
+        candidates.push(Candidate { epoch, stands_at });
+    }
+    Ok((candidates, manifests))
+}
+
+/// A file as it was written.
+fn content(store: &dyn CheckpointStore, file: &FileEntry) -> Result<Vec<u8>, String> {
+    let content = store.read(&file.name).map_err(|error| error.to_string())?;
+    let content = content.ok_or_else(|| format!("its file {} is missing", file.name))?;
+    match blake3::hash(&content).to_hex().as_str() == file.checksum {
+        true => Ok(content),
+        false => Err(format!("its file {} is damaged", file.name)),
+    }
+}
