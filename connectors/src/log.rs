@@ -226,6 +226,9 @@ pub trait Log: Send + Sync + 'static {
         max_bytes: usize,
     ) -> Result<Vec<(u64, LogRecord)>, LogError>;
 
+    /// Somebody will read the partition from `offset` on: from now on what others append is noticed.
+    fn follow(&self, _signal: Signal, _partition: u32, _offset: u64) {}
+
     /// Registers a listener for new durable records.
     fn on_append(&self, listener: AppendListener);
 

@@ -110,6 +110,8 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
     )
     .await?;
     install_builtin_views(&engine).await?;
+    // What the log had before is in them from its first row.
+    engine.admit_rows();
 
     let admission = engine.clone();
     let admission_ticks = Arc::clone(&tick_log);
@@ -299,6 +301,7 @@ async fn start_engine(
     let store = store.map(|store| store as Arc<dyn Store>);
     let mut options = EngineOptions::new(log, tick_log, catalog, store, tokio::runtime::Handle::current());
     options.workers = configuration.workers;
+    options.hold_rows = true;
     options.flush_every = configuration.flush_every;
     options.limits = MonitorLimits {
         rows: configuration.monitor_rows,

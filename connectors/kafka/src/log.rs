@@ -193,6 +193,10 @@ impl Log for KafkaLog {
         self.reader(signal).read(partition, offset, max_bytes)
     }
 
+    fn follow(&self, signal: Signal, partition: u32, offset: u64) {
+        self.reader(signal).follow(partition, offset);
+    }
+
     fn on_append(&self, listener: AppendListener) {
         self.listeners.write().push(listener);
     }

@@ -68,8 +68,10 @@ struct Buffer {
     next: u64,
     records: VecDeque<(u64, LogRecord)>,
     bytes: usize,
-    /// The end as the broker or an acknowledgement tells it.
+    /// The end as the broker tells it, marks of transactions included.
     end: u64,
+    /// The offset after the newest record of ours that the broker has acknowledged.
+    acknowledged: u64,
     /// Where the thread is to go.
     wanted: Option<u64>,
     is_positioned: bool,
@@ -78,7 +80,20 @@ struct Buffer {
 
 impl Buffer {
     fn end(&self) -> u64 {
-        self.end.max(self.next)
+        self.end.max(self.acknowledged).max(self.next)
+    }
+
+    /// Stands at an offset: within the buffer, or where the thread goes next.
+    fn go_to(&mut self, offset: u64) {
+        let is_here =
+            (self.is_positioned || self.wanted.is_some()) && (self.base..=self.next).contains(&offset);
+        if is_here {
+            self.forget_below(offset);
+        } else {
+            self.records.clear();
+            (self.bytes, self.base, self.next) = (0, offset, offset);
+            (self.wanted, self.failure) = (Some(offset), None);
+        }
     }
 
     fn forget_below(&mut self, offset: u64) {
@@ -169,7 +184,15 @@ impl TopicReader {
     pub fn acknowledged(&self, partition: u32, offset: u64) {
         if let Some(partition) = self.shared.partitions.get(partition as usize) {
             let mut state = partition.state.lock();
-            state.end = state.end.max(offset + 1);
+            state.acknowledged = state.acknowledged.max(offset + 1);
+        }
+    }
+
+    /// Fetches from `offset` on as records come.
+    pub fn follow(&self, partition: u32, offset: u64) {
+        if let Some(partition) = self.shared.partitions.get(partition as usize) {
+            partition.state.lock().go_to(offset);
+            self.shared.wake();
         }
     }
 
@@ -414,7 +437,8 @@ impl Fetcher {
                 self.shared.witness.answered();
                 self.missing_since = None;
                 let mut state = self.shared.partitions[number].state.lock();
-                // What the end counted beyond the last record are marks of transactions.
+                // What the end counted beyond the last record are marks of transactions. Of records that came after this
+                // was said the broker or an acknowledgement has told.
                 if state.wanted.is_none() && state.is_positioned {
                     state.end = state.next;
                 }

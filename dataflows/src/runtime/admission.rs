@@ -94,6 +94,13 @@ impl Admission {
         }
     }
 
+    /// What comes from now on is wanted.
+    pub fn follow(&self) {
+        for held in &self.partitions {
+            self.log.follow(held.signal, held.partition, held.next_offset);
+        }
+    }
+
     /// The streams' marks after the last tick.
     pub fn marks(&self) -> Arc<Marks> {
         Arc::clone(&self.marks)

@@ -61,6 +61,7 @@ impl Coordinator {
             self.replay_tick(record, next.as_ref())?;
             replayed += 1;
         }
+        self.admission.follow();
         self.gauges.replaying.store(false, Ordering::Release);
         Ok(replayed)
     }

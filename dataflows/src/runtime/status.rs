@@ -46,6 +46,8 @@ pub struct EngineStatus {
 pub(crate) struct Gauges {
     pub tick: AtomicU64,
     pub replaying: AtomicBool,
+    /// No rows are admitted yet: the views that are to have them are being installed.
+    pub holds_rows: AtomicBool,
     pub failed: AtomicBool,
     pub rows: [AtomicU64; Signal::ALL.len()],
     pub requests: AtomicU64,

@@ -97,14 +97,15 @@ fn conforms(broker: &Broker) {
 
 fn takes_what_others_wrote(broker: &Broker) {
     let log = KafkaLog::open(options(broker, "others.", 1)).unwrap();
-    log.read(Signal::Traces, 0, 0, 1).unwrap();
+    log.follow(Signal::Traces, 0, 0);
     let producer = producer(broker, None);
     let bodies: [&[u8]; 3] = [b"\x0a\x02\x12\x00", b" {\"resourceSpans\": []}", b""];
     for body in bodies {
         send(&producer, "others.otlp_spans", body);
     }
     producer.flush(PATIENCE).unwrap();
-    // Records of others are found without an acknowledgement of ours.
+    // They are found without an acknowledgement of ours.
+    wait_for(&*log, 0, 3);
     let own = record(Signal::Traces, 1, 100);
     runtime().block_on(log.append(own.clone())).unwrap();
     let read = wait_for(&*log, 0, 4);
