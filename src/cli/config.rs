@@ -123,6 +123,11 @@ const SETTINGS: &[Setting] = &[
         "Rows reach the store at least this often",
     ),
     setting(
+        "checkpoints.seconds",
+        "60",
+        "A checkpoint is taken so often while something comes; a start replays what came after it. 0: none, every start replays the whole log",
+    ),
+    setting(
         "limits.request_mb",
         "64",
         "Largest request body, decompressed, at most 256",
@@ -231,6 +236,8 @@ pub struct Configuration {
     pub insecure_open: bool,
     pub store: bool,
     pub flush_every: Duration,
+    /// `None`: no checkpoints.
+    pub checkpoint_every: Option<Duration>,
     pub request_bytes: usize,
     pub log: LogChoice,
     pub log_bytes: u64,
@@ -352,6 +359,10 @@ impl Configuration {
             insecure_open,
             store,
             flush_every: Duration::from_secs(within("store.flush_seconds", 1, 3_600)?),
+            checkpoint_every: match within("checkpoints.seconds", 0, 86_400)? {
+                0 => None,
+                seconds => Some(Duration::from_secs(seconds)),
+            },
             request_bytes,
             log: LogChoice::read(&value, request_bytes)?,
             log_bytes: scaled("limits.log_gb", 30)?,

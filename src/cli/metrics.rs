@@ -93,6 +93,35 @@ impl MetricsSource for ServerMetrics {
                 ),
             ]);
         }
+        if let Some(checkpoint) = self.engine.checkpoint_status() {
+            families.extend([
+                Family::gauge(
+                    "pyflare_checkpoint_tick_seconds",
+                    "The tick at which the newest checkpoint stands, seconds since 1970",
+                    checkpoint.tick as f64 / 1e3,
+                ),
+                Family::gauge(
+                    "pyflare_checkpoint_bytes",
+                    "Bytes of the newest checkpoint's files",
+                    checkpoint.bytes as f64,
+                ),
+                Family::gauge(
+                    "pyflare_checkpoint_rows",
+                    "Groups and entries in the newest checkpoint",
+                    checkpoint.rows as f64,
+                ),
+                Family::gauge(
+                    "pyflare_checkpoint_duration_seconds",
+                    "How long the newest checkpoint took from its tick until it was durable",
+                    checkpoint.took.as_secs_f64(),
+                ),
+                Family::gauge(
+                    "pyflare_checkpoint_failing",
+                    "1 while the last attempt at a checkpoint has failed",
+                    f64::from(u8::from(checkpoint.failure.is_some())),
+                ),
+            ]);
+        }
         let mut late = Family::new(
             MetricKind::Counter,
             "pyflare_view_late_rows_total",

@@ -11,7 +11,7 @@ use pyflare_dataflows::{Engine, EngineOptions, MonitorLimits, ViewName};
 use pyflare_delta::DeltaStore;
 use pyflare_history::{QueryOptions, QueryService};
 use pyflare_live::{Access, Authorize, Failure, FailureKind, Live, LiveLimits, Scope};
-use pyflare_log::{DataDirectory, FileCatalog, FileTickLog};
+use pyflare_log::{DataDirectory, FileCatalog, FileCheckpoints, FileTickLog};
 use pyflare_otlp::{Admission, AuthRequest, Busy, IngestKeys, OpenMode, ReceiverOptions, Receivers};
 use pyflare_rest::{Api, ApiLimits, ReceiverAddresses};
 use tokio::net::TcpListener;
@@ -300,6 +300,10 @@ async fn start_engine(
     let catalog = FileCatalog::open(directory.catalog())?;
     let store = store.map(|store| store as Arc<dyn Store>);
     let mut options = EngineOptions::new(log, tick_log, catalog, store, tokio::runtime::Handle::current());
+    if let Some(every) = configuration.checkpoint_every {
+        options.checkpoints = Some(FileCheckpoints::open(directory.checkpoints())?);
+        options.checkpoint_every = every;
+    }
     options.workers = configuration.workers;
     options.hold_rows = true;
     options.flush_every = configuration.flush_every;

@@ -17,7 +17,8 @@ use crate::bed::{Opened, copy_directory, declared, difference, open, view_name};
 use crate::frames::{Transcript, again, follow};
 use crate::{cases, first_time, send};
 
-const ORDERS: &str = "CREATE STREAM orders (id BIGINT, at TIMESTAMP, user_id TEXT) WITH (event_time = 'at')";
+pub const ORDERS: &str =
+    "CREATE STREAM orders (id BIGINT, at TIMESTAMP, user_id TEXT) WITH (event_time = 'at')";
 const HOUR_US: i64 = 3_600_000_000;
 
 /// Beside the cases of other tests.
@@ -76,7 +77,7 @@ const MORE: &[(&str, &str, &str)] = &[
 ];
 
 /// Rows of which some are far ahead and in no view, some late.
-async fn send_orders(opened: &Opened, number: u64) {
+pub async fn send_orders(opened: &Opened, number: u64) {
     let now_us = pyflare_dataflows::time::now_ms() as i64 * 1_000;
     let line = |index: i64| {
         let id = number as i64 * 10 + index;
@@ -90,7 +91,7 @@ async fn send_orders(opened: &Opened, number: u64) {
     opened.append_rows("orders", ContentType::NdJson, rows).await;
 }
 
-fn definitions(opened: &Opened) -> Vec<MonitorDefinition> {
+pub fn definitions(opened: &Opened) -> Vec<MonitorDefinition> {
     let streams = opened.engine.streams();
     let scope = PlanScope {
         project: Some("default".into()),

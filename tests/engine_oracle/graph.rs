@@ -21,7 +21,7 @@ const BODIES: u64 = 24;
 const SPANS: usize = 25;
 
 /// Name and SELECT; what follows `-- equal` is run as the batch instead, where rows in error are left out.
-const FIRST: &[(&str, &str)] = &[
+pub const FIRST: &[(&str, &str)] = &[
     ("by_model", "SELECT model, count(*) AS calls, sum(output_tokens) AS tokens, max(duration_ns) AS worst FROM spans GROUP BY model"),
     (
         "inner_join",
@@ -260,7 +260,7 @@ const FIRST: &[(&str, &str)] = &[
 ];
 
 /// Over views, installed after those.
-const OVER_VIEWS: &[(&str, &str)] = &[
+pub const OVER_VIEWS: &[(&str, &str)] = &[
     (
         "over_view",
         "SELECT calls % 4 AS rest, count(*) AS models, sum(tokens) AS tokens FROM by_model GROUP BY calls % 4",

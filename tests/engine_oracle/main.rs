@@ -23,6 +23,7 @@ mod nexmark;
 mod past;
 mod random;
 mod reading;
+mod recovery;
 mod sessions;
 mod sharing;
 mod slices;

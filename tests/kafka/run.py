@@ -22,8 +22,7 @@ from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent.parent
 sys.path[:0] = [
-    str(TESTS / folder)
-    for folder in ("support", "support/kafka", "support/collector", "oracle", "crash", "e2e")
+    str(TESTS / folder) for folder in ("support", "support/kafka", "support/collector", "oracle", "crash", "e2e")
 ]
 
 import clients  # noqa: E402
@@ -88,10 +87,44 @@ def under_fire(broker: kafka.Kafka, server: Server, seed: int) -> list[Batch]:
     return senders.batches
 
 
+def after_deletion(report: Report, broker: kafka.Kafka, server: Server) -> None:
+    """A history that begins where the broker's retention has left off stays that history, or stops."""
+
+    def content() -> list[int]:
+        query = "SELECT count(*), min(_offset) FROM history.spans WHERE _partition = 0"
+        counted = "SELECT sum(requests) FROM live.requests"
+        return [int(value or 0) for value in server.sql(query)[0] + server.sql(counted)[0]]
+
+    def settled() -> list[int]:
+        before: list[int] = []
+        now = content()
+        while before != now or now[0] == 0:
+            time.sleep(2)
+            before, now = now, content()
+        return now
+
+    broker.delete_records("otlp_spans", 0, 20)
+    server.start()
+    begun = settled()
+    report.check("a new history begins with what is left", [] if begun[1] >= 20 else [f"offset {begun[1]}"])
+    server.kill()
+    server.start()
+    again = settled()
+    report.check("and is replayed as it was", [] if again == begun else [f"{again}, was {begun}"])
+    server.kill()
+    broker.delete_records("otlp_spans", 0, 30)
+    report.check(
+        "what is deleted from under a history is named",
+        refused(server.binary, server.data_dir, server.arguments, "PF-2005: offset 20 of otlp_spans/0"),
+    )
+
+
 def refused(binary: Path, scratch: Path, arguments: list[str], says: str) -> list[str]:
     """A start that must fail, and what its message lacks."""
     command = [str(binary.resolve()), "serve", "--data-dir", str(scratch), *arguments]
-    command += [part for listener in ("otlp-grpc", "otlp-http", "api") for part in (f"--listen-{listener}", "127.0.0.1:0")]
+    command += [
+        part for listener in ("otlp-grpc", "otlp-http", "api") for part in (f"--listen-{listener}", "127.0.0.1:0")
+    ]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
     problems = [] if ended.returncode != 0 else ["it started"]
     return problems + ([] if says in ended.stderr else [f"no {says} in: {ended.stderr[-500:]}"])
@@ -103,11 +136,15 @@ def run(options: argparse.Namespace, scratch: Path) -> Report:
     broker.start()
     server = Server(options.binary, scratch / "data", ["--log-url", broker.url, "--kafka-partitions", "3"])
     fresh = Server(options.binary, scratch / "fresh", ["--log-url", broker.url])
+    replaying = ["--log-url", broker.url, "--checkpoints-seconds", "0"]
+    trimmed = Server(options.binary, scratch / "trimmed", replaying)
     try:
         server.start()
         try:
             sent = clients.send(server, "otel-python-grpc", 500, scratch)
-            report.check("an SDK's spans are stored as they were sent", _claim(lambda: clients.stored_as_sent(server, sent)))
+            report.check(
+                "an SDK's spans are stored as they were sent", _claim(lambda: clients.stored_as_sent(server, sent))
+            )
             report.check(
                 "and counted exactly",
                 _claim(lambda: clients.counted_exactly(server, [sent])),
@@ -127,6 +164,7 @@ def run(options: argparse.Namespace, scratch: Path) -> Report:
         fresh.start()
         check_content(report, fresh, batches, scratch, "in an empty data directory", SETTLE_SECONDS)
         fresh.stop()
+        after_deletion(report, broker, trimmed)
         report.check(
             "another log for a data directory in use is refused",
             refused(options.binary, scratch / "data", [], "PF-6024"),
@@ -152,6 +190,7 @@ def run(options: argparse.Namespace, scratch: Path) -> Report:
     finally:
         server.kill()
         fresh.kill()
+        trimmed.kill()
         broker.kill()
     return report
 
@@ -183,7 +222,7 @@ def main() -> int:
         scratch = options.keep or Path(folder)
         scratch.mkdir(parents=True, exist_ok=True)
         report = run(options, scratch)
-        for log in (scratch / "data.log", scratch / "fresh.log"):
+        for log in (scratch / "data.log", scratch / "fresh.log", scratch / "trimmed.log"):
             if report.failed and log.exists():
                 print(f"{log.name} ends:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-30:]))
     print(f"{report.passed} passed, {report.failed} failed")

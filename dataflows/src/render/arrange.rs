@@ -31,6 +31,7 @@ use timely::progress::frontier::{Antichain, AntichainRef};
 use timely::worker::Worker;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::changed::ChangedPanes;
 use super::key::Key;
 use super::leaf::Layout;
 use super::panes::{PaneGroups, Panes};
@@ -104,6 +105,7 @@ pub(crate) struct ArrangedView {
     /// No key of this worker's share has a pane below this; not maintained beside `panes`.
     lowest_pane: Rc<Cell<i64>>,
     touched: bool,
+    changed: ChangedPanes,
     /// The last tick that was closed, by rows or what left, and the one up to which times were merged.
     changed_at: Tick,
     compacted: Tick,
@@ -142,6 +144,7 @@ impl ArrangedView {
             changes,
             lowest_pane,
             touched: false,
+            changed: ChangedPanes::All,
             changed_at: start,
             compacted: 0,
             operators: first..worker.peek_identifier(),
@@ -311,11 +314,39 @@ impl ArrangedView {
         }
     }
 
-    /// Begins to read everything that it must be given to be as it is at `tick`, the last one, when that is complete.
-    pub fn dump(&mut self, tick: Tick) -> Dump {
+    /// Takes note of the panes that the changes of a tick touched, before they are taken.
+    pub fn note_changed(&mut self) {
         match &self.panes {
-            Some(panes) => Dump::Panes(panes.borrow().shared().collect()),
-            None => Dump::Keys(self.walk(Path::everything(None), tick)),
+            Some(panes) => {
+                let ends = panes.borrow_mut().take_changed();
+                ends.into_iter().for_each(|end| self.changed.add(end));
+            }
+            None => {
+                let mut noted = None;
+                for change in self.changes.borrow().iter() {
+                    let end = pane_of(&change.key);
+                    if noted != Some(end) {
+                        self.changed.add(end);
+                        noted = Some(end);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Which panes have changed since this was asked; at first all have.
+    pub fn take_changed(&mut self) -> ChangedPanes {
+        self.changed.take()
+    }
+
+    /// Begins to read what it must be given in these panes to be as it is at `tick`, the last one, when that is complete.
+    pub fn dump(&mut self, tick: Tick, wanted: ChangedPanes) -> Dump {
+        match &self.panes {
+            Some(panes) => Dump::Panes(panes.borrow().shared(|end| wanted.contains(end)).collect()),
+            None => {
+                let path = Path::everything(wanted.bounds());
+                Dump::Keys(self.walk(path, tick), wanted)
+            }
         }
     }
 
@@ -353,7 +384,7 @@ impl GroupWalk {
 
 /// The updates that make up an arrangement at a tick, read in steps while later ticks go on.
 pub(crate) enum Dump {
-    Keys(GroupWalk),
+    Keys(GroupWalk, ChangedPanes),
     Panes(VecDeque<(i64, PaneGroups)>),
 }
 
@@ -366,8 +397,9 @@ impl Dump {
         mut visit: impl FnMut(i64, &[u8], &Accumulator) -> bool,
     ) -> bool {
         match self {
-            Dump::Keys(walk) => walk.advance(fuel, |key, accumulator| {
-                visit(pane_of(key), &key[PANE_BYTES..], &accumulator)
+            Dump::Keys(walk, wanted) => walk.advance(fuel, |key, accumulator| {
+                let end = pane_of(key);
+                !wanted.contains(end) || visit(end, &key[PANE_BYTES..], &accumulator)
             }),
             Dump::Panes(maps) => {
                 while let Some((end, groups)) = maps.pop_front() {

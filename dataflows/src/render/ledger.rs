@@ -18,6 +18,7 @@ use pyflare_operators::aggregate::Accumulator;
 use timely::worker::Worker;
 
 use super::arrange::{ArrangedView, Dump, PANE_BYTES, key_of, pane_of};
+use super::changed::ChangedPanes;
 use super::key::Key;
 use super::leaf::Layout;
 use super::left_out::{LateRows, RowErrors};
@@ -228,7 +229,7 @@ impl Ledger {
     /// Begins to read the entries at `tick`, which is complete. Those of groups in error come again with the groups:
     /// [`Ledger::is_standing`].
     pub fn dump(&mut self, tick: Tick) -> Dump {
-        self.arranged.dump(tick)
+        self.arranged.dump(tick, ChangedPanes::All)
     }
 
     /// Whether an entry goes with its group, by when it leaves.

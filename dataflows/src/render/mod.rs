@@ -11,6 +11,7 @@
 pub(crate) mod arrange;
 pub(crate) mod busy;
 pub(crate) mod cells;
+pub(crate) mod changed;
 pub(crate) mod figures;
 pub(crate) mod finish;
 pub(crate) mod graph;

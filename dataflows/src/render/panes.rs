@@ -9,7 +9,7 @@
 //! Invariants: a worker holds the groups that the exchange sends to it; after tick `t` is complete, it holds what the
 //! updates of ticks `≤ t` add up to, and perhaps some of `t + 1`, whose panes do not end before `t + 1` is complete.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use hashbrown::HashMap;
@@ -29,6 +29,9 @@ const MAPS: usize = 256;
 #[derive(Default)]
 pub(crate) struct Panes {
     by_end: BTreeMap<i64, Pane>,
+    /// The end that was noted last.
+    noted: Option<i64>,
+    changed: BTreeSet<i64>,
 }
 
 /// One map, or [`MAPS`] by the hash of the group.
@@ -65,6 +68,10 @@ impl Pane {
 
 impl Panes {
     pub fn add(&mut self, end: i64, group: &[u8], added: &Accumulator) {
+        if self.noted != Some(end) {
+            self.noted = Some(end);
+            self.changed.insert(end);
+        }
         let pane = self
             .by_end
             .entry(end)
@@ -86,9 +93,15 @@ impl Panes {
         }
     }
 
-    /// Everything as it is now, map by map: end, groups.
-    pub fn shared(&self) -> impl Iterator<Item = (i64, PaneGroups)> {
-        let panes = self.by_end.iter();
+    /// The ends of panes to which something was added since this was asked.
+    pub fn take_changed(&mut self) -> BTreeSet<i64> {
+        self.noted = None;
+        std::mem::take(&mut self.changed)
+    }
+
+    /// The panes that are wanted as they are now, map by map: end, groups.
+    pub fn shared(&self, wanted: impl Fn(i64) -> bool) -> impl Iterator<Item = (i64, PaneGroups)> {
+        let panes = self.by_end.iter().filter(move |(end, _)| wanted(**end));
         panes.flat_map(|(end, pane)| pane.0.iter().map(|groups| (*end, Rc::clone(groups))))
     }
 
@@ -149,7 +162,7 @@ mod tests {
             panes.add(10, &group(number), &rows(1));
         }
         assert_eq!(panes.len(), 3 * UNDIVIDED);
-        let shared: Vec<(i64, PaneGroups)> = panes.shared().collect();
+        let shared: Vec<(i64, PaneGroups)> = panes.shared(|_| true).collect();
         assert_eq!(shared.len(), MAPS);
         for number in 0..2 * UNDIVIDED {
             panes.add(10, &group(number), &rows(-1));

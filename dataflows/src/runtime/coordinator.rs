@@ -298,7 +298,7 @@ impl Coordinator {
                 Pending::Flush(reply) => replies.push(Pending::Flush(reply)),
             }
         }
-        let begun = self.checkpoint_is_due().then(|| self.begin_checkpoint(tick));
+        let begun = self.begin_checkpoint(tick);
         let asked = begun.is_some() || replies.iter().any(|reply| matches!(reply, Pending::Flush(_)));
         if self.flusher.is_some() && (asked || self.flush_is_due()) {
             commands.push(AppliedCommand::FlushCut);

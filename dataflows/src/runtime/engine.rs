@@ -230,10 +230,14 @@ impl Engine {
             receiver: coordinator_receiver,
             from_workers: from_workers_receiver,
             workers: Arc::clone(&workers),
-            checkpoints: options
-                .checkpoints
-                .as_ref()
-                .map(|_| Checkpoints::new(options.checkpoint_every, Arc::clone(&checkpoints), to_writer)),
+            checkpoints: options.checkpoints.as_ref().map(|_| {
+                Checkpoints::new(
+                    options.checkpoint_every,
+                    options.checkpoint_least_rows,
+                    Arc::clone(&checkpoints),
+                    to_writer,
+                )
+            }),
             checkpoint_store: options.checkpoints,
             tick_log: options.tick_log,
             catalog: options.catalog,
@@ -280,6 +284,7 @@ impl Engine {
         })?;
         tracing::info!(
             generation,
+            from_checkpoint_at = gauges.restored.load(Ordering::Relaxed),
             ticks = replayed,
             elapsed_ms = started.elapsed().as_millis() as u64,
             "engine recovered"
@@ -465,6 +470,11 @@ impl Engine {
             tick: gauges.tick.load(Ordering::Acquire),
             complete_tick: self.shared.complete.load(Ordering::Acquire),
             replaying: gauges.replaying.load(Ordering::Acquire),
+            restored_tick: match gauges.restored.load(Ordering::Acquire) {
+                0 => None,
+                tick => Some(tick),
+            },
+            replayed_ticks: gauges.replayed.load(Ordering::Relaxed),
             failure: gauges.failure.lock().clone(),
             rows: Signal::ALL.map(|signal| gauges.rows[signal as usize].load(Ordering::Relaxed)),
             marks_us: [0, 1, 2].map(|signal| {

@@ -39,6 +39,8 @@ pub struct EngineOptions {
     /// Admits no rows before [`Engine::admit_rows`](super::Engine::admit_rows): a log may have rows before the first
     /// view is installed.
     pub hold_rows: bool,
+    /// A checkpoint with fewer rows is written anew each time; of others only the panes that have changed.
+    pub checkpoint_least_rows: u64,
 }
 
 impl EngineOptions {
@@ -67,6 +69,7 @@ impl EngineOptions {
             checkpoints: None,
             checkpoint_every: Duration::from_secs(60),
             hold_rows: false,
+            checkpoint_least_rows: 20_000,
         }
     }
 }

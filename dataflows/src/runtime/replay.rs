@@ -62,6 +62,7 @@ impl Coordinator {
             replayed += 1;
         }
         self.admission.follow();
+        self.gauges.replayed.store(replayed, Ordering::Relaxed);
         self.gauges.replaying.store(false, Ordering::Release);
         Ok(replayed)
     }

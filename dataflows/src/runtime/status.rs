@@ -22,6 +22,10 @@ pub struct EngineStatus {
     /// The newest tick that all workers have passed.
     pub complete_tick: Tick,
     pub replaying: bool,
+    /// The tick of the checkpoint that this process began with.
+    pub restored_tick: Option<Tick>,
+    /// Ticks that it replayed.
+    pub replayed_ticks: u64,
     pub failure: Option<String>,
     /// Rows admitted, by signal; those of all users' streams together.
     pub rows: [u64; Signal::ALL.len()],
@@ -48,6 +52,9 @@ pub(crate) struct Gauges {
     pub replaying: AtomicBool,
     /// No rows are admitted yet: the views that are to have them are being installed.
     pub holds_rows: AtomicBool,
+    /// Zero: none.
+    pub restored: AtomicU64,
+    pub replayed: AtomicU64,
     pub failed: AtomicBool,
     pub rows: [AtomicU64; Signal::ALL.len()],
     pub requests: AtomicU64,

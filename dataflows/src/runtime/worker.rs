@@ -200,7 +200,12 @@ impl WorkerState {
             }
         }
         if let Some(run) = &commit.checkpoint {
-            self.dumping = Some(Dumping::begin(run, &mut self.views, &mut self.ledger));
+            self.dumping = Some(Dumping::begin(
+                run,
+                self.context.index,
+                &mut self.views,
+                &mut self.ledger,
+            ));
         }
         let _ = self.context.hub.send(ToHub::Tick {
             commit: Arc::clone(commit),

@@ -88,6 +88,7 @@ impl Closing {
 impl WorkerBase {
     /// Takes over what the completed tick changed.
     pub fn complete(&mut self, commit: &Commit) {
+        self.arranged.note_changed();
         self.changes = self.arranged.take_changes();
         debug_assert!(self.changes.iter().all(|change| change.tick == commit.tick));
         self.changed += self.changes.len() as u64;

@@ -1,10 +1,10 @@
 """A real Apache Kafka broker for tests, from Maven Central's jars, with its own Java process.
 
-Installs the pinned jars once into `${PYFLARE_CACHE:-~/.cache/pyflare}/services` and runs one broker (KRaft) over one data
-directory, across restarts, on free loopback ports. As a program: `kafka.py install` prints where the jars are; `kafka.py
-run DIRECTORY` starts the broker, prints `ready PLAINTEXT_PORT SASL_PORT TLS_PORT` once it answers, obeys the lines `kill`
-and `start` on its standard input (each is answered with a line), and ends when that is closed. Exit code 77: it cannot be
-had here.
+Installs the pinned jars once into `${PYFLARE_CACHE:-~/.cache/pyflare}/services` and runs one broker (KRaft) over
+one data directory, across restarts, on free loopback ports. As a program: `kafka.py install` prints where the jars
+are; `kafka.py run DIRECTORY` starts the broker, prints `ready PLAINTEXT_PORT SASL_PORT TLS_PORT` once it answers,
+obeys the lines `kill` and `start` on its standard input (each is answered with a line), and ends when that is
+closed. Exit code 77: it cannot be had here.
 
 The user `pyflare` has the password `tell-nobody`, by PLAIN and by SCRAM-SHA-256. The certificate of the TLS listener is
 made for each directory: `DIRECTORY/ca.pem`.
@@ -12,6 +12,7 @@ made for each directory: `DIRECTORY/ca.pem`.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -27,6 +28,7 @@ UNAVAILABLE = 77
 READY_SECONDS = 60.0
 USER = "pyflare"
 PASSWORD = "tell-nobody"
+PLAIN_MODULE = "org.apache.kafka.common.security.plain.PlainLoginModule"
 
 POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
@@ -48,7 +50,7 @@ controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL:SASL_PLAINTEXT,TLS:SSL,CONTROLLER:PLAINTEXT
 sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256
-listener.name.sasl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_{user}="{password}";
+listener.name.sasl.plain.sasl.jaas.config={plain_module} required user_{user}="{password}";
 listener.name.sasl.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 listener.name.tls.ssl.keystore.type=PEM
 listener.name.tls.ssl.keystore.location={directory}/server.pem
@@ -166,24 +168,33 @@ class Kafka:
             raise RuntimeError(f"{tool}: {done.stdout} {done.stderr}")
         return done.stdout
 
-    def create_topic(self, name: str, partitions: int = 1, **settings: str) -> None:
-        configured = [part for key, value in settings.items() for part in ("--config", f"{key}={value}")]
-        self.command(
-            "TopicCommand",
-            *("--bootstrap-server", f"127.0.0.1:{self.port}", "--create", "--topic", name),
-            *("--partitions", str(partitions), *configured),
-        )
+    def delete_records(self, topic: str, partition: int, before: int) -> None:
+        """What the broker's retention does, at once."""
+        wanted = {"version": 1, "partitions": [{"topic": topic, "partition": partition, "offset": before}]}
+        file = self.directory / "delete.json"
+        file.write_text(json.dumps(wanted))
+        broker = f"127.0.0.1:{self.port}"
+        self.command("DeleteRecordsCommand", "--bootstrap-server", broker, "--offset-json-file", str(file))
 
     def _prepare(self) -> None:
         self.jars = install()
         self.directory.mkdir(parents=True, exist_ok=True)
         directory = self.directory.resolve()
-        certificate = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+        certificate = [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=localhost",
+        ]
         certificate += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "ca.pem"]
         subprocess.run(certificate, cwd=directory, check=True, capture_output=True)
-        (directory / "server.pem").write_text(
-            (directory / "key.pem").read_text() + (directory / "ca.pem").read_text()
-        )
+        (directory / "server.pem").write_text((directory / "key.pem").read_text() + (directory / "ca.pem").read_text())
         self.port, self.sasl_port, self.tls_port, controller = free_ports(4)
         properties = directory / "server.properties"
         properties.write_text(
@@ -193,6 +204,7 @@ class Kafka:
                 tls=self.tls_port,
                 controller=controller,
                 directory=directory,
+                plain_module=PLAIN_MODULE,
                 user=USER,
                 password=PASSWORD,
             )

@@ -14,6 +14,7 @@ use super::state_file::{ENTRIES, Portion};
 use super::taking::Run;
 use crate::render::arrange::PANE_BYTES;
 use crate::render::arrange::pane_of;
+use crate::render::changed::ChangedPanes;
 use crate::render::walk::Fuel;
 use crate::render::{Dump, Ledger};
 use crate::runtime::worker_views::Views;
@@ -44,21 +45,21 @@ pub(crate) struct Dumping {
 
 impl Dumping {
     /// Begins to read at the checkpoint's tick, which has just been completed.
-    pub fn begin(run: &Arc<Run>, views: &mut Views, ledger: &mut Ledger) -> Dumping {
+    pub fn begin(run: &Arc<Run>, worker: usize, views: &mut Views, ledger: &mut Ledger) -> Dumping {
         let mut dumping = Dumping {
             run: Arc::clone(run),
             sources: VecDeque::new(),
-            portion: Portion::default(),
+            portion: Portion::new(worker),
             unsent: VecDeque::new(),
             is_over: false,
             paused_at: Instant::now(),
         };
         for base in views.bases.values_mut() {
             // One that only stopped views read is not kept.
-            let Some(number) = run.bases.iter().position(|other| Arc::ptr_eq(&base.base, other)) else {
+            let Some((number, _)) = run.bases.iter().find(|(_, other)| Arc::ptr_eq(&base.base, other)) else {
                 continue;
             };
-            let number = number as i32;
+            let number = *number;
             let Dumping { portion, unsent, .. } = &mut dumping;
             base.tap.visit_waiting(|moment, key, accumulator| {
                 portion.push(
@@ -72,7 +73,26 @@ impl Dumping {
                     unsent.extend(portion.take().map(FromDump::Portion));
                 }
             });
-            dumping.sources.push_back((number, base.arranged.dump(run.tick)));
+            let changed = match (base.arranged.take_changed(), run.is_full) {
+                (_, true) => ChangedPanes::All,
+                (changed, false) => changed,
+            };
+            if !run.is_full {
+                match &changed {
+                    ChangedPanes::All => portion.renew(number, None),
+                    ChangedPanes::These(ends) => {
+                        for end in ends {
+                            portion.renew(number, Some(*end));
+                            if portion.is_full() {
+                                unsent.extend(portion.take().map(FromDump::Portion));
+                            }
+                        }
+                    }
+                }
+            }
+            dumping
+                .sources
+                .push_back((number, base.arranged.dump(run.tick, changed)));
         }
         dumping.sources.push_back((ENTRIES, ledger.dump(run.tick)));
         dumping

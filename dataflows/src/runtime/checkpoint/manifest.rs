@@ -74,6 +74,8 @@ pub(crate) struct StreamEntry {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct BaseEntry {
+    /// Its number in state files.
+    pub id: i32,
     pub origin: Origin,
     /// What its accumulators are made of; state of other ones cannot be read.
     pub cells: String,
@@ -89,9 +91,9 @@ pub(crate) struct ViewEntry {
     /// The views it reads, by id.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<u64>,
-    /// The base of each of its leaves, by place; none of a view that is stopped.
+    /// The base of each of its leaves, by number; none of a view that is stopped.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub bases: Vec<usize>,
+    pub bases: Vec<i32>,
     /// Since which tick it is stopped, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<(Tick, StopReason)>,
@@ -107,6 +109,8 @@ pub(crate) struct ViewEntry {
 pub(crate) struct FileEntry {
     pub name: String,
     pub kind: FileKind,
+    /// The checkpoint it was written for. What a later file says of a pane takes the place of what an earlier one says.
+    pub epoch: u64,
     pub bytes: u64,
     pub rows: u64,
     /// BLAKE3 of the content, hexadecimal.
@@ -187,6 +191,7 @@ pub(super) mod tests {
             files: vec![FileEntry {
                 name: format!("state/{epoch}-2/0-0.parquet"),
                 kind: FileKind::State,
+                epoch,
                 bytes: 9,
                 rows: 1,
                 checksum: "ab".into(),

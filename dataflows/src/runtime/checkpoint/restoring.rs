@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use hashbrown::{HashMap, HashSet};
 use pyflare_connectors::CheckpointStore;
 
 use super::decision::{Candidate, Decision, StandsAt, TicksFound, decide};
@@ -31,7 +32,7 @@ const CHUNK: usize = 4_096;
 struct Prepared {
     manifest: Manifest,
     streams: Vec<Arc<InstalledStream>>,
-    bases: Vec<Arc<Base>>,
+    bases: BTreeMap<i32, Arc<Base>>,
     views: Vec<Arc<InstalledView>>,
 }
 
@@ -100,7 +101,7 @@ impl Coordinator {
             registry.insert(Arc::clone(&stream));
             streams.push(stream);
         }
-        let mut bases = Vec::new();
+        let mut bases = BTreeMap::new();
         for entry in &manifest.bases {
             let leaf = Leaf::compile(&entry.origin.plan, entry.origin.times, &[]);
             let base = leaf.map_err(|error| error.to_string())?.base.clone();
@@ -111,14 +112,14 @@ impl Coordinator {
                     entry.cells
                 ));
             }
-            bases.push(base);
+            bases.insert(entry.id, base);
         }
         let mut views: Vec<Arc<InstalledView>> = Vec::new();
         for entry in &manifest.views {
             let of_view: Option<Vec<Arc<Base>>> = entry
                 .bases
                 .iter()
-                .map(|place| bases.get(*place).cloned())
+                .map(|number| bases.get(number).cloned())
                 .collect();
             let of_view = of_view.ok_or("a view names a base that is not there")?;
             let view = InstalledView::restored(entry, &of_view, &views, &registry, self.limits);
@@ -145,17 +146,24 @@ impl Coordinator {
         };
         let mut state = Shares::new(self.workers.len(), bases);
         let mut admitted = Vec::new();
-        for file in &manifest.files {
-            let content = content(store, file).map_err(unreadable)?;
-            match file.kind {
-                FileKind::State => state.read(content).map_err(unreadable)?,
-                FileKind::Admitted => admitted = read_admitted(content).map_err(unreadable)?,
+        let mut files: Vec<&FileEntry> = manifest.files.iter().collect();
+        files.sort_by_key(|file| std::cmp::Reverse(file.epoch));
+        for of_epoch in files.chunk_by(|one, next| one.epoch == next.epoch) {
+            for file in of_epoch {
+                let content = content(store, file).map_err(unreadable)?;
+                let is_newest = file.epoch == manifest.epoch;
+                match file.kind {
+                    FileKind::State => state.read(content, is_newest).map_err(unreadable)?,
+                    FileKind::Admitted => admitted = read_admitted(content).map_err(unreadable)?,
+                }
             }
+            state.end_epoch();
         }
         self.next_view_id = manifest.next_view_id;
         self.admission.restore(&manifest, admitted);
         let counts = &manifest.counts;
         let gauges = &self.gauges;
+        gauges.restored.store(manifest.tick, Ordering::Release);
         gauges
             .rejected_rows
             .store(counts.rejected_rows, Ordering::Relaxed);
@@ -185,25 +193,67 @@ impl Coordinator {
 
 /// What each worker begins with.
 struct Shares {
-    bases: Vec<Arc<Base>>,
+    /// The place of each base among the seeds.
+    places: HashMap<i32, usize>,
     workers: Vec<(Vec<Seed>, Vec<RestoredEntry>)>,
-    /// Rows read so far.
+    /// Panes of which later checkpoints have everything, by base and share; `None`: all panes.
+    renewed: HashSet<(i32, i32, Option<i64>)>,
+    /// Those of the checkpoint that is being read.
+    renewing: Vec<(i32, i32, Option<i64>)>,
+    /// The last pane that was looked for, and whether later ones tell it.
+    sought: Option<((i32, i32, i64), bool)>,
+    /// Rows taken so far.
     rows: usize,
 }
 
 impl Shares {
-    fn new(workers: usize, bases: Vec<Arc<Base>>) -> Shares {
-        let seeds = || -> Vec<Seed> { bases.iter().map(Seed::nothing).collect() };
+    fn new(workers: usize, bases: BTreeMap<i32, Arc<Base>>) -> Shares {
+        let seeds = || -> Vec<Seed> { bases.values().map(Seed::nothing).collect() };
         Shares {
             workers: (0..workers).map(|_| (seeds(), Vec::new())).collect(),
-            bases,
+            places: bases.keys().copied().zip(0..).collect(),
+            renewed: HashSet::new(),
+            renewing: Vec::new(),
+            sought: None,
             rows: 0,
         }
     }
 
-    /// Divides a file's rows among the workers, in any way: the exchange sends each to where it belongs.
-    fn read(&mut self, content: Vec<u8>) -> Result<(), String> {
+    /// What follows was written for an earlier checkpoint.
+    fn end_epoch(&mut self) {
+        self.renewed.extend(self.renewing.drain(..));
+        self.sought = None;
+    }
+
+    fn is_renewed(&mut self, base: i32, share: i32, pane: i64) -> bool {
+        let wanted = (base, share, pane);
+        match self.sought {
+            Some((sought, known)) if sought == wanted => known,
+            _ => {
+                let known = self.renewed.contains(&(base, share, Some(pane)))
+                    || self.renewed.contains(&(base, share, None));
+                self.sought = Some((wanted, known));
+                known
+            }
+        }
+    }
+
+    /// Divides a file's rows among the workers, in any way: the exchange sends each to where it belongs. Entries, and what
+    /// waits for its moment, are told by every checkpoint: only those of the newest count.
+    fn read(&mut self, content: Vec<u8>, is_newest: bool) -> Result<(), String> {
         read_state(content, |row| {
+            let Some(accumulator) = row.accumulator else {
+                let pane = (!row.is_of_all_panes()).then_some(row.pane);
+                self.renewing.push((row.base, row.share, pane));
+                return Ok(());
+            };
+            let is_kept_by_pane = row.base != ENTRIES && row.moment.is_none();
+            if !is_newest {
+                let is_there = is_kept_by_pane && self.places.contains_key(&row.base);
+                if !is_there || self.is_renewed(row.base, row.share, row.pane) {
+                    return Ok(());
+                }
+            }
             let worker = self.rows / CHUNK % self.workers.len();
             self.rows += 1;
             let (seeds, entries) = &mut self.workers[worker];
@@ -212,25 +262,25 @@ impl Shares {
                     view: Ledger::view_of_entry(row.key).ok_or("an entry without a view")?,
                     leaves: row.pane,
                     rest: row.key.to_vec(),
-                    accumulator: row.accumulator,
+                    accumulator,
                 });
                 return Ok(());
             }
-            let place = usize::try_from(row.base).map_err(|_| "a group of no base")?;
-            let (Some(base), Some(seed)) = (self.bases.get(place), seeds.get_mut(place)) else {
-                return Err(format!("a group of base {place}, which is not in the manifest"));
-            };
-            if row.accumulator.cells.len() != base.cells.kinds.len() {
+            let place = self.places.get(&row.base);
+            let seed = place.and_then(|place| seeds.get_mut(*place));
+            let seed = seed.ok_or_else(|| format!("a group of base {}, which it does not name", row.base))?;
+            let kinds = &seed.base.cells.kinds;
+            if accumulator.cells.len() != kinds.len() {
                 return Err("an accumulator with other cells than its base has".into());
             }
             let key = key_of(row.pane, row.key);
             match row.moment {
-                None => seed.groups.push((key, row.accumulator)),
+                None => seed.groups.push((key, accumulator)),
                 Some(moment) => seed
                     .waiting
                     .entry(moment)
-                    .or_insert_with(|| WaitingGroups::new(&base.cells.kinds))
-                    .add(key, row.accumulator),
+                    .or_insert_with(|| WaitingGroups::new(kinds))
+                    .add(key, accumulator),
             }
             Ok(())
         })

@@ -1,9 +1,11 @@
 //! State files: what bases and companions hold, as Parquet.
 //!
-//! One row is one group of one pane: `base` (its place in the manifest; −1: an entry of a companion), `pane` (its end,
-//! or when the entry leaves, microseconds), `moment` (when it appears, microseconds, where a condition on `now()` asks for
+//! One row is one group of one pane: `base` (its number in the manifest; −1: an entry of a companion), `share` (the worker
+//! that held it), `pane` (its end, or when the entry leaves, microseconds), `moment` (when it appears, microseconds, where a condition on `now()` asks for
 //! it later only), `key` (row bytes of the group's columns; of an entry view, companion and columns), `rows` and `cells`
-//! (the accumulator: bincode of its cells). A second kind of file has the hashes of admitted requests and when each was
+//! (the accumulator: bincode of its cells). A row without cells, not even their number, says that the file has everything
+//! of this pane in this share, and files of earlier checkpoints nothing more; with the least of all times as its pane it
+//! says so of all panes. A second kind of file has the hashes of admitted requests and when each was
 //! admitted, in milliseconds of time that passed while ticks ran.
 //!
 //! Keys and cells are bytes of this version of PyFlare: the manifest says how they are encoded, and state that is encoded
@@ -26,12 +28,15 @@ use pyflare_operators::aggregate::Accumulator;
 /// The base of an entry of a companion.
 pub(crate) const ENTRIES: i32 = -1;
 
+/// The pane of a row that speaks of all panes.
+const ALL_PANES: i64 = i64::MIN;
 /// Rows of a portion that a worker hands over.
 const PORTION_ROWS: usize = 16 * 1_024;
 
 fn state_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("base", DataType::Int32, false),
+        Field::new("share", DataType::Int32, false),
         Field::new("pane", DataType::Int64, false),
         Field::new("moment", DataType::Int64, true),
         Field::new("key", DataType::Binary, false),
@@ -49,7 +54,10 @@ fn admitted_schema() -> SchemaRef {
 
 /// Collects rows until they are a portion.
 pub(crate) struct Portion {
+    /// Of all its rows.
+    of_share: i32,
     base: Int32Builder,
+    share: Int32Builder,
     pane: Int64Builder,
     moment: Int64Builder,
     key: BinaryBuilder,
@@ -58,10 +66,13 @@ pub(crate) struct Portion {
     len: usize,
 }
 
-impl Default for Portion {
-    fn default() -> Portion {
+impl Portion {
+    /// Of the share of one worker.
+    pub fn new(share: usize) -> Portion {
         Portion {
+            of_share: share as i32,
             base: Int32Builder::with_capacity(PORTION_ROWS),
+            share: Int32Builder::with_capacity(PORTION_ROWS),
             pane: Int64Builder::with_capacity(PORTION_ROWS),
             moment: Int64Builder::with_capacity(PORTION_ROWS),
             key: BinaryBuilder::with_capacity(PORTION_ROWS, 32 * PORTION_ROWS),
@@ -70,19 +81,28 @@ impl Default for Portion {
             len: 0,
         }
     }
-}
 
-impl Portion {
+    /// Everything of the pane is told anew; `None`: of all panes.
+    pub fn renew(&mut self, base: i32, pane: Option<i64>) {
+        self.place(base, pane.unwrap_or(ALL_PANES), None, &[], 0);
+        self.cells.append_value([]);
+    }
+
     pub fn push(&mut self, base: i32, pane: i64, moment: Option<i64>, key: &[u8], accumulator: &Accumulator) {
-        self.base.append_value(base);
-        self.pane.append_value(pane);
-        self.moment.append_option(moment);
-        self.key.append_value(key);
-        self.rows.append_value(accumulator.rows);
+        self.place(base, pane, moment, key, accumulator.rows);
         // Into the builder itself, which keeps what was written as the value that is appended next.
         bincode::serialize_into(&mut self.cells, &accumulator.cells)
             .expect("invariant: cells are plain data, and memory takes them");
         self.cells.append_value([]);
+    }
+
+    fn place(&mut self, base: i32, pane: i64, moment: Option<i64>, key: &[u8], rows: i64) {
+        self.base.append_value(base);
+        self.share.append_value(self.of_share);
+        self.pane.append_value(pane);
+        self.moment.append_option(moment);
+        self.key.append_value(key);
+        self.rows.append_value(rows);
         self.len += 1;
     }
 
@@ -98,6 +118,7 @@ impl Portion {
         self.len = 0;
         let columns: Vec<ArrayRef> = vec![
             Arc::new(self.base.finish()),
+            Arc::new(self.share.finish()),
             Arc::new(self.pane.finish()),
             Arc::new(self.moment.finish()),
             Arc::new(self.key.finish()),
@@ -112,10 +133,19 @@ impl Portion {
 /// One row of a state file.
 pub(crate) struct StateRow<'a> {
     pub base: i32,
+    pub share: i32,
     pub pane: i64,
     pub moment: Option<i64>,
     pub key: &'a [u8],
-    pub accumulator: Accumulator,
+    /// `None`: the pane is told anew.
+    pub accumulator: Option<Accumulator>,
+}
+
+impl StateRow<'_> {
+    /// Of all panes, where it says that they are told anew.
+    pub fn is_of_all_panes(&self) -> bool {
+        self.pane == ALL_PANES
+    }
 }
 
 /// A file of portions.
@@ -201,19 +231,24 @@ pub(crate) fn read_state(
 ) -> Result<(), String> {
     batches(content, &state_schema(), |batch| {
         let bases = batch.column(0).as_primitive::<Int32Type>().values();
-        let panes = batch.column(1).as_primitive::<Int64Type>().values();
-        let moments = batch.column(2).as_primitive::<Int64Type>();
-        let keys = batch.column(3).as_binary::<i32>();
-        let rows = batch.column(4).as_primitive::<Int64Type>().values();
-        let cells = batch.column(5).as_binary::<i32>();
+        let shares = batch.column(1).as_primitive::<Int32Type>().values();
+        let panes = batch.column(2).as_primitive::<Int64Type>().values();
+        let moments = batch.column(3).as_primitive::<Int64Type>();
+        let keys = batch.column(4).as_binary::<i32>();
+        let rows = batch.column(5).as_primitive::<Int64Type>().values();
+        let cells = batch.column(6).as_binary::<i32>();
         for row in 0..batch.num_rows() {
-            let read = bincode::deserialize(cells.value(row));
-            let accumulator = Accumulator {
-                rows: rows[row],
-                cells: read.map_err(|error| format!("an accumulator cannot be read: {error}"))?,
+            let accumulator = match cells.value(row) {
+                [] => None,
+                encoded => Some(Accumulator {
+                    rows: rows[row],
+                    cells: bincode::deserialize(encoded)
+                        .map_err(|error| format!("an accumulator cannot be read: {error}"))?,
+                }),
             };
             visit(StateRow {
                 base: bases[row],
+                share: shares[row],
                 pane: panes[row],
                 moment: moments.is_valid(row).then(|| moments.value(row)),
                 key: keys.value(row),
@@ -322,7 +357,7 @@ mod tests {
                 )
             })
             .collect();
-        let mut portion = Portion::default();
+        let mut portion = Portion::new(3);
         let mut writer = StateWriter::new().unwrap();
         for (base, pane, moment, key) in &written {
             portion.push(*base, *pane, *moment, key, &accumulator);
@@ -332,11 +367,27 @@ mod tests {
         }
         writer.write(&portion.take().unwrap()).unwrap();
         assert!(portion.take().is_none());
+        let mut renewed = Portion::new(1);
+        renewed.renew(2, Some(7));
+        renewed.renew(2, None);
+        renewed.push(2, 7, None, b"k", &Accumulator::default());
+        let mut other = StateWriter::new().unwrap();
+        other.write(&renewed.take().unwrap()).unwrap();
+        let mut seen = Vec::new();
+        read_state(other.finish().unwrap().0, |row| {
+            seen.push((row.pane, row.is_of_all_panes(), row.accumulator.is_some()));
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(
+            seen,
+            [(7, false, false), (i64::MIN, true, false), (7, false, true)]
+        );
         let (content, rows) = writer.finish().unwrap();
         assert_eq!(rows, 40_000);
         let mut read = Vec::new();
         read_state(content.clone(), |row| {
-            assert_eq!(row.accumulator, accumulator);
+            assert_eq!((row.accumulator.as_ref(), row.share), (Some(&accumulator), 3));
             read.push((row.base, row.pane, row.moment, row.key.to_vec()));
             Ok(())
         })

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::dumping::FromDump;
-use super::manifest::{BaseEntry, Counts, FORMAT, Manifest, StreamEntry, ViewEntry};
+use super::manifest::{BaseEntry, Counts, FORMAT, FileEntry, Manifest, StreamEntry, ViewEntry};
 use super::state_file::key_encoding;
 use super::writing::Job;
 use crate::render::Base;
@@ -26,14 +26,17 @@ use crate::time::Tick;
 
 /// Without anything new one is taken at least this often, so that the tick log does not grow for ever.
 const AT_LEAST_EVERY: Duration = Duration::from_secs(3_600);
+const MOST_FILES: usize = 200;
 /// Portions that may wait to be written.
 const PORTIONS: usize = 16;
 
 /// One checkpoint as it is taken.
 pub(crate) struct Run {
     pub tick: Tick,
-    /// The bases whose state it has; their places are their numbers.
-    pub bases: Vec<Arc<Base>>,
+    /// The bases whose state it has, with their numbers.
+    pub bases: Vec<(i32, Arc<Base>)>,
+    /// Whether it is told everything; else the panes that changed since the last one.
+    pub is_full: bool,
     pub portions: Sender<FromDump>,
     /// Of views at the tick, once that is complete.
     pub counted: OnceLock<BTreeMap<u64, ViewCounts>>,
@@ -94,6 +97,33 @@ pub(crate) struct CheckpointState {
     pub newest: Mutex<Option<CheckpointStatus>>,
     pub stop: AtomicBool,
     pub written: AtomicU64,
+    /// What the next checkpoint can add to; none after a failure.
+    pub chain: Mutex<Option<Chain>>,
+}
+
+/// The state files of the last checkpoint: one with everything, and those with what changed since.
+#[derive(Debug, Clone)]
+pub(crate) struct Chain {
+    pub files: Vec<FileEntry>,
+}
+
+impl Chain {
+    /// Whether another one can be added; else everything is written anew, so that files are not mostly of what is over, nor
+    /// many.
+    fn can_grow(&self, least_rows: u64) -> bool {
+        let Some(first) = self.files.first() else {
+            return false;
+        };
+        let rows = |of_first: bool| -> u64 {
+            let files = self
+                .files
+                .iter()
+                .filter(|file| !of_first || file.epoch == first.epoch);
+            files.map(|file| file.rows).sum()
+        };
+        let full = rows(true);
+        full >= least_rows && rows(false) * 2 < full * 3 && self.files.len() < MOST_FILES
+    }
 }
 
 pub(crate) type Answer = oneshot::Sender<Result<Tick, EngineError>>;
@@ -101,6 +131,8 @@ pub(crate) type Answer = oneshot::Sender<Result<Tick, EngineError>>;
 /// What the coordinator knows of checkpoints.
 pub(crate) struct Checkpoints {
     pub every: Duration,
+    /// A checkpoint with fewer rows is written anew each time.
+    pub least_rows: u64,
     pub state: Arc<CheckpointState>,
     pub jobs: Sender<Box<Job>>,
     /// Of the next one.
@@ -108,20 +140,44 @@ pub(crate) struct Checkpoints {
     last: Instant,
     /// Whether rows or commands came since.
     changed: bool,
+    /// The bases that have numbers in state files.
+    numbered: Vec<(i32, Arc<Base>)>,
+    next_number: i32,
     asked: Vec<Answer>,
 }
 
 impl Checkpoints {
-    pub fn new(every: Duration, state: Arc<CheckpointState>, jobs: Sender<Box<Job>>) -> Checkpoints {
+    pub fn new(
+        every: Duration,
+        least_rows: u64,
+        state: Arc<CheckpointState>,
+        jobs: Sender<Box<Job>>,
+    ) -> Checkpoints {
         Checkpoints {
             every,
+            least_rows,
             state,
             jobs,
             next_epoch: 1,
             last: Instant::now(),
             changed: false,
+            numbered: Vec::new(),
+            next_number: 0,
             asked: Vec::new(),
         }
+    }
+
+    /// The numbers of these bases, each the same as before; others have none any more.
+    fn number(&mut self, bases: &[Arc<Base>]) -> Vec<(i32, Arc<Base>)> {
+        let numbered = bases.iter().map(|base| {
+            let known = self.numbered.iter().find(|(_, other)| Arc::ptr_eq(base, other));
+            let number = known.map_or(self.next_number, |(number, _)| *number);
+            self.next_number = self.next_number.max(number + 1);
+            (number, Arc::clone(base))
+        });
+        let numbered: Vec<_> = numbered.collect();
+        self.numbered.clone_from(&numbered);
+        numbered
     }
 
     /// One is wanted at the next tick.
@@ -146,7 +202,8 @@ pub(crate) struct Begun {
     pub run: Arc<Run>,
     portions: crossbeam_channel::Receiver<FromDump>,
     views: Vec<Arc<InstalledView>>,
-    bases_of: Vec<Vec<usize>>,
+    bases_of: Vec<Vec<i32>>,
+    chain: Option<Chain>,
 }
 
 impl Coordinator {
@@ -157,36 +214,54 @@ impl Coordinator {
     }
 
     /// Begins a checkpoint at `tick`.
-    pub(in crate::runtime) fn begin_checkpoint(&self, tick: Tick) -> Begun {
+    pub(in crate::runtime) fn begin_checkpoint(&mut self, tick: Tick) -> Option<Begun> {
+        if !self.checkpoint_is_due() {
+            return None;
+        }
+        let checkpoints = self.checkpoints.as_mut()?;
         let mut views = self.views.all();
         views.sort_by_key(|view| (view.installed_at, view.id));
         let mut bases: Vec<Arc<Base>> = Vec::new();
-        let mut bases_of = Vec::with_capacity(views.len());
-        for view in &views {
-            let mut places = Vec::new();
-            for base in view.bases().filter(|_| view.stopped().is_none()) {
-                let known = bases.iter().position(|other| Arc::ptr_eq(base, other));
-                places.push(known.unwrap_or_else(|| {
-                    bases.push(Arc::clone(base));
-                    bases.len() - 1
-                }));
+        let running = |view: &&Arc<InstalledView>| view.stopped().is_none();
+        for base in views.iter().filter(running).flat_map(|view| view.bases()) {
+            if !bases.iter().any(|other| Arc::ptr_eq(base, other)) {
+                bases.push(Arc::clone(base));
             }
-            bases_of.push(places);
         }
+        let bases = checkpoints.number(&bases);
+        let number_of = |base: &Arc<Base>| {
+            let mut numbered = bases.iter();
+            numbered.find_map(|(number, other)| Arc::ptr_eq(base, other).then_some(*number))
+        };
+        let bases_of: Vec<Vec<i32>> = views
+            .iter()
+            .map(|view| match view.stopped() {
+                None => view.bases().filter_map(number_of).collect(),
+                Some(_) => Vec::new(),
+            })
+            .collect();
+        let chain = checkpoints
+            .state
+            .chain
+            .lock()
+            .take()
+            .filter(|chain| chain.can_grow(checkpoints.least_rows));
         let (sender, portions) = bounded(PORTIONS);
         let run = Run {
             tick,
             bases,
+            is_full: chain.is_none(),
             portions: sender,
             counted: OnceLock::new(),
             cancelled: AtomicBool::new(false),
         };
-        Begun {
+        Some(Begun {
             run: Arc::new(run),
             portions,
             views,
             bases_of,
-        }
+            chain,
+        })
     }
 
     /// Notes how things stand now that the tick is complete, and lets it be written.
@@ -196,6 +271,7 @@ impl Coordinator {
             portions,
             views,
             bases_of,
+            chain,
         } = begun;
         // A graph was aborted at the tick, which the next record will say.
         if !self.exceeding.is_empty() {
@@ -211,6 +287,7 @@ impl Coordinator {
         let manifest = Manifest {
             epoch: checkpoints.next_epoch,
             passed_ms,
+            files: chain.map_or_else(Vec::new, |chain| chain.files),
             ..manifest
         };
         checkpoints.next_epoch += 1;
@@ -236,7 +313,7 @@ impl Coordinator {
         position: u64,
         marks_before: &Marks,
         views: &[Arc<InstalledView>],
-        bases_of: Vec<Vec<usize>>,
+        bases_of: Vec<Vec<i32>>,
     ) -> Manifest {
         let gauges = &self.gauges;
         let counts = Counts {
@@ -254,7 +331,8 @@ impl Coordinator {
         };
         let mut streams: Vec<StreamEntry> = self.streams.all().iter().map(|stream| stream.entry()).collect();
         streams.sort_by_key(|stream| stream.id);
-        let bases = run.bases.iter().map(|base| BaseEntry {
+        let bases = run.bases.iter().map(|(number, base)| BaseEntry {
+            id: *number,
             origin: base.origin.clone(),
             cells: format!("{:?}", base.cells.kinds),
         });

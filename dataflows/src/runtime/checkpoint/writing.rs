@@ -15,7 +15,7 @@ use pyflare_connectors::{CheckpointStore, Log, TickLog};
 use super::dumping::FromDump;
 use super::manifest::{FileEntry, FileKind, Manifest};
 use super::state_file::{StateWriter, admitted_file};
-use super::taking::{Answer, CheckpointState, CheckpointStatus, Run};
+use super::taking::{Answer, Chain, CheckpointState, CheckpointStatus, Run};
 use crate::runtime::EngineError;
 use crate::runtime::tail::HistoryTail;
 
@@ -30,7 +30,7 @@ pub(crate) struct Job {
     pub run: Arc<Run>,
     pub portions: Receiver<FromDump>,
     pub workers: usize,
-    /// Its files, and what was counted of its views, are missing yet.
+    /// Its new files, and what was counted of its views, are missing yet.
     pub manifest: Manifest,
     /// When requests were admitted, and their hashes.
     pub admitted: Vec<(u64, u128)>,
@@ -96,12 +96,9 @@ impl Writer {
         self.write_state(job, &folder)?;
         let admitted = admitted_file(&job.admitted).map_err(Failure::Failed)?;
         let rows = job.admitted.len() as u64;
-        let entry = self.write_file(
-            format!("{folder}/admitted.parquet"),
-            FileKind::Admitted,
-            &admitted,
-            rows,
-        )?;
+        let state_files = job.manifest.files.clone();
+        let name = format!("{folder}/admitted.parquet");
+        let entry = self.write_file((name, FileKind::Admitted, epoch), &admitted, rows)?;
         job.manifest.files.push(entry);
         self.await_store(&job.run)?;
         let counted = self.await_counts(&job.run)?;
@@ -119,6 +116,7 @@ impl Writer {
                 "checkpoint {epoch} was taken by another process: only one may use this place"
             )));
         }
+        *self.state.chain.lock() = Some(Chain { files: state_files });
         let took = job.begun.elapsed();
         let rows: u64 = job.manifest.files.iter().map(|file| file.rows).sum();
         *self.state.newest.lock() = Some(CheckpointStatus {
@@ -146,13 +144,14 @@ impl Writer {
     }
 
     fn write_state(&self, job: &mut Job, folder: &str) -> Result<(), Failure> {
+        let epoch = job.manifest.epoch;
         let (mut finished, mut number) = (0, 0);
         let mut writer = StateWriter::new().map_err(Failure::Failed)?;
         let finish = |writer: StateWriter, number: &mut u32, files: &mut Vec<FileEntry>| {
             let (content, rows) = writer.finish().map_err(Failure::Failed)?;
             if rows > 0 {
                 let name = format!("{folder}/{number:04}.parquet");
-                files.push(self.write_file(name, FileKind::State, &content, rows)?);
+                files.push(self.write_file((name, FileKind::State, epoch), &content, rows)?);
                 *number += 1;
             }
             Ok::<(), Failure>(())
@@ -177,8 +176,7 @@ impl Writer {
 
     fn write_file(
         &self,
-        name: String,
-        kind: FileKind,
+        (name, kind, epoch): (String, FileKind, u64),
         content: &[u8],
         rows: u64,
     ) -> Result<FileEntry, Failure> {
@@ -190,6 +188,7 @@ impl Writer {
         Ok(FileEntry {
             name,
             kind,
+            epoch,
             bytes: content.len() as u64,
             rows,
             checksum: blake3::hash(content).to_hex().to_string(),
