@@ -75,6 +75,7 @@ struct Buffer {
     /// Where the thread is to go.
     wanted: Option<u64>,
     is_positioned: bool,
+    /// Stays until the log is opened again: nothing is passed over.
     failure: Option<LogError>,
 }
 
@@ -92,7 +93,7 @@ impl Buffer {
         } else {
             self.records.clear();
             (self.bytes, self.base, self.next) = (0, offset, offset);
-            (self.wanted, self.failure) = (Some(offset), None);
+            self.wanted = Some(offset);
         }
     }
 
