@@ -217,21 +217,13 @@ impl TopicReader {
             });
         };
         let mut state = buffer.state.lock();
-        if offset >= state.end() {
-            return Ok(Vec::new());
-        }
-        let is_here =
-            (state.is_positioned || state.wanted.is_some()) && (state.base..=state.next).contains(&offset);
-        if is_here {
-            state.forget_below(offset);
-        } else {
-            state.records.clear();
-            (state.bytes, state.base, state.next) = (0, offset, offset);
-            (state.wanted, state.failure) = (Some(offset), None);
-        }
         if let Some(failure) = &state.failure {
             return Err(failure.clone());
         }
+        if offset >= state.end() {
+            return Ok(Vec::new());
+        }
+        state.go_to(offset);
         self.shared.wake();
         if state.records.is_empty() {
             buffer.arrived.wait_for(&mut state, SHORT_WAIT);

@@ -198,7 +198,10 @@ fn names_what_was_deleted(broker: &Broker) {
         "{error}"
     );
     assert_eq!(log.failure().unwrap().code(), "PF-2005");
-    assert!(log.read(Signal::Traces, 0, 12, 1_000).is_err(), "it stays a failure");
+    assert!(
+        log.read(Signal::Traces, 0, 12, 1_000).is_err(),
+        "it stays a failure"
+    );
     let log = KafkaLog::open(options(broker, "gone.", 1)).unwrap();
     let read = wait_for(&*log, 12, 8);
     assert_eq!(read.last().unwrap().1, records[19]);
