@@ -16,6 +16,6 @@ pub mod tick_log;
 
 pub use catalog::{Catalog, CatalogError};
 pub use checkpoints::{CheckpointError, CheckpointStore};
-pub use log::{Appended, ContentType, Log, LogError, LogRecord, Signal};
+pub use log::{Appended, ContentType, Log, LogError, LogRecord, Signal, body_hash};
 pub use store::{Part, RowRange, Store, StoreError, TableDefinition};
 pub use tick_log::{TickLog, TickLogError, VisitPayload};

@@ -1,9 +1,10 @@
 //! The durable log of requests as they arrived: topics, partitions, offsets.
 //!
 //! Invariants every implementation keeps (checked by [`crate::conformance`]):
-//! - offsets of a (topic, partition) are 0, 1, 2, … without gaps, in the order of appending;
+//! - offsets of a (topic, partition) grow in the order of appending; those of the embedded log are 0, 1, 2, … without
+//!   gaps, those of Kafka may begin above 0 (its retention) and leave some out (marks of transactions);
 //! - [`Log::append`] resolves only once the record survives `kill -9` and power loss;
-//! - [`Log::read`] returns only durable records, bodies byte for byte as they were appended;
+//! - [`Log::read`] returns only durable records, bodies byte for byte as they were appended, none passed over;
 //! - equal bodies of one project and signal land in one partition (the partition is chosen by the body hash);
 //! - when the disk cap is reached, appends are refused with [`LogError::Full`] and reads go on.
 
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
 
 /// What kind of telemetry a request carries; one log topic each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -135,6 +137,26 @@ pub enum LogError {
         "PF-2008: the thread that writes the log has failed; restart the server, what was acknowledged is kept"
     )]
     WriterFailed,
+    #[error("PF-2009: Kafka at {brokers} does not answer: {detail}; check log.url and that its brokers run")]
+    Unreachable { brokers: String, detail: String },
+    #[error(
+        "PF-2010: Kafka at {brokers} refuses the credentials: {detail}; check kafka.sasl_mechanism, kafka.username and kafka.password"
+    )]
+    Credentials { brokers: String, detail: String },
+    #[error(
+        "PF-2011: there is no secure connection to Kafka at {brokers}: {detail}; check kafka.security, kafka.ca_file, kafka.certificate_file and kafka.key_file"
+    )]
+    Insecure { brokers: String, detail: String },
+    #[error("PF-2012: the Kafka topic {topic} cannot be used: {detail}")]
+    Topic { topic: String, detail: String },
+    #[error(
+        "PF-2013: a record of {bytes} bytes is more than the Kafka topic {topic} takes; send smaller batches or raise the topic's max.message.bytes"
+    )]
+    TooLarge { topic: String, bytes: usize },
+    #[error("PF-2014: Kafka has not taken a record for {topic}: {detail}; try again")]
+    NotTaken { topic: String, detail: String },
+    #[error("PF-2015: the settings for Kafka do not go together: {detail}")]
+    Settings { detail: String },
 }
 
 impl LogError {
@@ -149,6 +171,13 @@ impl LogError {
             LogError::Closed => "PF-2006",
             LogError::EndMissing { .. } => "PF-2007",
             LogError::WriterFailed => "PF-2008",
+            LogError::Unreachable { .. } => "PF-2009",
+            LogError::Credentials { .. } => "PF-2010",
+            LogError::Insecure { .. } => "PF-2011",
+            LogError::Topic { .. } => "PF-2012",
+            LogError::TooLarge { .. } => "PF-2013",
+            LogError::NotTaken { .. } => "PF-2014",
+            LogError::Settings { .. } => "PF-2015",
         }
     }
 }
@@ -156,20 +185,39 @@ impl LogError {
 /// Called after records became durable. Must not block.
 pub type AppendListener = Arc<dyn Fn() + Send + Sync>;
 
+/// The deduplication key: a 128-bit hash of (project, signal, decompressed body).
+pub fn body_hash(project: &str, signal: Signal, body: &[u8]) -> u128 {
+    let signal = match signal {
+        Signal::Traces => 1,
+        Signal::Metrics => 2,
+        Signal::Logs => 3,
+        Signal::Streams => 4,
+    };
+    xxh3_128_with_seed(body, xxh3_64_with_seed(project.as_bytes(), signal))
+}
+
 /// A durable, partitioned, append-only log.
 #[async_trait]
 pub trait Log: Send + Sync + 'static {
     /// Partitions of the signal's topic; fixed for the life of the data directory.
     fn partitions(&self, signal: Signal) -> u32;
 
+    /// The first offset that a reader who begins now may ask for.
+    fn start_offset(&self, _signal: Signal, _partition: u32) -> u64 {
+        0
+    }
+
     /// Appends a record; resolves once it is durable.
     async fn append(&self, record: LogRecord) -> Result<Appended, LogError>;
 
-    /// The offset that the next durable record of the partition will have.
+    /// The offset after the last record that this process knows to be durable.
     fn end_offset(&self, signal: Signal, partition: u32) -> u64;
 
     /// Durable records from `offset` on, in order, until `max_bytes` of bodies are exceeded (at least one
     /// record if there is one). Recently appended records come from memory.
+    ///
+    /// Must not block for long: of records below the end that are still on their way from another machine it returns
+    /// fewer or none, and has them later.
     fn read(
         &self,
         signal: Signal,
@@ -178,12 +226,37 @@ pub trait Log: Send + Sync + 'static {
         max_bytes: usize,
     ) -> Result<Vec<(u64, LogRecord)>, LogError>;
 
+    /// Somebody will read the partition from `offset` on: from now on what others append is noticed.
+    fn follow(&self, _signal: Signal, _partition: u32, _offset: u64) {}
+
     /// Registers a listener for new durable records.
     fn on_append(&self, listener: AppendListener);
 
-    /// Bytes on disk and the cap.
-    fn usage(&self) -> (u64, u64);
+    /// Bytes on disk and the cap; `None` where others see to that.
+    fn usage(&self) -> Option<(u64, u64)>;
+
+    /// What the log cannot recover from while the process runs.
+    fn failure(&self) -> Option<LogError> {
+        None
+    }
+
+    /// Finishes what waits, and refuses what comes.
+    fn close(&self) {}
 
     /// Deletes records below `offset`; only what a checkpoint covers may be passed.
     fn trim(&self, signal: Signal, partition: u32, offset: u64) -> Result<(), LogError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_tells_projects_signals_and_bodies_apart() {
+        let hash = body_hash("default", Signal::Traces, b"body");
+        assert_eq!(hash, body_hash("default", Signal::Traces, b"body"));
+        assert_ne!(hash, body_hash("default", Signal::Logs, b"body"));
+        assert_ne!(hash, body_hash("other", Signal::Traces, b"body"));
+        assert_ne!(hash, body_hash("default", Signal::Traces, b"bodY"));
+    }
 }

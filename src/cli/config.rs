@@ -14,6 +14,8 @@ use pyflare_clickhouse::Address;
 
 use super::store::StoreChoice;
 
+use super::log_choice::LogChoice;
+
 struct Setting {
     key: &'static str,
     default: &'static str,
@@ -69,7 +71,50 @@ const SETTINGS: &[Setting] = &[
         help: "Accept everybody who can reach the ports, without keys",
         switch: true,
     },
-    setting("log.url", "embedded", "The log: 'embedded'"),
+    setting(
+        "log.url",
+        "embedded",
+        "The log: 'embedded', or Kafka's topics: kafka://host:port[,host:port]",
+    ),
+    setting("kafka.topic_prefix", "", "Before the names of Kafka topics"),
+    setting("kafka.partitions", "4", "Partitions of topics that are created"),
+    setting(
+        "kafka.replication",
+        "0",
+        "Replicas of topics that are created; 0: as the brokers do",
+    ),
+    setting(
+        "kafka.retention_hours",
+        "168",
+        "How long Kafka keeps records of topics that are created",
+    ),
+    setting(
+        "kafka.security",
+        "plaintext",
+        "Connections to Kafka: 'plaintext' or 'tls'",
+    ),
+    setting(
+        "kafka.ca_file",
+        "",
+        "PEM file of the authorities that may sign Kafka's certificate; none: those of the system",
+    ),
+    setting(
+        "kafka.certificate_file",
+        "",
+        "PEM file of this client's certificate for Kafka",
+    ),
+    setting("kafka.key_file", "", "PEM file of its private key"),
+    setting(
+        "kafka.sasl_mechanism",
+        "none",
+        "How to log in to Kafka: 'none', 'plain', 'scram-sha-256' or 'scram-sha-512'",
+    ),
+    setting("kafka.username", "", "User name for Kafka"),
+    setting(
+        "kafka.password",
+        "",
+        "Password for Kafka; the environment is a better place for it than a flag",
+    ),
     setting(
         "store.url",
         "delta",
@@ -202,6 +247,7 @@ pub struct Configuration {
     /// `None`: no checkpoints.
     pub checkpoint_every: Option<Duration>,
     pub request_bytes: usize,
+    pub log: LogChoice,
     pub log_bytes: u64,
     pub min_free_bytes: u64,
     pub monitor_rows: u64,
@@ -277,10 +323,6 @@ impl Configuration {
             given if given <= 256 => given as usize,
             given => bail!("PF-6002: workers must be at most 256, not {given}"),
         };
-        match value("log.url")?.as_str() {
-            "embedded" => {}
-            other => bail!("PF-6005: log.url {other:?} is not known to this build; it has 'embedded'"),
-        }
         let store = match value("store.url")?.as_str() {
             "delta" => StoreChoice::Delta,
             "none" => StoreChoice::None,
@@ -321,6 +363,8 @@ impl Configuration {
             }
         };
         within("limits.query_memory_mb", 1, 1 << 40)?;
+        // A row's text may be six times as long as its bytes (escapes), and an array holds 2 GiB of text.
+        let request_bytes = usize::try_from(within("limits.request_mb", 1, 256)? << 20)?;
         Ok(Configuration {
             data_dir: PathBuf::from(value("data_dir")?),
             workers,
@@ -337,8 +381,8 @@ impl Configuration {
                 0 => None,
                 seconds => Some(Duration::from_secs(seconds)),
             },
-            // A row's text may be six times as long as its bytes (escapes), and an array holds 2 GiB of text.
-            request_bytes: usize::try_from(within("limits.request_mb", 1, 256)? << 20)?,
+            request_bytes,
+            log: LogChoice::read(&value, request_bytes)?,
             log_bytes: scaled("limits.log_gb", 30)?,
             min_free_bytes: scaled("limits.min_free_gb", 30)?,
             monitor_rows: within("limits.monitor_rows", 1, 1_000_000_000)?,
@@ -460,6 +504,21 @@ mod tests {
         }
         let most = read(&["--limits-request-mb", "256"]).unwrap();
         assert_eq!(most.request_bytes, 256 << 20);
+        let kafka = ["--log-url", "kafka://one:9092"];
+        assert!(matches!(read(&kafka).unwrap().log, LogChoice::Kafka(_)));
+        for (more, code) in [
+            (["--kafka-partitions", "0"], "PF-6002"),
+            (["--kafka-security", "magic"], "PF-6005"),
+            (["--kafka-password", "secret"], "PF-6005"),
+            (["--log-url", "kafka://user:secret@one:9092"], "PF-2015"),
+        ] {
+            let given: Vec<&str> = match more[0] {
+                "--log-url" => more.to_vec(),
+                _ => kafka.into_iter().chain(more).collect(),
+            };
+            let refused = read(&given).unwrap_err().to_string();
+            assert!(refused.contains(code) && !refused.contains("secret"), "{refused}");
+        }
         let message = read(&["--auth-keys", "pf_secret"]).unwrap_err().to_string();
         assert!(message.contains("PF-6004") && !message.contains("pf_secret"));
         let directory = tempfile::tempdir().unwrap();

@@ -16,7 +16,6 @@ pub struct ServerMetrics {
 impl MetricsSource for ServerMetrics {
     fn families(&self) -> Vec<Family> {
         let status = self.engine.status();
-        let (log_bytes, log_cap) = self.log.usage();
         let mut rows = Family::new(
             MetricKind::Counter,
             "pyflare_rows_admitted_total",
@@ -80,15 +79,20 @@ impl MetricsSource for ServerMetrics {
                 "Bytes of rows that are not in the store yet",
                 status.tail_bytes as f64,
             ),
-            Family::gauge("pyflare_log_bytes", "Bytes of the log on disk", log_bytes as f64),
-            Family::gauge(
-                "pyflare_log_cap_bytes",
-                "Bytes beyond which the log refuses data",
-                log_cap as f64,
-            ),
             Family::gauge("pyflare_views", "Installed views", status.views as f64),
             Family::gauge("pyflare_workers", "Dataflow workers", status.workers as f64),
         ];
+        // A log in Kafka is on the brokers' disks.
+        if let Some((log_bytes, log_cap)) = self.log.usage() {
+            families.extend([
+                Family::gauge("pyflare_log_bytes", "Bytes of the log on disk", log_bytes as f64),
+                Family::gauge(
+                    "pyflare_log_cap_bytes",
+                    "Bytes beyond which the log refuses data",
+                    log_cap as f64,
+                ),
+            ]);
+        }
         if let Some(checkpoint) = self.engine.checkpoint_status() {
             families.extend([
                 Family::gauge(

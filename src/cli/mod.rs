@@ -6,6 +6,7 @@ mod client;
 mod config;
 mod demo;
 mod internals;
+mod log_choice;
 mod metrics;
 mod serve;
 mod store;

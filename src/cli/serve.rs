@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use pyflare_connectors::{Log, LogError, Signal, TickLogError};
+use pyflare_connectors::{Log, TickLogError};
 use pyflare_dataflows::plan::builtin;
 use pyflare_dataflows::{Engine, EngineOptions, MonitorLimits, ViewName};
 use pyflare_history::{QueryOptions, QueryService};
 use pyflare_live::{Access, Authorize, Failure, FailureKind, Live, LiveLimits, Scope};
-use pyflare_log::{DataDirectory, EmbeddedLog, FileCatalog, FileCheckpoints, FileTickLog, LogOptions};
+use pyflare_log::{DataDirectory, FileCatalog, FileCheckpoints, FileTickLog};
 use pyflare_otlp::{Admission, AuthRequest, Busy, IngestKeys, OpenMode, ReceiverOptions, Receivers};
 use pyflare_rest::{Api, ApiLimits, ReceiverAddresses};
 use tokio::net::TcpListener;
@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use super::adapters::{EngineApi, EngineSource, EngineTables, EngineViews};
 use super::config::Configuration;
 use super::internals::EngineInternals;
+use super::log_choice::{self, LogChoice};
 use super::metrics::ServerMetrics;
 use super::store::{HistoryStore, StoreChoice};
 use super::streams::EngineStreams;
@@ -89,14 +90,14 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
         _ => anyhow::anyhow!("PF-6022: the API cannot listen on {}: {error}", configuration.api),
     })?;
     let (api_listener, recovering) = Recovering::start(api_listener)?;
-    let log = EmbeddedLog::open(LogOptions {
-        directory: directory.log(),
-        cap_bytes: configuration.log_bytes,
-        min_free_bytes: configuration.min_free_bytes,
-        ..LogOptions::default()
-    })?;
+    let (log, directory, configuration) = tokio::task::spawn_blocking(move || {
+        let opened = configuration.log.open(&configuration, &directory);
+        opened.map(|log| (log, directory, configuration))
+    })
+    .await??;
+    let (log, identity) = log;
     let store = configuration.store.open(directory.tables()).await?;
-    let tick_log = open_tick_log(&directory, &log)?;
+    let tick_log = open_tick_log(&configuration, &directory, &*log, &identity)?;
     let engine = start_engine(
         &configuration,
         &directory,
@@ -106,6 +107,8 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
     )
     .await?;
     install_builtin_views(&engine).await?;
+    // What the log had before is in them from its first row.
+    engine.admit_rows();
 
     let admission = engine.clone();
     let admission_ticks = Arc::clone(&tick_log);
@@ -213,7 +216,7 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
     });
     let ended_by = tokio::select! {
         signal = wait_for_signal() => signal.map(|()| None)?,
-        failure = wait_for_failure(&engine, &log) => Some(failure),
+        failure = wait_for_failure(&engine, &*log) => Some(failure),
     };
     if let Some(failure) = &ended_by {
         tracing::error!(%failure, "stopping: this cannot go on without a restart");
@@ -264,39 +267,42 @@ impl Recovering {
     }
 }
 
-/// The tick log, which is new only where the log is.
-fn open_tick_log(directory: &DataDirectory, log: &EmbeddedLog) -> anyhow::Result<Arc<FileTickLog>> {
+/// The tick log, which is new only where the embedded log is; a history over Kafka begins with what is there.
+fn open_tick_log(
+    configuration: &Configuration,
+    directory: &DataDirectory,
+    log: &dyn Log,
+    identity: &str,
+) -> anyhow::Result<Arc<FileTickLog>> {
     let tick_log = FileTickLog::open(directory.ticks())?;
-    let holds_records = |signal| (0..log.partitions(signal)).any(|number| log.end_offset(signal, number) > 0);
-    if tick_log.is_new()? && Signal::ALL.into_iter().any(holds_records) {
+    let is_new = tick_log.is_new()?;
+    let is_embedded = matches!(configuration.log, LogChoice::Embedded);
+    if is_new && is_embedded && log_choice::holds_records(log) {
         bail!(TickLogError::Missing {
             path: directory.ticks().display().to_string(),
         });
     }
+    let catalog = FileCatalog::open(directory.catalog())?;
+    log_choice::remember(&catalog, identity, !is_new)?;
     Ok(tick_log)
 }
 
 async fn start_engine(
     configuration: &Configuration,
     directory: &DataDirectory,
-    log: Arc<EmbeddedLog>,
+    log: Arc<dyn Log>,
     tick_log: Arc<FileTickLog>,
     store: Option<HistoryStore>,
 ) -> anyhow::Result<Engine> {
     let catalog = FileCatalog::open(directory.catalog())?;
     let store = store.map(|store| store.as_store());
-    let mut options = EngineOptions::new(
-        log as Arc<dyn Log>,
-        tick_log,
-        catalog,
-        store,
-        tokio::runtime::Handle::current(),
-    );
+    let mut options = EngineOptions::new(log, tick_log, catalog, store, tokio::runtime::Handle::current());
     if let Some(every) = configuration.checkpoint_every {
         options.checkpoints = Some(FileCheckpoints::open(directory.checkpoints())?);
         options.checkpoint_every = every;
     }
     options.workers = configuration.workers;
+    options.hold_rows = true;
     options.flush_every = configuration.flush_every;
     options.limits = MonitorLimits {
         rows: configuration.monitor_rows,
@@ -409,11 +415,11 @@ async fn until(mut stopping: watch::Receiver<bool>) {
 }
 
 /// Returns what cannot be mended while the process runs: an engine or a log that has stopped.
-async fn wait_for_failure(engine: &Engine, log: &EmbeddedLog) -> String {
+async fn wait_for_failure(engine: &Engine, log: &dyn Log) -> String {
     loop {
         tokio::time::sleep(Duration::from_millis(500)).await;
-        if log.has_failed() {
-            return LogError::WriterFailed.to_string();
+        if let Some(failure) = log.failure() {
+            return failure.to_string();
         }
         if let Some(failure) = engine.status().failure {
             return failure;

@@ -187,8 +187,16 @@ impl Log for EmbeddedLog {
         self.listeners.write().push(listener);
     }
 
-    fn usage(&self) -> (u64, u64) {
-        self.budget.usage()
+    fn usage(&self) -> Option<(u64, u64)> {
+        Some(self.budget.usage())
+    }
+
+    fn failure(&self) -> Option<LogError> {
+        self.has_failed().then_some(LogError::WriterFailed)
+    }
+
+    fn close(&self) {
+        EmbeddedLog::close(self);
     }
 
     fn trim(&self, signal: Signal, partition: u32, offset: u64) -> Result<(), LogError> {

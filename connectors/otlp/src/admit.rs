@@ -5,9 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::HeaderMap;
-use pyflare_connectors::{ContentType, Log, LogRecord, Signal};
+use pyflare_connectors::{ContentType, Log, LogRecord, Signal, body_hash};
 use pyflare_operators::decode::{BodyEncoding, Checked, OtlpSignal, check};
-use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
 
 use crate::auth::{AuthRequest, Authenticate};
 use crate::compression::Compression;
@@ -52,17 +51,6 @@ pub(crate) struct Offered {
     pub compression: Compression,
     pub body: Bytes,
     pub held: Held,
-}
-
-/// The deduplication key: a 128-bit hash of (project, signal, decompressed body).
-pub fn body_hash(project: &str, signal: Signal, body: &[u8]) -> u128 {
-    let signal = match signal {
-        Signal::Traces => 1,
-        Signal::Metrics => 2,
-        Signal::Logs => 3,
-        Signal::Streams => 4,
-    };
-    xxh3_128_with_seed(body, xxh3_64_with_seed(project.as_bytes(), signal))
 }
 
 struct Prepared {
@@ -193,18 +181,4 @@ pub(crate) fn header(headers: &HeaderMap, name: http::HeaderName) -> &str {
         .get(name)
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_hash_tells_projects_signals_and_bodies_apart() {
-        let hash = body_hash("default", Signal::Traces, b"body");
-        assert_eq!(hash, body_hash("default", Signal::Traces, b"body"));
-        assert_ne!(hash, body_hash("default", Signal::Logs, b"body"));
-        assert_ne!(hash, body_hash("other", Signal::Traces, b"body"));
-        assert_ne!(hash, body_hash("default", Signal::Traces, b"bodY"));
-    }
 }

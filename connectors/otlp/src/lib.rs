@@ -29,11 +29,12 @@ mod refusal;
 mod reply;
 mod status;
 
-pub use admit::{Admission, Busy, body_hash};
+pub use admit::{Admission, Busy};
 pub use auth::{
     AuthFailure, AuthRequest, Authenticate, IngestKeys, KeyError, PROJECT_HEADER, check_project_name,
 };
 pub use metrics::{ReceiverMetrics, Series, Transport};
 pub use options::{OpenMode, ReceiverOptions};
+pub use pyflare_connectors::body_hash;
 pub use receivers::{ReceiverError, ReceiverHandle, Receivers};
 pub use refusal::{Reason, Refusal};

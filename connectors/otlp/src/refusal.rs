@@ -22,6 +22,8 @@ pub(crate) mod grpc_code {
 
 /// How long a client waits before it tries a full or failing log again.
 const LOG_RETRY: Duration = Duration::from_secs(15);
+/// How long a client waits before it tries Kafka again.
+const KAFKA_RETRY: Duration = Duration::from_secs(2);
 /// How long a client waits when too much is in progress here.
 const IN_FLIGHT_RETRY: Duration = Duration::from_secs(1);
 
@@ -115,7 +117,9 @@ impl Refusal {
             | Refusal::ContentEncoding { .. }
             | Refusal::Path { .. }
             | Refusal::Method { .. } => Reason::Unsupported,
-            Refusal::TooLarge { .. } | Refusal::Malformed(DecodeError::TooLarge { .. }) => Reason::TooLarge,
+            Refusal::TooLarge { .. }
+            | Refusal::Malformed(DecodeError::TooLarge { .. })
+            | Refusal::Log(LogError::TooLarge { .. }) => Reason::TooLarge,
             Refusal::Decompression { .. } | Refusal::Malformed(_) | Refusal::Framing { .. } => {
                 Reason::Malformed
             }
@@ -136,6 +140,7 @@ impl Refusal {
             Refusal::Incomplete { .. } => StatusCode::REQUEST_TIMEOUT,
             // 429 asks this sender to slow down; 503 says that the server cannot take anything at the moment.
             Refusal::Busy { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Refusal::Log(LogError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::InFlight | Refusal::Log(_) => StatusCode::SERVICE_UNAVAILABLE,
             other => match other.reason() {
                 Reason::Unauthenticated => StatusCode::UNAUTHORIZED,
@@ -168,6 +173,9 @@ impl Refusal {
         match self {
             Refusal::InFlight => Some(IN_FLIGHT_RETRY),
             Refusal::Busy { retry_after_ms, .. } => Some(Duration::from_millis(*retry_after_ms)),
+            Refusal::Log(LogError::TooLarge { .. }) => None,
+            // Kafka comes back by itself, and often soon.
+            Refusal::Log(LogError::Unreachable { .. } | LogError::NotTaken { .. }) => Some(KAFKA_RETRY),
             Refusal::Log(_) => Some(LOG_RETRY),
             _ => None,
         }

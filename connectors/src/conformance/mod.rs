@@ -12,5 +12,5 @@ mod tick_log;
 
 pub use catalog::catalog;
 pub use checkpoints::checkpoints;
-pub use log::{log, record, written_records};
+pub use log::{Place, log, log_in, record, written_records};
 pub use tick_log::tick_log;

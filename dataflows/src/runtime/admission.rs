@@ -3,7 +3,7 @@
 //! Deduplication is a function of the log's order and the admission ticks alone, so a replay decides the same. A
 //! client's retry re-sends identical bytes; the key is the 128-bit hash of (project, signal, body).
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 
 use pyflare_connectors::{Log, LogError, Signal};
@@ -41,6 +41,8 @@ struct Partition {
     /// Of the partitions that users' streams share: each stream's mark.
     streams: BTreeMap<u64, PartitionMark>,
     ahead: Ahead,
+    /// Where reading began, until a tick record says it.
+    began: Option<u64>,
 }
 
 /// What one tick takes.
@@ -66,6 +68,7 @@ impl Admission {
                     mark: PartitionMark::default(),
                     streams: BTreeMap::new(),
                     ahead: Ahead::default(),
+                    began: None,
                 });
             }
         }
@@ -79,6 +82,22 @@ impl Admission {
             duplicates: 0,
             admitted_requests: 0,
             orphaned_requests: 0,
+        }
+    }
+
+    /// Begins a history: with the oldest record that each partition has now. The first tick record says where that was,
+    /// so that a later start does not take what is the oldest by then.
+    pub fn begin(&mut self) {
+        for held in &mut self.partitions {
+            held.next_offset = self.log.start_offset(held.signal, held.partition);
+            held.began = (held.next_offset > 0).then_some(held.next_offset);
+        }
+    }
+
+    /// What comes from now on is wanted.
+    pub fn follow(&self) {
+        for held in &self.partitions {
+            self.log.follow(held.signal, held.partition, held.next_offset);
         }
     }
 
@@ -139,25 +158,30 @@ impl Admission {
     pub fn take_logged(&mut self, cuts: &[PartitionCut]) -> Result<Taken, LogError> {
         let mut taken = Taken::default();
         for cut in cuts {
-            let Some(index) = self
+            let missing = |end| LogError::EndMissing {
+                topic: cut.signal.topic().into(),
+                partition: cut.partition,
+                end,
+            };
+            let index = self
                 .partitions
                 .iter()
                 .position(|p| p.signal == cut.signal && p.partition == cut.partition)
-            else {
-                continue;
-            };
-            let held = &mut self.partitions[index];
-            let (partition, next) = ((held.signal, held.partition), held.next_offset);
-            let records = self
-                .reader
-                .take(&mut held.ahead, partition, next, cut.next_offset, usize::MAX)?;
-            self.admit(index, records, &mut taken);
-            if self.partitions[index].next_offset < cut.next_offset {
-                return Err(LogError::EndMissing {
-                    topic: cut.signal.topic().into(),
-                    partition: cut.partition,
-                    end: self.partitions[index].next_offset,
-                });
+                .ok_or_else(|| missing(0))?;
+            if let Some(first) = cut.first_offset {
+                self.partitions[index].next_offset = first;
+            }
+            // What a log elsewhere has and has not sent yet is waited for.
+            while self.partitions[index].next_offset < cut.next_offset {
+                let held = &mut self.partitions[index];
+                let (partition, next) = ((held.signal, held.partition), held.next_offset);
+                if self.log.end_offset(cut.signal, cut.partition) < cut.next_offset {
+                    return Err(missing(self.log.end_offset(cut.signal, cut.partition)));
+                }
+                let records =
+                    self.reader
+                        .take(&mut held.ahead, partition, next, cut.next_offset, usize::MAX)?;
+                self.admit(index, records, &mut taken);
             }
         }
         Ok(taken)
@@ -239,17 +263,21 @@ impl Admission {
             }
         }
         self.marks = Arc::new(marks);
-        taken
-            .moved
-            .iter()
-            .map(|index| {
-                let of_partition = moved.range((*index, 0)..=(*index, u64::MAX));
-                PartitionCut {
-                    streams: of_partition.map(|((_, id), mark)| (*id, *mark)).collect(),
-                    ..self.partitions[*index].cut()
-                }
-            })
-            .collect()
+        let begun = |index: &usize| self.partitions[*index].began.is_some();
+        let told: BTreeSet<usize> = (0..self.partitions.len())
+            .filter(begun)
+            .chain(taken.moved.iter().copied())
+            .collect();
+        let cuts = told.into_iter().map(|index| {
+            let of_partition = moved.range((index, 0)..=(index, u64::MAX));
+            let held = &mut self.partitions[index];
+            PartitionCut {
+                streams: of_partition.map(|((_, id), mark)| (*id, *mark)).collect(),
+                first_offset: held.began.take(),
+                ..held.cut()
+            }
+        });
+        cuts.collect()
     }
 
     /// Restores what a logged tick left behind, instead of [`Self::close`].
@@ -315,6 +343,7 @@ impl Partition {
         PartitionCut {
             signal: self.signal,
             partition: self.partition,
+            first_offset: None,
             next_offset: self.next_offset,
             mark: self.mark,
             streams: Vec::new(),

@@ -339,8 +339,11 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Whether rows may be admitted: not while the store lags so far that the tail would outgrow its limit.
+    /// Whether rows may be admitted: not before the engine is told to, and not while the store lags so far that the tail would outgrow its limit.
     fn may_admit(&self) -> bool {
+        if self.gauges.holds_rows.load(Ordering::Acquire) {
+            return false;
+        }
         self.flusher.is_none() || self.tail.bytes() < self.pace.tail_limit
     }
 

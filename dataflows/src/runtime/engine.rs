@@ -202,6 +202,7 @@ impl Engine {
         threads.push(spawn("hub", move || hub.run())?);
 
         let gauges = Arc::new(Gauges::default());
+        gauges.holds_rows.store(options.hold_rows, Ordering::Release);
         let views = Arc::new(ViewRegistry::default());
         let past = options.store.as_ref().map(|store| {
             Arc::new(Past {
@@ -434,6 +435,11 @@ impl Engine {
     pub fn view_named(&self, name: &ViewName) -> Option<Arc<ViewDescription>> {
         let relation = self.shared.views.relation(name)?;
         Some(Arc::new(relation.describe()))
+    }
+
+    /// From now on rows are admitted, where [`EngineOptions::hold_rows`] kept them waiting.
+    pub fn admit_rows(&self) {
+        self.shared.gauges.holds_rows.store(false, Ordering::Release);
     }
 
     /// Whether receivers may take more of a signal.

@@ -36,6 +36,9 @@ pub struct EngineOptions {
     /// Where checkpoints go; without it every start replays the whole log.
     pub checkpoints: Option<Arc<dyn CheckpointStore>>,
     pub checkpoint_every: Duration,
+    /// Admits no rows before [`Engine::admit_rows`](super::Engine::admit_rows): a log may have rows before the first
+    /// view is installed.
+    pub hold_rows: bool,
     /// A checkpoint with fewer rows is written anew each time; of others only the panes that have changed.
     pub checkpoint_least_rows: u64,
 }
@@ -65,6 +68,7 @@ impl EngineOptions {
             limits: MonitorLimits::default(),
             checkpoints: None,
             checkpoint_every: Duration::from_secs(60),
+            hold_rows: false,
             checkpoint_least_rows: 20_000,
         }
     }

@@ -57,8 +57,8 @@ impl ReadAhead {
         })
     }
 
-    /// The records `from..end` of a partition until about `max_bytes` of bodies, at least one if there is any. Goes on
-    /// reading behind them.
+    /// The records `from..end` of a partition until about `max_bytes` of bodies, at least one if there is any at hand.
+    /// Goes on reading behind them.
     pub fn take(
         &self,
         ahead: &mut Ahead,
@@ -73,15 +73,16 @@ impl ReadAhead {
                 ahead.records = self.following(ahead, partition, next)?.into();
                 self.ask(ahead, partition, next);
             }
-            let Some((_, record)) = ahead.records.front() else {
+            let Some((offset, record)) = ahead.records.front() else {
                 break;
             };
+            let offset = *offset;
             bytes += record.body.len();
-            if !taken.is_empty() && bytes > max_bytes {
+            if offset >= end || (!taken.is_empty() && bytes > max_bytes) {
                 break;
             }
             taken.extend(ahead.records.pop_front());
-            next += 1;
+            next = offset + 1;
         }
         self.ask(ahead, partition, next);
         Ok(taken)
@@ -95,8 +96,9 @@ impl ReadAhead {
     ) -> Result<Records, LogError> {
         // The thread answers, or has ended by a panic.
         match ahead.asked.take().and_then(|answer| answer.recv().ok()) {
-            Some(answer) => answer,
-            None => self.log.read(signal, partition, next, READ_BYTES),
+            // What was still on its way then may be there now.
+            Some(answer) if !matches!(&answer, Ok(records) if records.is_empty()) => answer,
+            _ => self.log.read(signal, partition, next, READ_BYTES),
         }
     }
 

@@ -40,7 +40,11 @@ impl Coordinator {
             }),
             _ => None,
         };
+        let is_fresh = found.is_none();
         let restored = self.restore(found)?;
+        if is_fresh && restored.is_none() {
+            self.admission.begin();
+        }
         let mut replayed = 0;
         let after = |(position, _): &(u64, Vec<u8>)| restored.is_none_or(|restored| *position > restored);
         let mut records = records.into_iter().filter(after);
@@ -57,6 +61,7 @@ impl Coordinator {
             self.replay_tick(record, next.as_ref())?;
             replayed += 1;
         }
+        self.admission.follow();
         self.gauges.replayed.store(replayed, Ordering::Relaxed);
         self.gauges.replaying.store(false, Ordering::Release);
         Ok(replayed)

@@ -50,6 +50,8 @@ pub struct EngineStatus {
 pub(crate) struct Gauges {
     pub tick: AtomicU64,
     pub replaying: AtomicBool,
+    /// No rows are admitted yet: the views that are to have them are being installed.
+    pub holds_rows: AtomicBool,
     /// Zero: none.
     pub restored: AtomicU64,
     pub replayed: AtomicU64,

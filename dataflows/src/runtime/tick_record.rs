@@ -36,6 +36,9 @@ pub(crate) struct TickRecord {
 pub(crate) struct PartitionCut {
     pub signal: Signal,
     pub partition: u32,
+    /// Where reading began, in the first cut of a partition whose log no longer had its beginning then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_offset: Option<u64>,
     /// All records below this offset are admitted at this tick or before.
     pub next_offset: u64,
     #[serde(flatten)]
@@ -113,6 +116,7 @@ mod tests {
             partitions: vec![PartitionCut {
                 signal: Signal::Traces,
                 partition: 0,
+                first_offset: Some(3),
                 next_offset: 17,
                 mark: PartitionMark {
                     mark_us: Some(5),

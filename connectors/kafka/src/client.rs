@@ -1,0 +1,118 @@
+//! What clients of the broker say of themselves, and what their errors mean to a person.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use pyflare_connectors::LogError;
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+/// Hears what a client says about its connections; shared by all clients of a log.
+#[derive(Clone, Default)]
+pub(crate) struct Witness {
+    last: Arc<Mutex<Option<(RDKafkaErrorCode, String)>>>,
+    away: Arc<AtomicBool>,
+}
+
+impl Witness {
+    /// A broker has answered.
+    pub fn answered(&self) {
+        if self.away.swap(false, Ordering::Relaxed) {
+            *self.last.lock() = None;
+            tracing::info!("Kafka answers again");
+        }
+    }
+
+    /// What the connection's last trouble means, if there is any.
+    pub fn trouble(&self, brokers: &str) -> Option<LogError> {
+        let (code, reason) = self.last.lock().clone()?;
+        let (brokers, detail) = (brokers.to_string(), reason);
+        Some(match code {
+            RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed => {
+                LogError::Credentials { brokers, detail }
+            }
+            RDKafkaErrorCode::SSL => LogError::Insecure { brokers, detail },
+            _ => LogError::Unreachable { brokers, detail },
+        })
+    }
+}
+
+impl ClientContext for Witness {
+    fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(facility, message, "librdkafka");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let Some(code) = error.rdkafka_error_code() else {
+            return;
+        };
+        if code == RDKafkaErrorCode::AllBrokersDown {
+            if !self.away.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    reason,
+                    "Kafka does not answer; requests are refused until it does"
+                );
+            }
+            // What came before says why.
+            self.last.lock().get_or_insert((code, reason.into()));
+        } else {
+            *self.last.lock() = Some((code, reason.into()));
+        }
+    }
+}
+
+impl ConsumerContext for Witness {}
+
+/// What an error means that a client gave as its answer.
+pub(crate) fn meaning(error: &KafkaError, topic: &str, brokers: &str, witness: &Witness) -> LogError {
+    let detail = error.to_string();
+    match error.rdkafka_error_code() {
+        Some(
+            RDKafkaErrorCode::UnknownTopic
+            | RDKafkaErrorCode::UnknownTopicOrPartition
+            | RDKafkaErrorCode::UnknownPartition,
+        ) => missing(topic),
+        Some(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed) => {
+            LogError::Topic {
+                topic: topic.into(),
+                detail: format!(
+                    "{detail}; give the user of kafka.username the right to describe, create, read and write it"
+                ),
+            }
+        }
+        Some(
+            RDKafkaErrorCode::BrokerTransportFailure
+            | RDKafkaErrorCode::AllBrokersDown
+            | RDKafkaErrorCode::OperationTimedOut
+            | RDKafkaErrorCode::RequestTimedOut
+            | RDKafkaErrorCode::MessageTimedOut
+            | RDKafkaErrorCode::Resolve
+            | RDKafkaErrorCode::QueueFull,
+        ) => witness.trouble(brokers).unwrap_or(LogError::Unreachable {
+            brokers: brokers.into(),
+            detail,
+        }),
+        Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => {
+            LogError::Credentials {
+                brokers: brokers.into(),
+                detail,
+            }
+        }
+        _ => LogError::NotTaken {
+            topic: topic.into(),
+            detail,
+        },
+    }
+}
+
+pub(crate) fn missing(topic: &str) -> LogError {
+    LogError::Topic {
+        topic: topic.into(),
+        detail:
+            "it is missing; create it again, or start with another data directory, since its records are gone"
+                .into(),
+    }
+}

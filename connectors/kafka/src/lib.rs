@@ -1,0 +1,19 @@
+//! The log in Apache Kafka's topics.
+//!
+//! - [`KafkaLog`]: the requests as they arrived, in `otlp_spans`, `otlp_metrics`, `otlp_logs` and `user_streams`; also
+//!   those that an OpenTelemetry Collector writes there.
+//! - [`KafkaOptions`]: where the brokers are and how to speak with them.
+//!
+//! Invariants: a record is acknowledged once all in-sync replicas have it (`acks=all`, idempotent producer); records are
+//! read by offset, from where the engine says, never from a position that the broker keeps; what the broker has deleted
+//! before it was read is an error that names the range.
+
+mod client;
+mod log;
+mod message;
+mod options;
+mod reader;
+mod topics;
+
+pub use log::KafkaLog;
+pub use options::{KafkaOptions, Sasl, SaslMechanism, Tls};

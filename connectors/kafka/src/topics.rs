@@ -1,0 +1,166 @@
+//! Finding the topics, and making those that are missing.
+
+use std::time::{Duration, Instant};
+
+use futures::executor::block_on;
+use pyflare_connectors::{LogError, Signal};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode;
+
+use crate::client::{Witness, meaning};
+use crate::options::KafkaOptions;
+
+/// How long a start waits for the brokers.
+const PATIENCE: Duration = Duration::from_secs(15);
+const ATTEMPT: Duration = Duration::from_secs(2);
+
+/// A topic that is there.
+#[derive(Debug, Clone)]
+pub(crate) struct Topic {
+    pub signal: Signal,
+    pub name: String,
+    pub partitions: u32,
+}
+
+/// The topic of every signal, made if it is missing, and the name of the cluster.
+pub(crate) fn ensure(options: &KafkaOptions, witness: &Witness) -> Result<(Vec<Topic>, String), LogError> {
+    let mut config = options.client();
+    config
+        .set("group.id", "pyflare")
+        .set("allow.auto.create.topics", "false");
+    let failed = |error| LogError::Settings {
+        detail: format!("{error}"),
+    };
+    let asking: BaseConsumer<Witness> = config.create_with_context(witness.clone()).map_err(failed)?;
+    let admin = AdminClient::from_config_and_context(&options.client(), witness.clone()).map_err(failed)?;
+    let mut topics = Vec::new();
+    for signal in Signal::ALL {
+        let name = format!("{}{}", options.topic_prefix, signal.topic());
+        let partitions = match partitions_of(&asking, &name, options, witness)? {
+            Some(partitions) => partitions,
+            None => {
+                create(&admin, &name, options, witness)?;
+                appear(&asking, &name, options, witness)?
+            }
+        };
+        topics.push(Topic {
+            signal,
+            name,
+            partitions,
+        });
+    }
+    let cluster = asking.client().fetch_cluster_id(ATTEMPT).unwrap_or_default();
+    Ok((topics, cluster))
+}
+
+/// `None` if there is no such topic. Waits for brokers that do not answer, but not for those that refuse.
+pub(crate) fn partitions_of(
+    asking: &BaseConsumer<Witness>,
+    name: &str,
+    options: &KafkaOptions,
+    witness: &Witness,
+) -> Result<Option<u32>, LogError> {
+    let since = Instant::now();
+    loop {
+        let answer = asking.fetch_metadata(Some(name), ATTEMPT);
+        // Errors of connections are heard here.
+        while asking.poll(Duration::ZERO).is_some() {}
+        let error = match answer {
+            Ok(metadata) => {
+                witness.answered();
+                let topic = metadata.topics().iter().find(|topic| topic.name() == name);
+                match topic.map(|topic| (topic.error(), topic.partitions().len())) {
+                    Some((None, partitions)) if partitions > 0 => return Ok(Some(partitions as u32)),
+                    Some((Some(error), _)) => {
+                        let code = RDKafkaErrorCode::from(error);
+                        match code {
+                            RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => {
+                                return Ok(None);
+                            }
+                            RDKafkaErrorCode::LeaderNotAvailable => {}
+                            _ => {
+                                let error = rdkafka::error::KafkaError::MetadataFetch(code);
+                                return Err(meaning(&error, name, &options.brokers, witness));
+                            }
+                        }
+                        LogError::Topic {
+                            topic: name.into(),
+                            detail: code.to_string(),
+                        }
+                    }
+                    _ => return Ok(None),
+                }
+            }
+            Err(error) => {
+                let known = witness.trouble(&options.brokers);
+                match known.unwrap_or_else(|| meaning(&error, name, &options.brokers, witness)) {
+                    refused @ (LogError::Credentials { .. } | LogError::Insecure { .. }) => {
+                        return Err(refused);
+                    }
+                    other => other,
+                }
+            }
+        };
+        if since.elapsed() > PATIENCE {
+            return Err(error);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn create(
+    admin: &AdminClient<Witness>,
+    name: &str,
+    options: &KafkaOptions,
+    witness: &Witness,
+) -> Result<(), LogError> {
+    let largest = options.record_bytes().to_string();
+    let retention = options.retention_hours.saturating_mul(3_600_000).to_string();
+    let replication = options.replication.map_or(-1, |replicas| replicas as i32);
+    let topic = NewTopic::new(
+        name,
+        options.partitions as i32,
+        TopicReplication::Fixed(replication),
+    )
+    .set("max.message.bytes", &largest)
+    .set("retention.ms", &retention)
+    .set("cleanup.policy", "delete");
+    let wait = AdminOptions::new().operation_timeout(Some(Duration::from_secs(10)));
+    let results = block_on(admin.create_topics([&topic], &wait));
+    let results = results.map_err(|error| meaning(&error, name, &options.brokers, witness))?;
+    for result in results {
+        match result {
+            Ok(_) => tracing::info!(topic = name, partitions = options.partitions, "topic created"),
+            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((_, code)) => {
+                return Err(LogError::Topic {
+                    topic: name.into(),
+                    detail: format!("it is missing and cannot be created ({code}); create it, or allow it"),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Waits until a topic that was just made is known everywhere.
+fn appear(
+    asking: &BaseConsumer<Witness>,
+    name: &str,
+    options: &KafkaOptions,
+    witness: &Witness,
+) -> Result<u32, LogError> {
+    let since = Instant::now();
+    while since.elapsed() < PATIENCE {
+        if let Some(partitions) = partitions_of(asking, name, options, witness)? {
+            return Ok(partitions);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Err(LogError::Topic {
+        topic: name.into(),
+        detail: "it was created and does not appear".into(),
+    })
+}
