@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 BINARY = $(shell cargo metadata --format-version 1 --no-deps --offline 2>/dev/null | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/release/pyflare
 
-.PHONY: help setup ui build run test test-rust test-ui test-e2e lint fmt bench fuzz reference docs
+.PHONY: help setup ui build run test test-rust test-ui test-e2e test-crash lint fmt bench fuzz reference docs
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,11 @@ test-ui: ui
 
 test-e2e: build
 	tests/run-all.sh "$(BINARY)"
+
+test-crash: build  ## KILLS (1,000) kills at random moments under load, some of them while it starts
+	@tools/setup.sh tests
+	@tests/clients/install.sh --quiet
+	tests/support/python tests/crash/kill.py --binary "$(BINARY)" --kills "$(or $(KILLS),1000)" --seconds "$(or $(KILL_SECONDS),1500)"
 
 lint: setup ui  ## formatting, clippy, arrows between crates, UI and Python linters
 	cargo fmt --all --check

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that needs the built server: real clients, the DuckDB oracle, kills, the UI in Chromium.
+# Everything that needs the built server: real clients, the DuckDB oracle, kills, a real ClickHouse, the UI in Chromium.
 set -euo pipefail
 binary=$1
 here=$(cd "$(dirname "$0")" && pwd)
@@ -10,6 +10,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 "$here/support/python" "$here/clauses/run.py" --binary "$binary"
 "$here/support/python" "$here/crash/kill.py" --binary "$binary" --kills "${PYFLARE_KILLS:-8}" --seconds "${PYFLARE_KILL_SECONDS:-40}"
 "$here/support/python" "$here/kafka/run.py" --binary "$binary"
+"$here/support/python" "$here/clickhouse/run.py" --binary "$binary" --kills "${PYFLARE_STORE_KILLS:-3}" --seconds "${PYFLARE_STORE_KILL_SECONDS:-12}"
 "$here/support/python" "$here/rough/run.py" --binary "$binary"
 "$here/support/python" "$here/tutorial/run.py" --binary "$binary"
 # The UI that the binary carries, in real Chromium. Servers, ports and traffic are the suite's own.

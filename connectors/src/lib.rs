@@ -10,6 +10,7 @@ pub mod checkpoints;
 pub mod conformance;
 pub mod log;
 pub mod memory;
+pub mod physical;
 pub mod store;
 pub mod tick_log;
 

@@ -17,6 +17,22 @@ pub enum StoreError {
     Missing { table: String },
     #[error("PF-2304: {table:?} cannot be the name of a table: {detail}")]
     Name { table: String, detail: String },
+    #[error(
+        "PF-2305: the store at {address} cannot be reached: {detail}; what is accepted meanwhile waits in the log and in memory"
+    )]
+    Unreachable { address: String, detail: String },
+    #[error(
+        "PF-2306: the store at {address} does not let {user:?} in: {detail}; check the user in store.url and set store.password"
+    )]
+    Refused {
+        address: String,
+        user: String,
+        detail: String,
+    },
+    #[error("PF-2307: the database {database} cannot be used as a store: {detail}")]
+    Foreign { database: String, detail: String },
+    #[error("PF-2308: {url:?} does not name a store: {detail}")]
+    Url { url: String, detail: String },
 }
 
 /// A table as the engine declares it. Strings may be `Utf8View` and `attributes` may be wire bytes in memory; the
@@ -29,6 +45,9 @@ pub struct TableDefinition {
     /// Rows whose `time_column` is older than this may be deleted, microseconds.
     pub retention_us: Option<i64>,
     pub time_column: Option<String>,
+    /// Of the changes of a view (with `_tick` and `_diff`): the columns by which its rows are told apart, none if only
+    /// all of them together do. A store may keep the current content of such a view beside its changes.
+    pub key: Vec<String>,
 }
 
 /// Some rows of a block, made batch by batch when they are written, so that a large block need not be in memory

@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use pyflare_clickhouse::Address;
+
+use super::store::StoreChoice;
 
 use super::log_choice::LogChoice;
 
@@ -115,7 +118,12 @@ const SETTINGS: &[Setting] = &[
     setting(
         "store.url",
         "delta",
-        "History: 'delta' (tables in the data directory) or 'none'",
+        "History: 'delta' (tables in the data directory), 'clickhouse://user@host:port/database' or 'none'",
+    ),
+    setting(
+        "store.password",
+        "",
+        "The password of the user in store.url; better given in the environment or the file than as a flag",
     ),
     setting(
         "store.flush_seconds",
@@ -234,7 +242,7 @@ pub struct Configuration {
     pub allowed_hosts: Vec<String>,
     pub keys: Vec<(String, String)>,
     pub insecure_open: bool,
-    pub store: bool,
+    pub store: StoreChoice,
     pub flush_every: Duration,
     /// `None`: no checkpoints.
     pub checkpoint_every: Option<Duration>,
@@ -316,11 +324,21 @@ impl Configuration {
             given => bail!("PF-6002: workers must be at most 256, not {given}"),
         };
         let store = match value("store.url")?.as_str() {
-            "delta" => true,
-            "none" => false,
-            other => {
-                bail!("PF-6005: store.url {other:?} is not known to this build; it has 'delta' and 'none'")
+            "delta" => StoreChoice::Delta,
+            "none" => StoreChoice::None,
+            // A prefix that is wrong may be that of a URL with a password in it: only what follows ours is read.
+            url if url.starts_with("clickhouse:") => {
+                StoreChoice::ClickHouse(Address::parse(url, Some(value("store.password")?))?)
             }
+            url if url.contains("://") => bail!(
+                "PF-6005: store.url begins with {:?}, which is not known to this build; it has 'delta', \
+                 'clickhouse://user@host:port/database' and 'none'",
+                url.split("://").next().unwrap_or("")
+            ),
+            other => bail!(
+                "PF-6005: store.url {other:?} is not known to this build; it has 'delta', \
+                 'clickhouse://user@host:port/database' and 'none'"
+            ),
         };
         let json_logs = match value("logging.format")?.as_str() {
             "json" => true,
@@ -473,6 +491,13 @@ mod tests {
                 .to_string()
                 .contains("PF-6005")
         );
+        for secret in ["clickhouse://u:secret@h/d", "mysql://u:secret@h/d"] {
+            let refused = read(&["--store-url", secret]).unwrap_err().to_string();
+            assert!(
+                refused.contains("PF-") && !refused.contains("secret"),
+                "{refused}"
+            );
+        }
         for beyond in ["0", "257", "18446744073709551615"] {
             let refused = read(&["--limits-request-mb", beyond]).unwrap_err().to_string();
             assert!(refused.contains("PF-6002"), "{refused}");

@@ -9,6 +9,7 @@ mod internals;
 mod log_choice;
 mod metrics;
 mod serve;
+mod store;
 mod streams;
 
 use std::process::ExitCode;

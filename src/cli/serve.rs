@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use pyflare_connectors::{Log, Store, TickLogError};
+use pyflare_connectors::{Log, TickLogError};
 use pyflare_dataflows::plan::builtin;
 use pyflare_dataflows::{Engine, EngineOptions, MonitorLimits, ViewName};
-use pyflare_delta::DeltaStore;
 use pyflare_history::{QueryOptions, QueryService};
 use pyflare_live::{Access, Authorize, Failure, FailureKind, Live, LiveLimits, Scope};
 use pyflare_log::{DataDirectory, FileCatalog, FileCheckpoints, FileTickLog};
@@ -17,11 +16,12 @@ use pyflare_rest::{Api, ApiLimits, ReceiverAddresses};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::adapters::{DeltaTables, EngineApi, EngineSource, EngineViews};
+use super::adapters::{EngineApi, EngineSource, EngineTables, EngineViews};
 use super::config::Configuration;
 use super::internals::EngineInternals;
 use super::log_choice::{self, LogChoice};
 use super::metrics::ServerMetrics;
+use super::store::{HistoryStore, StoreChoice};
 use super::streams::EngineStreams;
 
 pub fn run(configuration: Configuration) -> anyhow::Result<()> {
@@ -41,7 +41,7 @@ pub fn run(configuration: Configuration) -> anyhow::Result<()> {
 
 fn start_logging(configuration: &Configuration) -> anyhow::Result<()> {
     let filter = format!(
-        "{level},h2=warn,hyper=warn,datafusion=warn,delta_kernel=warn,buoyant_kernel=warn,buoyant_kernel_engine=warn,deltalake=warn,deltalake_core=warn",
+        "{level},h2=warn,hyper=warn,hyper_util=warn,datafusion=warn,delta_kernel=warn,buoyant_kernel=warn,buoyant_kernel_engine=warn,deltalake=warn,deltalake_core=warn",
         level = configuration.log_level
     );
     let filter = tracing_subscriber::EnvFilter::try_new(filter).with_context(|| {
@@ -73,7 +73,7 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
     // Absolute, because the store's paths become URLs.
     let path = std::path::absolute(&configuration.data_dir)?;
     // In a URL it would be an escape, which the store's libraries resolve once too often.
-    if configuration.store && path.to_string_lossy().contains('%') {
+    if configuration.store == StoreChoice::Delta && path.to_string_lossy().contains('%') {
         bail!(
             "PF-6014: the path of the data directory, {}, contains a percent sign, with which the store cannot work; \
              choose another with --data-dir",
@@ -96,10 +96,7 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
     })
     .await??;
     let (log, identity) = log;
-    let store = match configuration.store {
-        true => Some(DeltaStore::open(directory.tables())?),
-        false => None,
-    };
+    let store = configuration.store.open(directory.tables()).await?;
     let tick_log = open_tick_log(&configuration, &directory, &*log, &identity)?;
     let engine = start_engine(
         &configuration,
@@ -162,7 +159,7 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
             engine: engine.clone(),
             stored: store.is_some(),
         }),
-        Arc::new(DeltaTables {
+        Arc::new(EngineTables {
             engine: engine.clone(),
             store,
         }),
@@ -295,10 +292,10 @@ async fn start_engine(
     directory: &DataDirectory,
     log: Arc<dyn Log>,
     tick_log: Arc<FileTickLog>,
-    store: Option<Arc<DeltaStore>>,
+    store: Option<HistoryStore>,
 ) -> anyhow::Result<Engine> {
     let catalog = FileCatalog::open(directory.catalog())?;
-    let store = store.map(|store| store as Arc<dyn Store>);
+    let store = store.map(|store| store.as_store());
     let mut options = EngineOptions::new(log, tick_log, catalog, store, tokio::runtime::Handle::current());
     if let Some(every) = configuration.checkpoint_every {
         options.checkpoints = Some(FileCheckpoints::open(directory.checkpoints())?);

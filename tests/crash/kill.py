@@ -143,7 +143,8 @@ def scratch_folder(keep: Path | None) -> Iterator[Path]:
 def run(options: argparse.Namespace, scratch: Path) -> Report:
     report = Report()
     source = random.Random(options.seed)
-    server = Server(options.binary, scratch / "data", options.server_arg)
+    checkpoints = f"--checkpoints-seconds={options.checkpoints}"
+    server = Server(options.binary, scratch / "data", [checkpoints, *options.server_arg])
     senders = Senders(lambda: server.endpoints, options.seed, options.threads, options.rate)
     try:
         server.start()
@@ -177,6 +178,9 @@ def main() -> int:
     parser.add_argument("--rate", type=int, default=3000, help="spans per second")
     parser.add_argument("--threads", type=int, default=4, help="senders")
     parser.add_argument("--settle", type=float, default=60.0, help="seconds until something missing counts")
+    parser.add_argument(
+        "--checkpoints", type=int, default=1, help="seconds between checkpoints; 0: every start replays the whole log"
+    )
     parser.add_argument("--server-arg", action="append", default=[], help="another argument for `serve`")
     parser.add_argument("--keep", type=Path, default=None, help="keep data and log in this folder")
     options = parser.parse_args()

@@ -179,6 +179,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("command", choices=["serve"])
     parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--checkpoints-seconds")
     for listener in ("otlp-grpc", "otlp-http", "api"):
         parser.add_argument(f"--listen-{listener}")
     options = parser.parse_args()

@@ -36,6 +36,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         schema: first.schema(),
         retention_us: None,
         time_column: Some("event_time".to_owned()),
+        key: Vec::new(),
     }))?;
     let (clock, cpu) = (Instant::now(), processor_seconds()?);
     for (block, batches) in prepared.into_iter().enumerate() {

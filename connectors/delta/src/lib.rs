@@ -30,7 +30,7 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
-use pyflare_connectors::{Part, RowRange, Store, StoreError, TableDefinition};
+use pyflare_connectors::{Part, RowRange, Store, StoreError, TableDefinition, physical};
 
 use crate::scan::StoredTable;
 use crate::table::{Retention, Table, failure};
@@ -141,7 +141,7 @@ impl Store for DeltaStore {
         if let Some(column) = &definition.time_column
             && !physical
                 .field_with_name(column)
-                .is_ok_and(|field| maintenance::carries_time(field.data_type()))
+                .is_ok_and(|field| physical::carries_time(field.data_type()))
         {
             return Err(refuse(format!(
                 "the time column {column} is not a timestamp of the table"

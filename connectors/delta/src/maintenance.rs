@@ -14,7 +14,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use arrow::datatypes::DataType;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use pyflare_connectors::StoreError;
 
@@ -227,9 +226,4 @@ async fn vacuum(table: &Arc<Table>, sweep: &mut Sweep, grace: Duration) -> Resul
 fn modified_within(path: &std::path::Path, age: Duration) -> bool {
     let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified());
     modified.is_ok_and(|time| SystemTime::now().duration_since(time).unwrap_or_default() < age)
-}
-
-/// Whether a column can carry a table's retention.
-pub fn carries_time(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Timestamp(_, _))
 }

@@ -6,6 +6,7 @@
 mod catalog;
 mod checkpoints;
 mod log;
+pub mod queries;
 pub mod store;
 mod tick_log;
 

@@ -23,6 +23,7 @@ pub fn definition(name: &str) -> TableDefinition {
         schema: batch.schema(),
         retention_us: None,
         time_column: Some("event_time".to_owned()),
+        key: Vec::new(),
     }
 }
 

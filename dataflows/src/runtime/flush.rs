@@ -16,6 +16,7 @@ use pyflare_connectors::{Part, Store, StoreError, TableDefinition};
 use super::consolidate::{changes_schema, consolidate, with_tick_and_diff};
 use super::streams::{StreamId, StreamRegistry, signal_schema};
 use super::tail::{HistoryTail, logical};
+use super::views::InstalledView;
 use crate::time::{Tick, tick_us};
 
 const RETRY_FIRST: Duration = Duration::from_millis(200);
@@ -161,6 +162,7 @@ impl Flusher {
                 schema: changes_schema(&view.rendered.schema),
                 retention_us: None,
                 time_column: None,
+                key: key_names(&view),
             };
             if self.is_written(&table, cut)? {
                 continue;
@@ -184,6 +186,7 @@ impl Flusher {
                 schema: signal_schema(signal),
                 retention_us: self.stream_retention_us,
                 time_column: Some("event_time".into()),
+                key: Vec::new(),
             }),
             StreamId::User(id) => {
                 let stream = self.streams.by_id(id)?;
@@ -192,6 +195,7 @@ impl Flusher {
                     schema: Arc::clone(&stream.schema),
                     retention_us: stream.definition.retention_us.or(self.stream_retention_us),
                     time_column: Some(stream.definition.time_column().to_string()),
+                    key: Vec::new(),
                 })
             }
         }
@@ -229,6 +233,13 @@ impl Flusher {
             }
         }
     }
+}
+
+fn key_names(view: &InstalledView) -> Vec<String> {
+    let columns = view.rendered.key_columns.iter();
+    columns
+        .map(|column| view.rendered.schema.field(*column).name().clone())
+        .collect()
 }
 
 /// Divides a block so that several threads can write it; attributes are materialised as they are written.

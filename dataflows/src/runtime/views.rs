@@ -215,7 +215,7 @@ impl InstalledView {
         known: &StreamRegistry,
         defaults: MonitorLimits,
     ) -> Result<InstalledView, EngineError> {
-        let start = bases.first().map_or(entry.installed_at, |base| base.start);
+        let start = bases.first().map_or(entry.start, |base| base.start);
         let rendered = RenderedView::compile(&entry.definition, bases, start)?;
         let at = Installation {
             tick: entry.installed_at,

@@ -27,7 +27,7 @@ use tokio::sync::Semaphore;
 use crate::catalog::{CATALOG, Names, NamesCatalog, UNQUALIFIED};
 use crate::failure::{Kind, QueryError};
 use crate::interrupt::Interrupt;
-use crate::source::{InternalRelations, LiveSource, Scope, StoredTables};
+use crate::source::{InternalRelations, LiveSource, Rule, Scope, StoredTables};
 use crate::{functions, parameters, statement, wildcard};
 
 /// Limits of the service; each has a default that suits a machine shared with the engine.
@@ -131,7 +131,7 @@ impl QueryService {
             .enable_all()
             .build()
             .map_err(|error| QueryError::new(Kind::Internal, format!("no threads for queries: {error}")))?;
-        let session = session(&options)?;
+        let session = session(&options, stored.rules())?;
         Ok(Arc::new(QueryService {
             running: Arc::new(Semaphore::new(options.concurrent.max(1))),
             admitted: Arc::default(),
@@ -290,7 +290,7 @@ impl<T> Drop for AbortOnDrop<T> {
 }
 
 /// What all queries share: configuration, functions, caches of file footers.
-fn session(options: &QueryOptions) -> Result<SessionState, QueryError> {
+fn session(options: &QueryOptions, rules: Vec<Rule>) -> Result<SessionState, QueryError> {
     let mut config = SessionConfig::new()
         .with_target_partitions(options.threads.max(1))
         .with_information_schema(true)
@@ -309,11 +309,14 @@ fn session(options: &QueryOptions) -> Result<SessionState, QueryError> {
         )
         .build_arc()
         .map_err(|error| QueryError::planning(&error))?;
-    let mut session = SessionStateBuilder::new()
+    let mut builder = SessionStateBuilder::new()
         .with_config(config)
         .with_runtime_env(runtime)
-        .with_default_features()
-        .build();
+        .with_default_features();
+    for rule in rules {
+        builder = builder.with_physical_optimizer_rule(rule);
+    }
+    let mut session = builder.build();
     let known = session.scalar_functions().clone();
     for function in functions::capped(|name| known.get(name).cloned()) {
         register(&mut session, function)?;

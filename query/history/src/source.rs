@@ -175,7 +175,15 @@ pub trait LiveSource: Send + Sync {
 pub trait StoredTables: Send + Sync {
     /// The newest version of a table; `None` if there is none.
     async fn provider(&self, table: &str) -> Result<Option<Arc<dyn TableProvider>>, SourceError>;
+
+    /// Rules by which plans make use of what the store can do itself; they come after all others.
+    fn rules(&self) -> Vec<Rule> {
+        Vec::new()
+    }
 }
+
+/// A rule of the physical optimizer.
+pub type Rule = Arc<dyn datafusion::physical_optimizer::PhysicalOptimizerRule + Send + Sync>;
 
 /// The relations of `pyflare_internal`.
 #[async_trait]

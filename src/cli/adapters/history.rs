@@ -9,10 +9,10 @@ use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use datafusion::scalar::ScalarValue;
 use pyflare_dataflows::{Engine, ViewName, Wanted};
-use pyflare_delta::DeltaStore;
 use pyflare_history as history;
 
 use super::{is_temporary, source_error};
+use crate::cli::store::HistoryStore;
 
 /// Ad-hoc SQL over the engine.
 pub struct EngineSource {
@@ -136,13 +136,13 @@ fn values_of(schema: &Schema, column: &str, values: &[ScalarValue]) -> Option<(u
 }
 
 /// Stored tables; a view's changes lie under a name that also says which incarnation it is.
-pub struct DeltaTables {
+pub struct EngineTables {
     pub engine: Engine,
-    pub store: Option<Arc<DeltaStore>>,
+    pub store: Option<HistoryStore>,
 }
 
 #[async_trait]
-impl history::StoredTables for DeltaTables {
+impl history::StoredTables for EngineTables {
     async fn provider(&self, table: &str) -> Result<Option<Arc<dyn TableProvider>>, history::SourceError> {
         let Some(store) = &self.store else { return Ok(None) };
         let table = match table.strip_suffix("_changes") {
@@ -159,5 +159,9 @@ impl history::StoredTables for DeltaTables {
             None => table.to_string(),
         };
         store.provider(&table).await.map_err(source_error)
+    }
+
+    fn rules(&self) -> Vec<history::Rule> {
+        self.store.as_ref().map(HistoryStore::rules).unwrap_or_default()
     }
 }

@@ -10,7 +10,7 @@ use pyflare_dataflows::{Companion, Engine, EngineError, ViewDescription, ViewNam
 use pyflare_history::SourceError;
 use pyflare_sql::{PlanScope, SqlError, ViewColumns};
 
-pub use self::history::{DeltaTables, EngineSource};
+pub use self::history::{EngineSource, EngineTables};
 pub use self::live::EngineViews;
 pub use self::rest::EngineApi;
 

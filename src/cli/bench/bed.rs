@@ -44,6 +44,11 @@ impl Bed {
         Ok(bed)
     }
 
+    /// Where everything of it lies.
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
     /// Closes the log and opens it again, so that nothing is read from its memory.
     pub fn reopen_log(&mut self) -> anyhow::Result<()> {
         self.log.close();
@@ -51,11 +56,11 @@ impl Bed {
         Ok(())
     }
 
-    pub fn store(&self) -> anyhow::Result<Arc<DeltaStore>> {
-        Ok(DeltaStore::open(self.directory.path().join("tables"))?)
+    pub fn store(&self) -> anyhow::Result<Arc<dyn Store>> {
+        Ok(DeltaStore::open(self.directory.path().join("tables"))? as Arc<dyn Store>)
     }
 
-    pub async fn start(&self, workers: usize, store: Option<Arc<DeltaStore>>) -> anyhow::Result<Engine> {
+    pub async fn start(&self, workers: usize, store: Option<Arc<dyn Store>>) -> anyhow::Result<Engine> {
         self.start_with(workers, store, |_| {}).await
     }
 
@@ -68,12 +73,11 @@ impl Bed {
     pub async fn start_with(
         &self,
         workers: usize,
-        store: Option<Arc<DeltaStore>>,
+        store: Option<Arc<dyn Store>>,
         change: impl FnOnce(&mut EngineOptions),
     ) -> anyhow::Result<Engine> {
         let tick_log = FileTickLog::open(self.directory.path().join("ticks"))?;
         let catalog = FileCatalog::open(self.directory.path().join("catalog"))?;
-        let store = store.map(|store| store as Arc<dyn Store>);
         let log = Arc::clone(&self.log) as Arc<dyn Log>;
         let mut options =
             EngineOptions::new(log, tick_log, catalog, store, tokio::runtime::Handle::current());

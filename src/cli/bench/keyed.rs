@@ -54,7 +54,7 @@ pub async fn keyed(seconds: f64) -> anyhow::Result<Vec<Figure>> {
     Ok(figures)
 }
 
-fn statements(select: &str) -> Vec<String> {
+pub fn statements(select: &str) -> Vec<String> {
     vec![
         "CREATE STREAM facts (key BIGINT, n BIGINT, m BIGINT, at TIMESTAMP) WITH (event_time = 'at')".into(),
         format!("CREATE MONITOR by_key AS SELECT {select}"),
@@ -132,7 +132,7 @@ async fn bytes_per_group() -> anyhow::Result<f64> {
     Ok(after.saturating_sub(before) as f64 / GROUPS as f64)
 }
 
-fn body(
+pub fn body(
     random: &mut SmallRng,
     rows: usize,
     mut key: impl FnMut(&mut SmallRng) -> i64,

@@ -5,6 +5,7 @@
 //! deduplication are on.
 
 mod bed;
+mod clickhouse;
 mod decode;
 mod freshness;
 mod idle;
@@ -13,6 +14,7 @@ mod monitors;
 mod nexmark;
 mod peeks;
 mod pipeline;
+mod recovery;
 mod server;
 mod starts;
 
@@ -30,8 +32,8 @@ pub struct BenchArgs {
     /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
-    /// Only these parts: decode, views, keyed, everything, freshness, peeks, idle; nexmark, monitors, installs, starts and memory, which take minutes,
-    /// run only when named
+    /// Only these parts: decode, views, keyed, everything, freshness, peeks, idle; nexmark, monitors, installs, starts, recovery and memory, which take minutes,
+    /// and clickhouse, which needs a server, run only when named
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// About how long each part measures
@@ -40,9 +42,12 @@ pub struct BenchArgs {
     /// Worker threads of the part "everything"
     #[arg(long, default_value_t = 2)]
     workers: usize,
-    /// Millions of spans for the part "memory"
+    /// Millions of spans for the part "memory", of groups for "recovery"
     #[arg(long, default_value_t = 10)]
     millions: u64,
+    /// The server that the part "clickhouse" measures, as in store.url; its password is PYFLARE_STORE_PASSWORD
+    #[arg(long)]
+    clickhouse: Option<String>,
 }
 
 /// The target of a figure.
@@ -77,7 +82,7 @@ fn figure(
 }
 
 /// The parts, in order.
-const PARTS: [&str; 12] = [
+const PARTS: [&str; 14] = [
     "decode",
     "views",
     "keyed",
@@ -89,10 +94,20 @@ const PARTS: [&str; 12] = [
     "monitors",
     "installs",
     "starts",
+    "recovery",
     "memory",
+    "clickhouse",
 ];
-/// Parts that take minutes and run only when asked for.
-const LONG: [&str; 5] = ["nexmark", "monitors", "installs", "starts", "memory"];
+/// Parts that take minutes or need a server, and run only when asked for.
+const LONG: [&str; 7] = [
+    "nexmark",
+    "monitors",
+    "installs",
+    "starts",
+    "recovery",
+    "memory",
+    "clickhouse",
+];
 
 /// Measures and prints.
 pub fn run(args: BenchArgs) -> anyhow::Result<()> {
@@ -130,6 +145,10 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
             "monitors" => runtime.block_on(monitors::monitors(args.seconds))?,
             "installs" => runtime.block_on(monitors::installs())?,
             "starts" => runtime.block_on(starts::starts())?,
+            "recovery" => runtime.block_on(recovery::recovery(args.seconds, args.millions))?,
+            "clickhouse" => {
+                runtime.block_on(clickhouse::clickhouse(args.seconds, args.clickhouse.as_deref()))?
+            }
             "idle" => runtime.block_on(idle::idle())?,
             _ => runtime.block_on(pipeline::memory(args.millions))?,
         };

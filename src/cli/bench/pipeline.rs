@@ -3,13 +3,12 @@
 use std::time::Instant;
 
 use anyhow::ensure;
-use pyflare_connectors::Store;
 use pyflare_operators::corpus::{Generator, Traffic};
 
 use super::bed::{Bed, caught_up, counted, now_us, resident_bytes, stop};
 use super::{Figure, REAL, SMALL, Target, figure};
 
-const PER_REQUEST: usize = 500;
+pub const PER_REQUEST: usize = 500;
 const HOUR_NS: u64 = 3_600_000_000_000;
 /// Event time of the memory measurement, of which built-in views keep the last six hours.
 const HOURS: u64 = 10;
@@ -196,16 +195,16 @@ pub async fn memory(millions: u64) -> anyhow::Result<Vec<Figure>> {
     Ok(figures)
 }
 
-struct Corpus {
-    name: &'static str,
-    corpus: &'static str,
-    make: fn(&mut Generator, usize) -> Vec<u8>,
-    spans: u64,
+pub struct Corpus {
+    pub name: &'static str,
+    pub corpus: &'static str,
+    pub make: fn(&mut Generator, usize) -> Vec<u8>,
+    pub spans: u64,
 }
 
 impl Corpus {
     /// A filled log, its spans and bytes.
-    async fn prepare(&self) -> anyhow::Result<(Bed, u64, u64)> {
+    pub async fn prepare(&self) -> anyhow::Result<(Bed, u64, u64)> {
         let spans = (self.spans / PER_REQUEST as u64).max(1) * PER_REQUEST as u64;
         let mut generator = Generator::new(7, traffic(spans, 1_000_000));
         let mut bed = Bed::new().await?;
@@ -215,7 +214,7 @@ impl Corpus {
     }
 }
 
-fn check(found: u64, sent: u64) -> anyhow::Result<()> {
+pub fn check(found: u64, sent: u64) -> anyhow::Result<()> {
     ensure!(
         found == sent,
         "PF-6042: {sent} spans were sent and {found} counted; these figures would be worth nothing"

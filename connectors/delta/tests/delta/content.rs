@@ -9,8 +9,9 @@ use arrow::datatypes::Int64Type;
 use arrow::util::pretty::pretty_format_batches;
 use datafusion::catalog::MemTable;
 use datafusion::prelude::{SessionConfig, SessionContext};
-use pyflare_connectors::Store;
+use pyflare_connectors::conformance::queries;
 use pyflare_connectors::conformance::store::{FIRST_CUT, definition, rows};
+use pyflare_connectors::{Store, TableDefinition, physical};
 use pyflare_delta::{DeltaOptions, DeltaStore};
 
 async fn query(store: &DeltaStore, table: &str, sql: &str) -> Vec<RecordBatch> {
@@ -25,7 +26,12 @@ async fn query(store: &DeltaStore, table: &str, sql: &str) -> Vec<RecordBatch> {
 
 async fn oracle(batches: &[RecordBatch], sql: &str) -> String {
     let context = SessionContext::new();
-    let table = MemTable::try_new(batches[0].schema(), vec![batches.to_vec()]).unwrap();
+    let schema = physical::physical_schema(&batches[0].schema()).unwrap();
+    let batches = batches
+        .iter()
+        .map(|batch| physical::conform(batch, &schema).unwrap());
+    let batches = batches.collect();
+    let table = MemTable::try_new(schema, vec![batches]).unwrap();
     context.register_table("t", Arc::new(table)).unwrap();
     pretty_format_batches(&context.sql(sql).await.unwrap().collect().await.unwrap())
         .unwrap()
@@ -35,17 +41,6 @@ async fn oracle(batches: &[RecordBatch], sql: &str) -> String {
 fn text(batches: &[RecordBatch]) -> String {
     pretty_format_batches(batches).unwrap().to_string()
 }
-
-const QUERIES: [&str; 8] = [
-    "SELECT * FROM t ORDER BY _offset",
-    "SELECT count(*), count(error), sum(count), sum(cost), min(event_time), max(event_time) FROM t",
-    "SELECT trace_id, cost FROM t WHERE trace_id = '0000000000000000000000000000002a' ORDER BY _offset",
-    "SELECT _offset FROM t WHERE event_time >= arrow_cast(1764000000000000 + 200000, 'Timestamp(Microsecond, Some(\"UTC\"))') ORDER BY 1",
-    "SELECT _offset, attributes FROM t WHERE _tick BETWEEN 1764000000005 AND 1764000000040 AND error ORDER BY 1",
-    "SELECT project, count(*) FROM t WHERE project = 'nobody' GROUP BY project",
-    "SELECT labels, count(*) FROM t GROUP BY labels ORDER BY 1",
-    "SELECT cost, temperature FROM t ORDER BY event_time DESC LIMIT 7",
-];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stored_rows_are_the_appended_rows() {
@@ -71,7 +66,7 @@ async fn stored_rows_are_the_appended_rows() {
         }
     }
     for round in 0..2 {
-        for sql in QUERIES {
+        for sql in queries::OF_ROWS {
             assert_eq!(
                 text(&query(&store, "spans", sql).await),
                 oracle(&appended, sql).await,
@@ -149,4 +144,30 @@ async fn filters_leave_files_unopened() {
         "SELECT count(*) FROM t WHERE _tick >= 1764000000300 AND _tick < 1764000000400 AND trace_id <> ''";
     let found = query(&store, "spans", sql).await;
     assert_eq!(found[0].column(0).as_primitive::<Int64Type>().value(0), 100);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn values_at_the_edges_come_back() {
+    let place = tempfile::tempdir().unwrap();
+    let store = DeltaStore::open(place.path()).unwrap();
+    let batch = queries::edges();
+    let definition = TableDefinition {
+        name: "default/edges".into(),
+        schema: batch.schema(),
+        retention_us: None,
+        time_column: Some("at".into()),
+        key: Vec::new(),
+    };
+    store.ensure_table(&definition).await.unwrap();
+    store
+        .append("default/edges", FIRST_CUT, vec![batch.clone()])
+        .await
+        .unwrap();
+    for sql in queries::OF_EDGES {
+        assert_eq!(
+            text(&query(&store, "default/edges", sql).await),
+            oracle(std::slice::from_ref(&batch), sql).await,
+            "{sql}"
+        );
+    }
 }

@@ -88,6 +88,8 @@ pub(crate) fn decide(candidates: &[Candidate], ticks: Option<TicksFound>) -> Dec
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn whole(epoch: u64, position: u64) -> Candidate {
@@ -166,6 +168,128 @@ mod tests {
                 matches!(decision, Decision::Stop { .. }),
                 "{candidates:?} {found:?}: {decision:?}"
             );
+        }
+    }
+
+    /// The steps of the protocol, interrupted anywhere.
+    #[derive(Debug, Clone)]
+    enum Step {
+        Tick,
+        /// A checkpoint begins at the last tick.
+        Begin,
+        /// Its manifest is created.
+        Complete,
+        /// Older ones than the two newest are deleted, one at a time.
+        DeleteOne,
+        /// A part of what the oldest has passed leaves the tick log.
+        Trim(u64),
+        /// The process ends, and another one starts.
+        Crash,
+    }
+
+    #[derive(Debug, Default)]
+    struct World {
+        first: u64,
+        next: u64,
+        begun: Option<u64>,
+        /// Epoch, position.
+        complete: Vec<(u64, u64)>,
+        epochs: u64,
+    }
+
+    impl World {
+        fn take(&mut self, step: &Step) {
+            match step {
+                Step::Tick => self.next += 1,
+                Step::Begin if self.next > 0 => self.begun = Some(self.next - 1),
+                Step::Complete => {
+                    if let Some(position) = self.begun.take() {
+                        self.epochs += 1;
+                        self.complete.push((self.epochs, position));
+                    }
+                }
+                Step::DeleteOne if self.complete.len() > 2 => drop(self.complete.remove(0)),
+                Step::Trim(upto) if self.complete.len() >= 2 => {
+                    let oldest = self.complete[self.complete.len() - 2].1;
+                    self.first = self.first.max((*upto).min(oldest));
+                }
+                Step::Crash => self.begun = None,
+                Step::Begin | Step::DeleteOne | Step::Trim(_) => {}
+            }
+        }
+
+        fn ticks(&self, lost: u64) -> Option<TicksFound> {
+            let next = self.next.saturating_sub(lost);
+            (next > self.first).then(|| TicksFound {
+                first: (self.first, 100 + self.first),
+                last: (next - 1, 100 + next - 1),
+            })
+        }
+
+        fn candidates(&self, damaged: &[u64]) -> Vec<Candidate> {
+            let of = |(epoch, position): &(u64, u64)| match damaged.contains(epoch) {
+                true => torn(*epoch),
+                false => whole(*epoch, *position),
+            };
+            self.complete.iter().map(of).collect()
+        }
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => Just(Step::Tick),
+            2 => Just(Step::Begin),
+            2 => Just(Step::Complete),
+            2 => Just(Step::DeleteOne),
+            2 => (0..200_u64).prop_map(Step::Trim),
+            1 => Just(Step::Crash),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4_096))]
+
+        /// After every step: a start finds a way, and it is the newest checkpoint; also with any one of those that are
+        /// kept damaged; with more damage, or ticks lost that a checkpoint has seen, it goes on from what is whole or stops,
+        /// and never leaves out a tick.
+        #[test]
+        fn wherever_the_process_ends_a_start_goes_on_from_there(
+            steps in proptest::collection::vec(step(), 1..120),
+            lost in 1..5_u64,
+        ) {
+            let mut world = World::default();
+            for step in &steps {
+                world.take(step);
+                let ticks = world.ticks(0);
+                let decision = decide(&world.candidates(&[]), ticks);
+                match world.complete.last() {
+                    Some((epoch, _)) => prop_assert_eq!(restored(&decision), Some(*epoch)),
+                    None if world.next == 0 => prop_assert_eq!(decision, Decision::Fresh),
+                    None => prop_assert_eq!(decision, Decision::Replay { damaged: Vec::new() }),
+                }
+                for (place, (epoch, _)) in world.complete.iter().enumerate() {
+                    let decision = decide(&world.candidates(&[*epoch]), ticks);
+                    let left = world.complete.iter().filter(|(other, _)| other != epoch).map(|(other, _)| *other);
+                    match left.max() {
+                        Some(other) => prop_assert_eq!(restored(&decision), Some(other), "without {}", place),
+                        None => prop_assert!(matches!(decision, Decision::Replay { .. }), "{:?}", decision),
+                    }
+                }
+                let all: Vec<u64> = world.complete.iter().map(|(epoch, _)| *epoch).collect();
+                if let (false, decision) = (all.is_empty(), decide(&world.candidates(&all), ticks)) {
+                    match world.first {
+                        0 => prop_assert!(matches!(decision, Decision::Replay { .. }), "{:?}", decision),
+                        _ => prop_assert!(matches!(decision, Decision::Stop { .. }), "{:?}", decision),
+                    }
+                }
+                let shortened = world.ticks(lost);
+                if let Some((_, position)) = world.complete.last()
+                    && shortened.is_none_or(|ticks| ticks.last.0 < *position)
+                {
+                    let decision = decide(&world.candidates(&[]), shortened);
+                    prop_assert!(matches!(decision, Decision::Stop { .. }), "{:?}", decision);
+                }
+            }
         }
     }
 }

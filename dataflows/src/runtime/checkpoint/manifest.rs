@@ -85,6 +85,8 @@ pub(crate) struct BaseEntry {
 pub(crate) struct ViewEntry {
     pub id: u64,
     pub definition: MonitorDefinition,
+    /// It has every row admitted after this tick.
+    pub start: Tick,
     pub installed_at: Tick,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Tick>,

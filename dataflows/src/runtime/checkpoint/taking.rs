@@ -339,6 +339,7 @@ impl Coordinator {
         let views = views.iter().zip(bases_of).map(|(view, bases)| ViewEntry {
             id: view.id,
             definition: view.definition.clone(),
+            start: view.start,
             installed_at: view.installed_at,
             since: view.since,
             sources: view.sources.clone(),
