@@ -17,7 +17,7 @@ const EMBEDDED: &str = "embedded";
 #[derive(Debug, Clone)]
 pub enum LogChoice {
     Embedded,
-    Kafka(KafkaOptions),
+    Kafka(Box<KafkaOptions>),
 }
 
 impl LogChoice {
@@ -83,7 +83,7 @@ impl LogChoice {
             None if username.is_empty() && password.is_empty() => None,
             None => bail!("PF-6005: kafka.username and kafka.password need kafka.sasl_mechanism"),
         };
-        Ok(LogChoice::Kafka(options))
+        Ok(LogChoice::Kafka(Box::new(options)))
     }
 
     /// Opens it. Waits for Kafka's brokers: not on a thread that serves.
@@ -103,7 +103,7 @@ impl LogChoice {
                 (log as Arc<dyn Log>, EMBEDDED.into())
             }
             LogChoice::Kafka(options) => {
-                let log = KafkaLog::open(options.clone())?;
+                let log = KafkaLog::open((**options).clone())?;
                 let identity = log.identity().to_string();
                 (log as Arc<dyn Log>, identity)
             }

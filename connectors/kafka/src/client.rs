@@ -26,6 +26,12 @@ impl Witness {
         }
     }
 
+    /// A consumer is told of its connection's trouble as of a record.
+    pub fn heard(&self, error: &KafkaError) {
+        let reason = error.to_string();
+        self.error(error.clone(), &reason);
+    }
+
     /// What the connection's last trouble means, if there is any.
     pub fn trouble(&self, brokers: &str) -> Option<LogError> {
         let (code, reason) = self.last.lock().clone()?;

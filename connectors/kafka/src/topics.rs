@@ -66,7 +66,11 @@ pub(crate) fn partitions_of(
     loop {
         let answer = asking.fetch_metadata(Some(name), ATTEMPT);
         // Errors of connections are heard here.
-        while asking.poll(Duration::ZERO).is_some() {}
+        while let Some(event) = asking.poll(Duration::ZERO) {
+            if let Err(error) = event {
+                witness.heard(&error);
+            }
+        }
         let error = match answer {
             Ok(metadata) => {
                 witness.answered();
