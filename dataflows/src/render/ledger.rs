@@ -17,8 +17,9 @@ use arrow::row::{RowConverter, SortField};
 use pyflare_operators::aggregate::Accumulator;
 use timely::worker::Worker;
 
-use super::arrange::{ArrangedView, Dump, PANE_BYTES, key_of, pane_of};
+use super::arrange::{ArrangedView, PANE_BYTES, key_of, pane_of};
 use super::changed::ChangedPanes;
+use super::dump::Dump;
 use super::key::Key;
 use super::leaf::Layout;
 use super::left_out::{LateRows, RowErrors};

@@ -12,6 +12,7 @@ pub(crate) mod arrange;
 pub(crate) mod busy;
 pub(crate) mod cells;
 pub(crate) mod changed;
+mod dump;
 pub(crate) mod figures;
 pub(crate) mod finish;
 pub(crate) mod graph;
@@ -28,8 +29,9 @@ mod unnest;
 pub(crate) mod view;
 pub(crate) mod walk;
 
-pub(crate) use arrange::{ArrangedView, Dump};
+pub(crate) use arrange::ArrangedView;
 pub(crate) use busy::Busy;
+pub(crate) use dump::Dump;
 pub use figures::Figure;
 pub(crate) use figures::Figures;
 pub(crate) use finish::Finish;
