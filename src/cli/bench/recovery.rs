@@ -76,7 +76,7 @@ impl Run {
 /// Rows over the groups that are there, with and without what makes them durable.
 async fn throughput(seconds: f64, durable: bool) -> anyhow::Result<Run> {
     let bed = Bed::new().await?;
-    bed.declare(&statements(SELECT)).await?;
+    bed.declare(&monitor()).await?;
     let mut random = SmallRng::seed_from_u64(7);
     let start_us = hour();
     let prefill = fill(&bed, &mut random, GROUPS, start_us).await?;
@@ -133,6 +133,16 @@ fn forgetting(bed: &Bed) -> anyhow::Result<impl FnOnce(&mut EngineOptions) + use
     Ok(move |options: &mut EngineOptions| options.tick_log = Arc::new(memory))
 }
 
+/// The monitor of this part, which may keep as much as it is given.
+fn monitor() -> Vec<String> {
+    let unlimited =
+        "CREATE MONITOR by_key WITH (max_rows = '1000000000', max_updates_per_second = '1000000000')";
+    let statements = statements(SELECT).into_iter();
+    statements
+        .map(|sql| sql.replace("CREATE MONITOR by_key", unlimited))
+        .collect()
+}
+
 /// Appends records as a tick does; the time until one is durable that one in a hundred exceeds, milliseconds.
 fn durable_tick() -> anyhow::Result<f64> {
     let directory = tempfile::Builder::new().prefix("pyflare-bench-").tempdir()?;
@@ -152,7 +162,7 @@ fn durable_tick() -> anyhow::Result<f64> {
 async fn restart(millions: u64) -> anyhow::Result<Vec<Figure>> {
     let groups = millions as i64 * 1_000_000;
     let bed = Bed::new().await?;
-    bed.declare(&statements(SELECT)).await?;
+    bed.declare(&monitor()).await?;
     let mut random = SmallRng::seed_from_u64(7);
     let start_us = hour();
     let mut requests = 0;
