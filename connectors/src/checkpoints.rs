@@ -8,8 +8,6 @@ pub enum CheckpointError {
     Io { path: String, detail: String },
     #[error("PF-2402: {name:?} cannot be the name of a checkpoint's file: {detail}")]
     Name { name: String, detail: String },
-    #[error("PF-2403: the place for checkpoints {url} cannot be used: {detail}")]
-    Place { url: String, detail: String },
 }
 
 impl CheckpointError {
@@ -18,7 +16,6 @@ impl CheckpointError {
         match self {
             CheckpointError::Io { .. } => "PF-2401",
             CheckpointError::Name { .. } => "PF-2402",
-            CheckpointError::Place { .. } => "PF-2403",
         }
     }
 }

@@ -298,7 +298,11 @@ impl Coordinator {
                 Pending::Flush(reply) => replies.push(Pending::Flush(reply)),
             }
         }
-        let begun = self.begin_checkpoint(tick);
+        // What a command changes at this tick would be missing: it became due since it was asked.
+        let begun = match commands.is_empty() {
+            true => self.begin_checkpoint(tick),
+            false => None,
+        };
         let asked = begun.is_some() || replies.iter().any(|reply| matches!(reply, Pending::Flush(_)));
         if self.flusher.is_some() && (asked || self.flush_is_due()) {
             commands.push(AppliedCommand::FlushCut);

@@ -410,7 +410,6 @@ mod tests {
     #[test]
     fn the_encoding_of_keys_is_the_one_that_checkpoints_were_written_with() {
         // A change of this text makes checkpoints unreadable that are there already: they need a way out then.
-        assert_eq!(key_encoding(), key_encoding());
-        assert_eq!(key_encoding().len(), 16);
+        assert_eq!(key_encoding(), "cd368c01edaf3409");
     }
 }

@@ -5,7 +5,7 @@
 //! their state in slices, and a thread of its own writes it ([`super::writing`]).
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -96,7 +96,6 @@ pub(crate) struct CheckpointState {
     pub is_busy: AtomicBool,
     pub newest: Mutex<Option<CheckpointStatus>>,
     pub stop: AtomicBool,
-    pub written: AtomicU64,
     /// What the next checkpoint can add to; none after a failure.
     pub chain: Mutex<Option<Chain>>,
 }

@@ -127,7 +127,6 @@ impl Writer {
             took,
             failure: None,
         });
-        self.state.written.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(
             epoch,
             tick = job.manifest.tick,
