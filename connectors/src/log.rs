@@ -243,6 +243,9 @@ pub trait Log: Send + Sync + 'static {
     /// Finishes what waits, and refuses what comes.
     fn close(&self) {}
 
+    /// What comes from now on is kept apart from what is there, so that [`Log::trim`] can delete all of that.
+    fn seal(&self) {}
+
     /// Deletes records below `offset`; only what a checkpoint covers may be passed.
     fn trim(&self, signal: Signal, partition: u32, offset: u64) -> Result<(), LogError>;
 }

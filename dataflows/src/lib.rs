@@ -22,5 +22,5 @@ pub use runtime::{
     ArrangementFigures, BackfillProgress, Busy, CheckpointStatus, Engine, EngineError, EngineOptions,
     EngineStatus, ErasureBy, ErasureStage, ErasureStatus, ErasureSubject, Event, Frame, MonitorFigures,
     MonitorLimits, OperatorFigures, PeekResult, ReadHold, Refusal, StreamDescription, StreamFigures,
-    SubscribeOptions, Subscription, Tail, ViewDescription, ViewName, Wanted,
+    SubscribeOptions, Subscription, Tail, Verification, ViewDescription, ViewName, Wanted, verify,
 };

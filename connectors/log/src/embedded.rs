@@ -199,6 +199,17 @@ impl Log for EmbeddedLog {
         EmbeddedLog::close(self);
     }
 
+    fn start_offset(&self, signal: Signal, partition: u32) -> u64 {
+        let known = self.known_partition(signal, partition);
+        known.map_or(0, |partition| partition.first_offset())
+    }
+
+    fn seal(&self) {
+        for partition in self.partitions.iter().flatten() {
+            partition.seal();
+        }
+    }
+
     fn trim(&self, signal: Signal, partition: u32, offset: u64) -> Result<(), LogError> {
         self.known_partition(signal, partition)?.trim(offset)
     }

@@ -109,6 +109,18 @@ impl Journal {
         }
     }
 
+    /// Bytes of the file, of which the first payload has the number `first`, that are whole; a missing file has none.
+    pub(crate) fn whole(path: &Path, first: u64) -> Result<u64, JournalError> {
+        match File::open(path) {
+            Ok(file) => {
+                let scan = scan(path, &file, first, &mut |_| Ok::<(), JournalError>(()))?;
+                Ok(scan.end)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(io_at(path)(error)),
+        }
+    }
+
     /// The number that the next payload will have.
     pub(crate) fn next(&self) -> u64 {
         self.sequence

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 use pyflare_connectors::log::AppendListener;
@@ -82,6 +82,8 @@ pub(crate) struct Partition {
     pub listeners: Listeners,
     room: Arc<Semaphore>,
     end: AtomicU64,
+    /// The writer is asked to end its segment.
+    sealing: AtomicBool,
 }
 
 impl Partition {
@@ -107,7 +109,24 @@ impl Partition {
             listeners,
             room: Arc::new(Semaphore::new(QUEUE_BYTES / QUEUE_UNIT)),
             end,
+            sealing: AtomicBool::new(false),
         }
+    }
+
+    /// What is written from now on goes to another file than what was written before.
+    pub(crate) fn seal(&self) {
+        // Under the lock, or the writer could look before and sleep after it.
+        let _queue = self.queue.lock();
+        self.sealing.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn is_sealing(&self) -> bool {
+        self.sealing.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn take_sealing(&self) -> bool {
+        self.sealing.swap(false, Ordering::AcqRel)
     }
 
     pub(crate) fn end(&self) -> u64 {
@@ -245,7 +264,7 @@ impl Partition {
         Ok(out)
     }
 
-    fn first_offset(&self) -> u64 {
+    pub(crate) fn first_offset(&self) -> u64 {
         let durable = self.durable.lock();
         durable
             .segments

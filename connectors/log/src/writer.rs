@@ -57,17 +57,24 @@ impl Writer {
         loop {
             let waiting = {
                 let mut queue = partition.queue.lock();
-                while queue.waiting.is_empty() && !queue.closed {
+                while queue.waiting.is_empty() && !queue.closed && !partition.is_sealing() {
                     if partition.wake.wait_for(&mut queue, IDLE).timed_out() {
                         self.buffer.shrink(IDLE_BUFFER_BYTES);
                         packer.shrink(IDLE_BUFFER_BYTES);
                     }
                 }
-                if queue.waiting.is_empty() {
+                if queue.waiting.is_empty() && queue.closed {
                     break;
                 }
                 mem::take(&mut queue.waiting)
             };
+            if partition.take_sealing() && self.holds_records() {
+                self.commit();
+                self.roll();
+                if let Err(error) = self.begin_segment() {
+                    tracing::warn!(%error, "no new log segment could be begun; the next record tries it again");
+                }
+            }
             for pending in waiting {
                 match self.place(&pending.record, packer.pack(&pending.record.body)) {
                     Ok(position) => self.group.push((position, pending)),

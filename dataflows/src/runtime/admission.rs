@@ -112,6 +112,11 @@ impl Admission {
             .any(|p| self.log.end_offset(p.signal, p.partition) > p.next_offset)
     }
 
+    /// What comes from now on lies apart from what is there.
+    pub fn seal(&self) {
+        self.log.seal();
+    }
+
     /// Where the log of each partition ends now.
     pub fn ends(&self) -> Vec<u64> {
         let ends = self

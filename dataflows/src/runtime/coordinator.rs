@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use super::EngineError;
 use super::admission::{Admission, Taken};
-use super::backfill::{Backfills, Past, ReadJob, Sums};
+use super::backfill::{Backfills, Past, ReadJob};
 use super::checkpoint::{Checkpoints, Run};
 use super::erasing::ErasureQueue;
 use super::flush::FlusherHandle;
@@ -27,6 +27,7 @@ use super::messages::{AppliedCommand, Commit, DecodeSummary, FromWorker, Horizon
 use super::starting::{Reply, Starting};
 use super::status::Gauges;
 use super::streams::{InstalledStream, Marks, StreamId, StreamRegistry};
+use super::sums::Sums;
 use super::tail::HistoryTail;
 use super::tick_record::{FORMAT, TickRecord};
 use super::views::{InstalledView, ViewRegistry};
@@ -137,7 +138,7 @@ impl Coordinator {
         let mut last_start = Instant::now();
         loop {
             self.take_started(&mut pending);
-            self.advance_erasures();
+            self.advance_erasures(&mut pending);
             let urgent = !pending.is_empty()
                 || !self.exceeding.is_empty()
                 || self.starting.is_busy()
@@ -501,6 +502,9 @@ impl Coordinator {
         for command in &commit.commands {
             match command {
                 AppliedCommand::Install(view) => {
+                    if !is_restored {
+                        note_ended(view, &commit.marks, tick);
+                    }
                     self.views.insert(Arc::clone(view));
                     self.keep_in_catalog(view);
                 }
@@ -571,5 +575,13 @@ impl Coordinator {
             // Half of the old budget remains, so that one slow tick does not decide alone.
             self.budget = (self.budget / 2 + measured / 2).clamp(LEAST_BUDGET, GREATEST_BUDGET);
         }
+    }
+}
+
+/// Takes note of which panes a view cannot have shown.
+fn note_ended(view: &InstalledView, marks: &Marks, tick: Tick) {
+    if let ([leaf], [stream]) = (view.rendered.leaves.as_slice(), view.streams.as_slice()) {
+        let until = leaf.base.rule.expired_until(marks.of(*stream), tick);
+        view.note_ended(until.unwrap_or(i64::MIN));
     }
 }

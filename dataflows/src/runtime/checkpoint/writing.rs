@@ -265,6 +265,7 @@ impl Writer {
             self.log.trim(cut.signal, cut.partition, cut.next_offset)?;
         }
         self.tick_log.trim(generation, oldest.position)?;
+        self.state.oldest.store(oldest.tick, Ordering::Release);
         Ok(())
     }
 }
