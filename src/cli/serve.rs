@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use pyflare_connectors::{Log, TickLogError};
+use pyflare_connectors::{Log, TickLogError, faults};
 use pyflare_dataflows::plan::builtin;
 use pyflare_dataflows::{Engine, EngineOptions, MonitorLimits, ViewName};
 use pyflare_history::{QueryOptions, QueryService};
@@ -26,6 +26,7 @@ use super::streams::EngineStreams;
 
 pub fn run(configuration: Configuration) -> anyhow::Result<()> {
     start_logging(&configuration)?;
+    arm_faults()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("pyflare-io")
@@ -37,6 +38,19 @@ pub fn run(configuration: Configuration) -> anyhow::Result<()> {
         std::mem::forget(runtime);
     }
     outcome
+}
+
+/// Places at which a test wants the process to die or to break a promise; never without the variable.
+fn arm_faults() -> anyhow::Result<()> {
+    if let Ok(armed) = std::env::var(faults::VARIABLE) {
+        faults::arm(&armed)?;
+        tracing::warn!(
+            armed,
+            "{} is set: this server is going to fail on purpose, which is for tests only",
+            faults::VARIABLE
+        );
+    }
+    Ok(())
 }
 
 fn start_logging(configuration: &Configuration) -> anyhow::Result<()> {

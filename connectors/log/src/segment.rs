@@ -13,6 +13,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use pyflare_connectors::LogError;
+use pyflare_connectors::faults::{self, Step};
 
 use crate::block_buffer::{BLOCK, BlockBuffer};
 use crate::budget::DiskBudget;
@@ -255,7 +256,10 @@ impl ActiveSegment {
     pub(crate) fn write(&self, at: u64, blocks: &[u8], budget: &DiskBudget) -> Result<(), LogError> {
         self.file
             .write_all_at(blocks, at)
-            .and_then(|()| rustix::fs::fdatasync(&self.file).map_err(io::Error::from))
+            .and_then(|()| {
+                faults::at(Step::LogWritten);
+                rustix::fs::fdatasync(&self.file).map_err(io::Error::from)
+            })
             .map_err(|error| disk_error(&self.path, &error, budget))
     }
 

@@ -12,6 +12,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pyflare_connectors::faults::{self, Fault, Step};
 use pyflare_connectors::{Appended, LogError, LogRecord};
 
 use crate::block_buffer::{BLOCK, BlockBuffer};
@@ -207,10 +208,15 @@ impl Writer {
         let Some(mut active) = self.active.take() else {
             return;
         };
+        faults::at(Step::LogAppend);
+        if faults::planted(Fault::LogSyncSkipped) {
+            self.lose_with_the_power(group);
+        }
         let start = Writer::buffer_start(&active);
         let position = start + self.buffer.len() as u64;
         match active.write(start, self.buffer.padded(), &self.partition.budget) {
             Ok(()) => {
+                faults::at(Step::LogSynced);
                 active.position = position;
                 self.active = Some(active);
                 self.buffer.keep_last_block();
@@ -225,6 +231,16 @@ impl Writer {
                 }
             }
         }
+    }
+
+    /// What a power cut does to requests that were acknowledged without having been synced.
+    fn lose_with_the_power(&self, group: Vec<(u64, Pending)>) -> ! {
+        let partition = self.partition.number;
+        for (offset, (_, pending)) in (self.partition.end()..).zip(group) {
+            pending.done.send(Ok(Appended { partition, offset })).ok();
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        faults::die(Fault::LogSyncSkipped.name())
     }
 
     fn acknowledge(&self, group: Vec<(u64, Pending)>, position: u64) {

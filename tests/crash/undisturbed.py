@@ -1,0 +1,118 @@
+"""What subscribers saw through crashes, against a run that nothing disturbed.
+
+A copy of the recovered log and tick log, without checkpoints, is replayed from its beginning by a server that nobody
+kills. Every frame of a transcript is then asked for again by its ticks, and every reset as the content at its tick:
+both must be the same rows.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from websockets.sync.client import ClientConnection, connect
+
+from report import Report
+from server import Server
+from subscriber import Frame, Row, Transcript, net
+
+ANSWER_SECONDS = 30.0
+NOT_KNOWN = "PF-5022"
+
+
+@contextmanager
+def undisturbed(binary: Path, data_dir: Path, arguments: list[str]) -> Iterator[Server]:
+    """A server over a copy of the logs alone."""
+    copy = data_dir.with_name(data_dir.name + "-undisturbed")
+    shutil.rmtree(copy, ignore_errors=True)
+    copy.mkdir()
+    for name in ("VERSION", "log", "ticks", "catalog"):
+        source = data_dir / name
+        if source.is_dir():
+            shutil.copytree(source, copy / name)
+        else:
+            shutil.copy(source, copy / name)
+    others = [argument for argument in arguments if not argument.startswith(("--checkpoints", "--store"))]
+    server = Server(binary, copy, [*others, "--checkpoints-seconds=0", "--store-url=none"])
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+        shutil.rmtree(copy, ignore_errors=True)
+
+
+def check_transcripts(
+    report: Report, server: Server, transcripts: list[Transcript], when: str, forgets: bool = False
+) -> None:
+    """Compares every frame of every transcript with `server`, which was never disturbed.
+
+    `forgets`: a clock that jumped may have made frames older than the five minutes for which they are known.
+    """
+    assert server.endpoints is not None
+    with connect(server.endpoints.live_url, max_size=None) as socket:
+        for transcript in transcripts:
+            problems = list(transcript.problems)
+            report.check(f"{when}: {transcript.view}: frames follow on, and time never goes back", problems)
+            compared = forgotten = rows = 0
+            differences = []
+            for number, frame in enumerate(transcript.frames):
+                wanted = again(socket, f"{transcript.view}-{number}", transcript.view, frame)
+                if wanted is None:
+                    forgotten += 1
+                    continue
+                compared += 1
+                rows += sum(abs(count) for count in frame.rows.values())
+                if wanted != frame.rows:
+                    differences.append(difference(frame, wanted))
+            report.seen["frames compared"] += compared
+            report.seen["frames no longer known to the replay"] += forgotten
+            report.seen["resets"] += transcript.resets
+            report.seen["reconnections"] += transcript.connections - 1
+            if forgotten and not forgets:
+                differences.append(f"{forgotten} of {len(transcript.frames)} frames are not known to the replay")
+            if compared == 0:
+                differences.append(f"none of {len(transcript.frames)} frames could be compared")
+            report.check(
+                f"{when}: {transcript.view}: {compared} frames ({rows} changes, {transcript.connections} connections, "
+                f"{transcript.resets} resets) are those of an undisturbed run",
+                differences,
+            )
+
+
+def again(socket: ClientConnection, name: str, view: str, frame: Frame) -> Counter[Row] | None:
+    """The rows of the same ticks, asked for once more; none if the server does not know them any more."""
+    subscribe: dict[str, Any] = {"type": "subscribe", "id": name, "view": view, "up_to": frame.upper}
+    if frame.reset:
+        subscribe |= {"as_of": frame.upper - 1, "snapshot": True}
+    else:
+        subscribe |= {"as_of": frame.lower - 1, "snapshot": False}
+    socket.send(json.dumps(subscribe))
+    rows: Counter[Row] = Counter()
+    while True:
+        message = json.loads(socket.recv(ANSWER_SECONDS))
+        if message["id"] != name:
+            continue
+        match message["type"]:
+            case "frame":
+                rows.update(net(message["rows"]))
+            case "end":
+                return Counter({row: count for row, count in rows.items() if count})
+            case "error":
+                if message["code"] != NOT_KNOWN:
+                    raise AssertionError(f"asked for {subscribe}: {message}")
+                return None
+
+
+def difference(frame: Frame, wanted: Counter[Row]) -> str:
+    kind = "the reset" if frame.reset else "the frame"
+    more = [(row, count) for row, count in frame.rows.items() if wanted[row] != count]
+    less = [(row, count) for row, count in wanted.items() if frame.rows[row] != count]
+    return (
+        f"{kind} [{frame.lower}, {frame.upper}) of connection {frame.connection} has {more[:2]}, must have {less[:2]}"
+    )
