@@ -244,7 +244,7 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
     let stopping_engine = engine.clone();
     tokio::task::spawn_blocking(move || stopping_engine.shutdown()).await?;
     log.close();
-    let _ = std::fs::remove_file(directory.endpoints_file());
+    withdraw(&directory);
     match ended_by.or_else(|| engine.status().failure) {
         Some(failure) => bail!("the server has stopped, start it again: {failure}"),
         None => {
@@ -422,6 +422,18 @@ fn announce(
     println!("  OTLP/gRPC    http://{grpc}");
     println!("Ctrl-C stops it; everything acknowledged stays.");
     Ok(())
+}
+
+/// Removes the addresses, unless they are those of a server that has taken over.
+fn withdraw(directory: &DataDirectory) {
+    let file = directory.endpoints_file();
+    let own = std::fs::read(&file)
+        .ok()
+        .and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok())
+        .is_none_or(|endpoints| endpoints["pid"] == std::process::id());
+    if own {
+        let _ = std::fs::remove_file(file);
+    }
 }
 
 async fn until(mut stopping: watch::Receiver<bool>) {

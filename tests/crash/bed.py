@@ -18,7 +18,7 @@ from numbered_spans import SEND_TIMEOUT_SECONDS, Senders
 from report import Report
 from server import Endpoints, Server, ServerFailed, post_json
 from subscriber import Subscriber
-from undisturbed import check_transcripts, undisturbed
+from undisturbed import Archive, check_transcripts, undisturbed
 
 VIEWS = ("requests", "errors")
 SENT_AGAIN = 10
@@ -105,11 +105,13 @@ class Bed:
         self.senders = Senders(self.endpoints, self.seed, self.threads, self.rate)
         self.subscriber = Subscriber(self.endpoints, VIEWS)
         self.commands = Commands(self.endpoints)
+        self.archive = Archive(self.server.data_dir)
 
     def endpoints(self) -> Endpoints | None:
         return self.speaks_to.endpoints
 
     def start(self) -> None:
+        self.archive.start()
         self.server.start()
         self.senders.start()
         self.subscriber.start()
@@ -175,7 +177,8 @@ class Bed:
         report.check(f"{when}: subscribers are told of every tick", late)
         code = server.stop()
         report.check(f"{when}: an orderly stop ends with 0", [] if code == 0 else [f"the exit code was {code}"])
-        with undisturbed(self.binary, server.data_dir, self.arguments) as replayed:
+        self.archive.stop()
+        with undisturbed(self.binary, server.data_dir, self.archive, self.arguments) as replayed:
             check_transcripts(report, replayed, self.subscriber.transcripts, when, self.forgets_frames)
         server.start()
         check_content(report, server, batches, self.scratch, f"{when}, restarted", self.settle)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -73,9 +74,10 @@ def _tick(bed: Bed) -> int:
 def kafka_dies(bed: Bed, kills: int) -> None:
     """The broker, the server, or both; and the server at the steps of producing."""
     broker = bed.services["kafka"]
+    victims = in_turn(bed, "broker", "server", "both", "kafka-produce", "kafka-acknowledged")
     reached = set()
     while bed.report.kills < kills:
-        victim = bed.source.choice(("broker", "server", "both", "kafka-produce", "kafka-acknowledged"))
+        victim = next(victims)
         time.sleep(bed.source.uniform(0.5, 1.5))
         if victim.startswith("kafka-"):
             bed.kill()
@@ -91,9 +93,10 @@ def kafka_dies(bed: Bed, kills: int) -> None:
 def clickhouse_dies(bed: Bed, kills: int) -> None:
     """ClickHouse, the server, or both; and the server at the steps of writing a block."""
     engine = bed.services["clickhouse"]
+    victims = in_turn(bed, "clickhouse", "server", "both", "block-written", "block-recorded", "flush-begun")
     reached = set()
     while bed.report.kills < kills:
-        victim = bed.source.choice(("clickhouse", "server", "both", "block-written", "block-recorded", "flush-begun"))
+        victim = next(victims)
         time.sleep(bed.source.uniform(0.5, 1.5))
         if "-" in victim:
             bed.kill()
@@ -104,6 +107,12 @@ def clickhouse_dies(bed: Bed, kills: int) -> None:
             _kill_outside(bed, engine, victim, "clickhouse")
     missed = sorted({"block-written", "block-recorded"} - reached) if kills >= 12 else []
     bed.report.check("the fail points of the store were reached", missed)
+
+
+def in_turn(bed: Bed, *victims: str) -> Iterator[str]:
+    """Each of them, in an order that the seed decides, again and again."""
+    while True:
+        yield from bed.source.sample(victims, len(victims))
 
 
 def _kill_outside(bed: Bed, service: Any, victim: str, name: str) -> None:

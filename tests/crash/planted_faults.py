@@ -1,9 +1,9 @@
 """Proves that the crash tests find faults: each is planted, and the check that watches for it must be among what fails.
 
 The faults are planted in the server itself (`PYFLARE_FAULTS`, with `--binary`), which then breaks one promise once
-under real load: what the checks are worth is shown where they are used. Those that are a client's affair, or that no server
-can be made to have, are planted in a stand-in (`stand_in.py`, no part of the product). Without a fault every check must
-pass. Prints `N passed, N failed`.
+under real load: what the checks are worth is shown where they are used. Those that are a client's affair, or that no
+server can be made to have, are planted in a stand-in (`stand_in.py`, no part of the product). Without a fault every
+check must pass. Prints `N passed, N failed`.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -39,8 +40,8 @@ from server import ServerFailed  # noqa: E402
 from small_disk import CannotMount, small_disk  # noqa: E402
 
 CHECKPOINTS = ("--checkpoints-seconds=1", "--store-flush-seconds=1")
-ROUND_KILLS = {"fail-points": 30, "random": 24, "stopped": 10, "full-disk": 10, "read-only": 9}
-OTHER_ROUND_KILLS = 16
+ROUND_KILLS = {"fail-points": 46, "random": 40, "stopped": 12, "full-disk": 12, "read-only": 9}
+OTHER_ROUND_KILLS = 24
 
 
 class Unavailable(Exception):
@@ -124,6 +125,36 @@ def version(binary: Path) -> str:
     return subprocess.run([binary, "--version"], capture_output=True, text=True).stdout.strip()
 
 
+def several(options: argparse.Namespace) -> int:
+    """Runs this program so many times at once; their lines are told apart by a number in front."""
+    seeds = random.Random(options.seed) if options.seed is not None else random.SystemRandom()
+    share = -(-options.kills // options.jobs)
+    command = [sys.executable, "-B", __file__, "--binary", str(options.binary), "--kills", str(share)]
+    for name in ("rounds", "round_kills", "report", "keep"):
+        if (value := getattr(options, name)) is not None:
+            command += [f"--{name.replace('_', '-')}", str(value)]
+    for scenario in options.scenario or ():
+        command += ["--scenario", scenario]
+    jobs = []
+    for number in range(options.jobs):
+        first = number * len(options.scenario or SCENARIOS) // options.jobs
+        own = ["--seed", str(seeds.randrange(2**31)), "--begin-with", str(first)]
+        jobs.append(subprocess.Popen([*command, *own], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+    relays = [threading.Thread(target=relay, args=(number, job)) for number, job in enumerate(jobs)]
+    for thread in relays:
+        thread.start()
+    for thread in relays:
+        thread.join()
+    failed = sum(job.wait() != 0 for job in jobs)
+    print(f"{len(jobs) - failed} jobs passed, {failed} failed")
+    return 1 if failed else 0
+
+
+def relay(number: int, job: subprocess.Popen[str]) -> None:
+    for line in job.stdout or ():
+        print(f"[{number}] {line}", end="", flush=True)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--binary", type=Path, required=True, help="the pyflare binary")
@@ -132,16 +163,20 @@ def main() -> int:
     parser.add_argument("--round-kills", type=int, default=None, help="of one round; default: by its kind")
     parser.add_argument("--scenario", choices=SCENARIOS, action="append", help="default: all of them, in turn")
     parser.add_argument("--seed", type=int, default=None, help="of the first round; default: random, and printed")
+    parser.add_argument("--jobs", type=int, default=1, help="rounds at a time, each job with its share of the kills")
+    parser.add_argument("--begin-with", type=int, default=0, help="which of the scenarios comes first")
     parser.add_argument("--report", type=Path, default=None, help="a JSON line per round is appended to this file")
     parser.add_argument("--keep", type=Path, default=None, help="folder for what failed rounds leave")
     options = parser.parse_args()
+    if options.jobs > 1:
+        return several(options)
     binary = options.binary.resolve()
     seeds = random.Random(options.seed) if options.seed is not None else random.SystemRandom()
     must_run = bool(os.environ.get("CI") or os.environ.get("PYFLARE_REQUIRE_SERVICES"))
     scenarios = list(options.scenario or SCENARIOS)
     passed = failed = killed = number = 0
     while scenarios and killed < options.kills and (options.rounds is None or number < options.rounds):
-        scenario = scenarios[number % len(scenarios)]
+        scenario = scenarios[(options.begin_with + number) % len(scenarios)]
         seed = options.seed if number == 0 and options.seed is not None else seeds.randrange(2**31)
         number += 1
         kills = options.round_kills or ROUND_KILLS.get(scenario, OTHER_ROUND_KILLS)

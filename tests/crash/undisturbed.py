@@ -2,13 +2,16 @@
 
 A copy of the recovered log and tick log, without checkpoints, is replayed from its beginning by a server that nobody
 kills. Every frame of a transcript is then asked for again by its ticks, and every reset as the content at its tick:
-both must be the same rows.
+both must be the same rows. What checkpoints make superfluous of the log is kept beside it for that (`Archive`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,10 +26,50 @@ from subscriber import Frame, Row, Transcript, net
 
 ANSWER_SECONDS = 30.0
 NOT_KNOWN = "PF-5022"
+# Two checkpoints pass before a segment goes, which takes longer.
+KEEP_SECONDS = 0.05
+
+
+class Archive:
+    """Keeps every segment that the log ever had, by another name for the same file."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.folder = data_dir.with_name(data_dir.name + "-archive")
+        self._log = data_dir / "log"
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join(10)
+        self._keep()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(KEEP_SECONDS):
+            self._keep()
+
+    def _keep(self) -> None:
+        for segment in self._log.glob("*/*/*.segment"):
+            kept = self.folder / segment.relative_to(self._log)
+            with contextlib.suppress(OSError):
+                # One without records is replaced by another of its name; a full disk is tried again.
+                if kept.exists() and kept.stat().st_ino != segment.stat().st_ino:
+                    kept.unlink()
+                if not kept.exists():
+                    kept.parent.mkdir(parents=True, exist_ok=True)
+                    os.link(segment, kept)
+
+    def complete(self, log: Path) -> None:
+        """Gives a copy of the log what was deleted."""
+        if self.folder.exists():
+            shutil.copytree(self.folder, log, dirs_exist_ok=True)
 
 
 @contextmanager
-def undisturbed(binary: Path, data_dir: Path, arguments: list[str]) -> Iterator[Server]:
+def undisturbed(binary: Path, data_dir: Path, archive: Archive, arguments: list[str]) -> Iterator[Server]:
     """A server over a copy of the logs alone."""
     copy = data_dir.with_name(data_dir.name + "-undisturbed")
     shutil.rmtree(copy, ignore_errors=True)
@@ -37,6 +80,7 @@ def undisturbed(binary: Path, data_dir: Path, arguments: list[str]) -> Iterator[
             shutil.copytree(source, copy / name)
         else:
             shutil.copy(source, copy / name)
+    archive.complete(copy / "log")
     others = [argument for argument in arguments if not argument.startswith(("--checkpoints", "--store"))]
     server = Server(binary, copy, [*others, "--checkpoints-seconds=0", "--store-url=none"])
     try:
