@@ -18,5 +18,5 @@ pub mod tick_log;
 pub use catalog::{Catalog, CatalogError};
 pub use checkpoints::{CheckpointError, CheckpointStore};
 pub use log::{Appended, ContentType, Log, LogError, LogRecord, Signal, body_hash};
-pub use store::{Part, RowRange, Store, StoreError, TableDefinition};
+pub use store::{Part, Removal, RowRange, Store, StoreError, TableDefinition};
 pub use tick_log::{TickLog, TickLogError, VisitPayload};

@@ -113,6 +113,23 @@ impl Admission {
             .any(|p| self.log.end_offset(p.signal, p.partition) > p.next_offset)
     }
 
+    /// Where the log of each partition ends now.
+    pub fn ends(&self) -> Vec<u64> {
+        let ends = self
+            .partitions
+            .iter()
+            .map(|p| self.log.end_offset(p.signal, p.partition));
+        ends.collect()
+    }
+
+    /// Whether everything before these ends is admitted.
+    pub fn has_passed(&self, ends: &[u64]) -> bool {
+        self.partitions
+            .iter()
+            .zip(ends)
+            .all(|(p, end)| p.next_offset >= *end)
+    }
+
     /// Records in the log that are not admitted yet.
     pub fn backlog_records(&self) -> u64 {
         self.partitions
