@@ -51,7 +51,7 @@ def _change_last(journal: Path, change: Callable[[bytes], bytes]) -> None:
 
 def tick_record(journal: Path) -> None:
     def newer(payload: bytes) -> bytes:
-        return json.dumps(json.loads(payload) | {"format": NEWER}).encode()
+        return json.dumps(json.loads(payload) | {"v": NEWER}).encode()
 
     _change_last(journal, newer)
 
