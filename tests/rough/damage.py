@@ -22,7 +22,7 @@ from numbered_spans import Senders
 from runner import Runner
 from server import Server
 
-ADVICE = ("backup", "newer version", "free some space", "choose")
+ADVICE = ("backup", "newer version", "version of pyflare", "free some space", "choose")
 
 
 def flip(path: Path, at: float) -> None:
