@@ -157,6 +157,10 @@ pub enum LogError {
     NotTaken { topic: String, detail: String },
     #[error("PF-2015: the settings for Kafka do not go together: {detail}")]
     Settings { detail: String },
+    #[error(
+        "PF-2016: another server has taken over the log ({path}); this one takes nothing any more and stops"
+    )]
+    TakenOver { path: String },
 }
 
 impl LogError {
@@ -178,6 +182,7 @@ impl LogError {
             LogError::TooLarge { .. } => "PF-2013",
             LogError::NotTaken { .. } => "PF-2014",
             LogError::Settings { .. } => "PF-2015",
+            LogError::TakenOver { .. } => "PF-2016",
         }
     }
 }

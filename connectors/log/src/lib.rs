@@ -18,6 +18,7 @@ mod compression;
 mod directory;
 mod embedded;
 mod journal;
+mod owner;
 mod partition;
 mod reader;
 mod record;

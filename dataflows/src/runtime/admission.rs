@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 
+use pyflare_connectors::faults::{self, Fault};
 use pyflare_connectors::{Log, LogError, Signal};
 
 use super::checkpoint::Manifest;
@@ -216,6 +217,9 @@ impl Admission {
             taken.moved.push(index);
         }
         let (signal, partition) = (held.signal, held.partition);
+        if !records.is_empty() && faults::planted(Fault::OffsetsDropped) {
+            return;
+        }
         for (offset, record) in records {
             if self.seen.insert(record.body_hash) {
                 let stream = match &record.stream {
@@ -333,7 +337,10 @@ impl Admission {
     }
 
     /// Stands where a checkpoint does.
-    pub fn restore(&mut self, manifest: &Manifest, admitted: Vec<(u64, u128)>) {
+    pub fn restore(&mut self, manifest: &Manifest, mut admitted: Vec<(u64, u128)>) {
+        if faults::planted(Fault::HashesForgotten) {
+            admitted.clear();
+        }
         self.close_logged(&manifest.partitions, &manifest.marks);
         self.duplicates = manifest.counts.duplicates;
         self.admitted_requests = manifest.counts.requests;

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use pyflare_connectors::faults::{self, Fault, Step};
 use pyflare_connectors::{Catalog, CheckpointStore, Signal, TickLog};
 use tokio::sync::oneshot;
 
@@ -341,12 +342,16 @@ impl Coordinator {
             commands: commands.iter().map(AppliedCommand::logged).collect(),
         };
         let has_events = !record.partitions.is_empty() || !record.commands.is_empty();
-        let position = self
-            .tick_log
-            .append(self.generation, &record.encode())
-            .map_err(|error| EngineError::TickLog {
-                detail: error.to_string(),
-            })?;
+        let is_lost = had_rows && begun.is_none() && faults::planted(Fault::TickRecordLost);
+        let position = match is_lost {
+            true => 0,
+            false => {
+                let appended = self.tick_log.append(self.generation, &record.encode());
+                appended.map_err(|error| EngineError::TickLog {
+                    detail: error.to_string(),
+                })?
+            }
+        };
         let outlook = Outlook {
             enforced: true,
             checkpoint: begun.as_ref().map(|begun| Arc::clone(&begun.run)),
@@ -354,6 +359,12 @@ impl Coordinator {
         };
         let marks_before = Arc::clone(&marks);
         self.commit(tick, marks, commands, outlook)?;
+        faults::at(Step::TickEmitted);
+        if is_lost {
+            // Subscribers hear of it first.
+            std::thread::sleep(Duration::from_millis(300));
+            faults::die(Fault::TickRecordLost.name());
+        }
         if let Some(checkpoints) = &mut self.checkpoints {
             checkpoints.note(has_events);
         }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use pyflare_connectors::faults::{self, Fault, Step};
 use pyflare_connectors::{Part, Removal, Store, StoreError, TableDefinition};
 
 use super::consolidate::{changes_schema, consolidate, with_tick_and_diff};
@@ -168,6 +169,7 @@ impl Flusher {
     }
 
     fn write(&mut self, cut: Tick) -> Result<(), StoreError> {
+        faults::at(Step::FlushBegun);
         let block = self.tail.block(cut);
         for (stream, batches) in block.streams {
             let Some(table) = self.stream_table(stream) else {
@@ -177,7 +179,11 @@ impl Flusher {
                 continue;
             }
             let rows: usize = batches.iter().map(|batch| batch.num_rows()).sum();
+            let repeated = faults::planted(Fault::BlockRepeated).then(|| batches.clone());
             self.append(&table.name, cut, parts(stream, batches))?;
+            if let Some(batches) = repeated {
+                self.append(&table.name, cut + 1, parts(stream, batches))?;
+            }
             self.state.written_rows.fetch_add(rows as u64, Ordering::Relaxed);
         }
         for (view, changes) in block.views {

@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
+use pyflare_connectors::faults::{self, Fault};
 
 use self::ring::Ring;
 pub(crate) use self::subscriber::NewSubscriber;
@@ -334,6 +335,7 @@ impl Hub {
                     }
                 }
                 State::Live => {
+                    let changes = changes.filter(|_| !faults::planted(Fault::FrameDropped));
                     let changes = changes.and_then(TickChanges::net);
                     let watermark = match &subscriber.windows {
                         None => None,
