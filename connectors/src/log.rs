@@ -16,6 +16,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
 
+use crate::{Feed, FeedOptions};
+
 /// What kind of telemetry a request carries; one log topic each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -157,6 +159,12 @@ pub enum LogError {
     NotTaken { topic: String, detail: String },
     #[error("PF-2015: the settings for Kafka do not go together: {detail}")]
     Settings { detail: String },
+    #[error(
+        "PF-2016: the log of this server is in its data directory, so the Kafka topic {topic} cannot be read; start it on Kafka with --log-url kafka://host:port and a data directory of its own"
+    )]
+    NoTopics { topic: String },
+    #[error("PF-2017: the Kafka topic {topic} is not one that streams may be declared over: {detail}")]
+    NotForStreams { topic: String, detail: String },
 }
 
 impl LogError {
@@ -178,6 +186,8 @@ impl LogError {
             LogError::TooLarge { .. } => "PF-2013",
             LogError::NotTaken { .. } => "PF-2014",
             LogError::Settings { .. } => "PF-2015",
+            LogError::NoTopics { .. } => "PF-2016",
+            LogError::NotForStreams { .. } => "PF-2017",
         }
     }
 }
@@ -228,6 +238,14 @@ pub trait Log: Send + Sync + 'static {
 
     /// Somebody will read the partition from `offset` on: from now on what others append is noticed.
     fn follow(&self, _signal: Signal, _partition: u32, _offset: u64) {}
+
+    /// Begins to read a topic that others write, where the log is among such topics. Waits for its brokers. What comes
+    /// is told to the same listeners.
+    fn feed(&self, wanted: &FeedOptions) -> Result<Arc<dyn Feed>, LogError> {
+        Err(LogError::NoTopics {
+            topic: wanted.topic.to_string(),
+        })
+    }
 
     /// Registers a listener for new durable records.
     fn on_append(&self, listener: AppendListener);

@@ -21,6 +21,6 @@ pub use render::{Companion, Figure, check};
 pub use runtime::{
     ArrangementFigures, BackfillProgress, Busy, CheckpointStatus, Engine, EngineError, EngineOptions,
     EngineStatus, Event, Frame, MonitorFigures, MonitorLimits, OperatorFigures, PeekResult, ReadHold,
-    Refusal, StreamDescription, StreamFigures, SubscribeOptions, Subscription, Tail, ViewDescription,
-    ViewName, Wanted,
+    Refusal, Rejection, StreamDescription, StreamFigures, SubscribeOptions, Subscription, Tail,
+    ViewDescription, ViewName, Wanted,
 };

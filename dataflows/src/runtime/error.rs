@@ -44,6 +44,9 @@ pub enum EngineError {
         "PF-3019: nothing here leads back to where the engine was: {reason}; nothing was changed, restore the data directory from a backup or start with another one"
     )]
     NoWayBack { reason: String },
+    /// A topic that a stream was to be declared over.
+    #[error(transparent)]
+    Topic(#[from] pyflare_connectors::LogError),
     #[error(transparent)]
     Plan(#[from] PlanError),
 }
@@ -69,6 +72,7 @@ impl EngineError {
             EngineError::Unreadable { .. } => "PF-3017",
             EngineError::Checkpoint { .. } => "PF-3018",
             EngineError::NoWayBack { .. } => "PF-3019",
+            EngineError::Topic(error) => error.code(),
             EngineError::Plan(error) => error.code(),
         }
     }
