@@ -19,5 +19,5 @@ pub use catalog::{Catalog, CatalogError};
 pub use checkpoints::{CheckpointError, CheckpointStore};
 pub use feed::{Feed, FeedOptions, FeedStart};
 pub use log::{Appended, ContentType, Log, LogError, LogRecord, Signal, body_hash};
-pub use store::{Part, RowRange, Store, StoreError, TableDefinition};
+pub use store::{Part, Removal, RowRange, Store, StoreError, TableDefinition};
 pub use tick_log::{TickLog, TickLogError, VisitPayload};

@@ -3,6 +3,8 @@
 //! Writes happen at flush cuts (recorded in the tick log), so a replay writes the same blocks; every append is
 //! idempotent by (table, cut).
 
+use std::collections::BTreeSet;
+
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
@@ -75,6 +77,24 @@ pub struct RowRange<'a> {
     pub until: u64,
 }
 
+/// Rows of a stream that shall be stored no more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removal {
+    pub project: String,
+    /// Those with one of these values in this column; `None`: all rows of the project.
+    pub by: Option<(String, BTreeSet<String>)>,
+    /// Those with `_tick` ≤ this.
+    pub until: u64,
+}
+
+impl Removal {
+    /// The columns by which the rows are told, `_tick` apart.
+    pub fn columns(&self) -> impl Iterator<Item = &str> {
+        let by = self.by.iter().map(|(column, _)| column.as_str());
+        std::iter::once("project").chain(by)
+    }
+}
+
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Creates the table if it is missing and checks its schema otherwise.
@@ -97,6 +117,15 @@ pub trait Store: Send + Sync + 'static {
         range: RowRange<'_>,
         visit: &mut (dyn FnMut(RecordBatch) -> bool + Send),
     ) -> Result<(), StoreError>;
+
+    /// Removes rows of a stream's table for good; how many there were. None if there is no such table, or if it does not
+    /// have the columns. May be repeated after it was interrupted. What held the rows is deleted once no query can be
+    /// reading it.
+    async fn remove_rows(&self, table: &str, removal: &Removal) -> Result<u64, StoreError>;
+
+    /// Sums the changes of a view with `_tick ≤ until`: of a row that came and went until then nothing is left, any other one
+    /// is as often there as before. Nothing if there is no such table.
+    async fn settle_changes(&self, table: &str, until: u64) -> Result<(), StoreError>;
 
     /// The greatest cut in the table, from its own metadata.
     async fn last_cut(&self, table: &str) -> Result<Option<u64>, StoreError>;

@@ -5,6 +5,7 @@ mod bench;
 mod client;
 mod config;
 mod demo;
+mod erasures;
 mod internals;
 mod log_choice;
 mod metrics;

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use super::adapters::{EngineApi, EngineSource, EngineTables, EngineViews};
 use super::config::Configuration;
+use super::erasures::EngineErasures;
 use super::internals::EngineInternals;
 use super::log_choice::{self, LogChoice};
 use super::metrics::ServerMetrics;
@@ -191,6 +192,7 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
         }),
         configuration.request_bytes,
     )
+    .with_erasures(Arc::new(EngineErasures(engine.clone())))
     .with_receivers(ReceiverAddresses {
         otlp_http: receiver_handle.http_address(),
         otlp_grpc: receiver_handle.grpc_address(),

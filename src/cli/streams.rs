@@ -93,7 +93,7 @@ impl rest::Streams for EngineStreams {
         if let Some(topic) = &stream.definition.topic {
             return Err(live::Failure::new(
                 live::FailureKind::Conflict,
-                "PF-3020",
+                "PF-3025",
                 format!("the rows of {name} come from the Kafka topic {}", topic.name),
             )
             .with_hint("write them to the topic, or declare another stream"));

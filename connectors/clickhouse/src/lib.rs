@@ -14,6 +14,7 @@ mod definition;
 mod migrations;
 mod predicate;
 mod pushdown;
+mod removal;
 mod scan;
 mod syntax;
 mod table;
@@ -27,7 +28,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{Fields, Schema};
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
-use pyflare_connectors::{Part, RowRange, Store, StoreError, TableDefinition, physical};
+use pyflare_connectors::{Part, Removal, RowRange, Store, StoreError, TableDefinition, physical};
 
 pub use crate::address::Address;
 use crate::client::{Client, failure};
@@ -218,6 +219,20 @@ impl Store for ClickHouseStore {
             }
         }
         Ok(())
+    }
+
+    async fn remove_rows(&self, table: &str, removal: &Removal) -> Result<u64, StoreError> {
+        match self.find(table).await? {
+            Some(table) => removal::remove_rows(&self.client, &table, removal).await,
+            None => Ok(0),
+        }
+    }
+
+    async fn settle_changes(&self, table: &str, until: u64) -> Result<(), StoreError> {
+        match self.find(table).await? {
+            Some(table) => removal::settle_changes(&self.client, &table, until).await,
+            None => Ok(()),
+        }
     }
 
     async fn last_cut(&self, table: &str) -> Result<Option<u64>, StoreError> {

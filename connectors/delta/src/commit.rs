@@ -92,6 +92,20 @@ pub fn expire_entry(expired: &[(String, u64)], rule: String) -> Result<Vec<u8>, 
     )
 }
 
+/// Files of which rows were taken out, and what is left of them.
+pub fn rewrite_entry(
+    written: Option<&WrittenFile>,
+    replaced: &[(String, u64)],
+    rule: String,
+) -> Result<Vec<u8>, io::Error> {
+    let mut actions: Vec<Action> = written.map(|file| add(file, true)).into_iter().collect();
+    actions.extend(replaced.iter().map(|(path, bytes)| remove(path, *bytes, true)));
+    let operation = DeltaOperation::Delete {
+        predicate: Some(rule),
+    };
+    entry(actions, operation, Vec::new())
+}
+
 fn entry(
     actions: Vec<Action>,
     operation: DeltaOperation,

@@ -16,6 +16,7 @@ mod commit;
 mod files;
 mod maintenance;
 mod naming;
+mod removal;
 mod rows;
 mod scan;
 mod schema;
@@ -30,7 +31,7 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
-use pyflare_connectors::{Part, RowRange, Store, StoreError, TableDefinition, physical};
+use pyflare_connectors::{Part, Removal, RowRange, Store, StoreError, TableDefinition, physical};
 
 use crate::scan::StoredTable;
 use crate::table::{Retention, Table, failure};
@@ -187,6 +188,20 @@ impl Store for DeltaStore {
         };
         let read = rows::read(stored, range, visit).await;
         read.map_err(|error| failure(table, error))
+    }
+
+    async fn remove_rows(&self, table: &str, removal: &Removal) -> Result<u64, StoreError> {
+        match self.find(table).await? {
+            Some(table) => removal::remove_rows(&table, removal).await,
+            None => Ok(0),
+        }
+    }
+
+    async fn settle_changes(&self, table: &str, until: u64) -> Result<(), StoreError> {
+        match self.find(table).await? {
+            Some(table) => removal::settle_changes(&table, until).await,
+            None => Ok(()),
+        }
     }
 
     async fn last_cut(&self, table: &str) -> Result<Option<u64>, StoreError> {

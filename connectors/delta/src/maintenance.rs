@@ -127,7 +127,8 @@ fn day_of(file: &StoredFile) -> Option<u64> {
     Some(cuts_of(&file.path)?.0 / DAY_MS)
 }
 
-fn cuts_of(path: &str) -> Option<(u64, u64)> {
+/// The first and the last cut in the name of a file of ours.
+pub fn cuts_of(path: &str) -> Option<(u64, u64)> {
     let mut parts = path.strip_suffix(".parquet")?.split('-');
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }

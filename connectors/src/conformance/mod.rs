@@ -7,6 +7,7 @@ mod catalog;
 mod checkpoints;
 mod log;
 pub mod queries;
+pub mod removal;
 pub mod store;
 mod tick_log;
 

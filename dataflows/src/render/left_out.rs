@@ -23,6 +23,19 @@ impl LeftOut {
     pub fn is_empty(&self) -> bool {
         self.late.rows == 0 && self.errors.rows == 0
     }
+
+    /// What rows left out that are taken back is counted no more.
+    pub fn take_back(&mut self, other: LeftOut) {
+        for (project, panes) in other.late.by_project() {
+            for (end, rows) in panes {
+                self.late.add(project, *end, -rows);
+            }
+        }
+        self.errors.rows += other.errors.rows;
+        for (key, count) in other.errors.counts {
+            *self.errors.counts.entry(key).or_default() -= count;
+        }
+    }
 }
 
 /// Late rows by project and the end of their pane.

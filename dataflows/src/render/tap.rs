@@ -29,6 +29,8 @@ pub(crate) struct Tap {
     converter: RowConverter,
     combiner: Combiner,
     waiting: Waiting,
+    /// One; minus one where rows are taken back.
+    weight: i64,
 }
 
 /// What a condition on `now()` asks for later only, by the moment from which it does.
@@ -112,11 +114,36 @@ impl Tap {
             converter,
             combiner,
             waiting: BTreeMap::new(),
+            weight: 1,
+        })
+    }
+
+    /// One that sums up what rows, which were folded before, take with them when they go.
+    pub fn taking_back(base: Arc<Base>) -> Result<Tap, PlanError> {
+        Ok(Tap {
+            weight: -1,
+            ..Tap::new(base)?
         })
     }
 
     /// Folds one batch, whose rows' event time is `event_time`.
     pub fn fold(
+        &mut self,
+        shared: &mut SharedBatch<'_>,
+        event_time: &ArrayRef,
+        at: Admitted,
+        left_out: &mut LeftOut,
+    ) {
+        if self.weight < 0 {
+            let mut here = LeftOut::default();
+            self.fold_rows(shared, event_time, at, &mut here);
+            left_out.take_back(here);
+            return;
+        }
+        self.fold_rows(shared, event_time, at, left_out);
+    }
+
+    fn fold_rows(
         &mut self,
         shared: &mut SharedBatch<'_>,
         event_time: &ArrayRef,
@@ -245,7 +272,7 @@ impl Tap {
                 numbering.as_deref(),
                 &inputs,
                 rows,
-                1,
+                self.weight,
                 &mut bad_rows,
             )
             .expect("invariant: the cells were planned for these inputs");
@@ -289,9 +316,17 @@ impl Tap {
         std::mem::take(&mut self.waiting)
     }
 
-    /// Takes what another tap of the same base has waiting; nothing waits here yet.
+    /// Adds what another tap of the same base has waiting.
     pub fn adopt(&mut self, waiting: Waiting) {
-        self.waiting = waiting;
+        for (moment, mut other) in waiting {
+            other.settle();
+            let kinds = &self.base.cells.kinds;
+            let here = self.waiting.entry(moment);
+            let here = here.or_insert_with(|| WaitingGroups::new(kinds));
+            for (key, accumulator) in other.settled {
+                here.add(key, accumulator);
+            }
+        }
     }
 
     /// Groups that wait for their moment.

@@ -175,13 +175,26 @@ impl Admission {
         !stands && held.waiting() > 0
     }
 
+    /// Where the log of each partition of its own topics ends now.
+    pub fn ends(&self) -> Vec<u64> {
+        let ends = self.own().map(|held| held.topic.end_offset(held.partition));
+        ends.collect()
+    }
+
+    /// Whether everything before these ends is admitted.
+    pub fn has_passed(&self, ends: &[u64]) -> bool {
+        self.own().zip(ends).all(|(held, end)| held.next_offset >= *end)
+    }
+
+    /// The partitions of the log's own topics, always the same ones.
+    fn own(&self) -> impl Iterator<Item = &Partition> {
+        let is_own = |held: &&Partition| matches!(held.source, StreamId::Signal(_));
+        self.partitions.iter().filter(is_own)
+    }
+
     /// Records in the log that are not admitted yet.
     pub fn backlog_records(&self) -> u64 {
-        let own = self
-            .partitions
-            .iter()
-            .filter(|held| matches!(held.source, StreamId::Signal(_)));
-        own.map(Partition::waiting).sum()
+        self.own().map(Partition::waiting).sum()
     }
 
     /// Every tick begins with this, whether it takes anything or not.

@@ -17,8 +17,9 @@ use tokio::sync::oneshot;
 
 use super::EngineError;
 use super::admission::{Admission, Taken};
-use super::backfill::{Backfill, Backfills, Past, Sums};
+use super::backfill::{Backfills, Past, ReadJob, Sums};
 use super::checkpoint::{Checkpoints, Run};
+use super::erasing::ErasureQueue;
 use super::flush::FlusherHandle;
 use super::holds::Holds;
 use super::limits::{MonitorLimits, Stop};
@@ -79,12 +80,13 @@ pub(crate) struct Coordinator {
     pub horizon: Horizon,
     /// Rows of the past, where they are stored.
     pub past: Option<Arc<Past>>,
-    /// To who reads them for views that begin in the past.
-    pub to_reader: Sender<Box<Backfill>>,
+    /// To who reads them for views that begin in the past, and for erasures.
+    pub to_reader: Sender<ReadJob>,
     pub backfills: Arc<Backfills>,
     /// Rows that a view which starts over much is fed at a tick, by each worker.
     pub slice_rows: usize,
     pub starting: Starting,
+    pub erasing: ErasureQueue,
     /// Of monitors that name none.
     pub limits: MonitorLimits,
     /// What has exceeded a limit and is stopped at the next tick.
@@ -126,6 +128,7 @@ pub(super) enum Pending {
     ),
     DropStream(u64, oneshot::Sender<Result<(), EngineError>>),
     Flush(oneshot::Sender<Tick>),
+    EraseDone(u64),
 }
 
 impl Coordinator {
@@ -135,7 +138,11 @@ impl Coordinator {
         let mut last_start = Instant::now();
         loop {
             self.take_started(&mut pending);
-            let urgent = !pending.is_empty() || !self.exceeding.is_empty() || self.starting.is_busy();
+            self.advance_erasures();
+            let urgent = !pending.is_empty()
+                || !self.exceeding.is_empty()
+                || self.starting.is_busy()
+                || self.erasing.is_ready();
             let busy = self.admission.has_backlog() || urgent;
             let wait = match busy {
                 true if self.gauges.lag_ms.load(Ordering::Relaxed) > 0 => Duration::ZERO,
@@ -160,6 +167,18 @@ impl Coordinator {
                 }
                 Ok(ToCoordinator::Backfilled(backfill)) => {
                     self.take_backfilled(*backfill, &mut pending);
+                    continue;
+                }
+                Ok(ToCoordinator::Erase { subject, reply }) => {
+                    self.prepare_erasure(*subject, reply);
+                    continue;
+                }
+                Ok(ToCoordinator::Admitted { reply }) => {
+                    self.answer_admitted(reply);
+                    continue;
+                }
+                Ok(ToCoordinator::ErasureRead(erasing)) => {
+                    self.erasing.take_read(*erasing);
                     continue;
                 }
                 Ok(ToCoordinator::Drop { id, reply }) => {
@@ -301,7 +320,11 @@ impl Coordinator {
                     replies.push(Pending::DropStream(id, reply));
                 }
                 Pending::Flush(reply) => replies.push(Pending::Flush(reply)),
+                Pending::EraseDone(id) => commands.push(AppliedCommand::EraseDone { id }),
             }
+        }
+        if !in_the_past && !self.checkpoint_is_due() {
+            commands.extend(self.erasure_at(tick, &commands)?);
         }
         // What a command changes at this tick would be missing: it became due since it was asked.
         let begun = match commands.is_empty() {
@@ -453,6 +476,12 @@ impl Coordinator {
             checkpoint,
             is_restored,
         } = outlook;
+        // History hides the rows before a view can show that they are gone.
+        for command in &commands {
+            if let AppliedCommand::Erase(erased) = command {
+                self.note_erased(erased);
+            }
+        }
         let since = self.holds.since(&self.complete);
         let commit = Arc::new(Commit {
             tick,
@@ -502,7 +531,8 @@ impl Coordinator {
                     self.streams.remove(*id);
                     self.admission.forget(*id);
                 }
-                AppliedCommand::Stop(_) | AppliedCommand::FlushCut => {}
+                AppliedCommand::EraseDone { id } => self.note_removed(*id),
+                AppliedCommand::Erase(_) | AppliedCommand::Stop(_) | AppliedCommand::FlushCut => {}
             }
         }
         // While the log is replayed, the next record has the decision.

@@ -13,6 +13,8 @@ use super::admission::Admission;
 use super::backfill::{BackfillProgress, Backfills, Past, Reader};
 use super::checkpoint::{CheckpointState, CheckpointStatus, Checkpoints, Writer};
 use super::coordinator::{Coordinator, Pace};
+use super::erasing::ErasureQueue;
+use super::erasure::Erasures;
 use super::error::EngineError;
 use super::flush::{Flusher, FlusherHandle};
 use super::holds::{Holds, ReadHold};
@@ -48,6 +50,7 @@ pub(super) struct Shared {
     flusher: Option<FlusherHandle>,
     past: Option<Arc<Past>>,
     backfills: Arc<Backfills>,
+    pub(super) erasures: Arc<Erasures>,
     checkpoints: Arc<CheckpointState>,
     /// The thread that writes them.
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -205,12 +208,14 @@ impl Engine {
         let gauges = Arc::new(Gauges::default());
         gauges.holds_rows.store(options.hold_rows, Ordering::Release);
         let views = Arc::new(ViewRegistry::default());
+        let erasures = Arc::new(Erasures::default());
         let past = options.store.as_ref().map(|store| {
             Arc::new(Past {
                 store: Arc::clone(store),
                 runtime: options.runtime.clone(),
                 tail: Arc::clone(&tail),
                 streams: Arc::clone(&streams),
+                erasures: Arc::clone(&erasures),
                 retention_us: options.stream_retention_us,
                 stop: AtomicBool::new(false),
             })
@@ -270,6 +275,7 @@ impl Engine {
             backfills: Arc::clone(&backfills),
             slice_rows: options.slice_rows,
             starting: Starting::default(),
+            erasing: ErasureQueue::of(Arc::clone(&erasures)),
             limits: options.limits,
             exceeding: Vec::new(),
         };
@@ -334,6 +340,7 @@ impl Engine {
             flusher,
             past,
             backfills,
+            erasures,
             checkpoints,
             writer: Mutex::new(writer),
             gauges,

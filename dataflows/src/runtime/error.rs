@@ -44,6 +44,10 @@ pub enum EngineError {
         "PF-3019: nothing here leads back to where the engine was: {reason}; nothing was changed, restore the data directory from a backup or start with another one"
     )]
     NoWayBack { reason: String },
+    #[error("PF-3020: nothing can be erased here: {detail}")]
+    Erasure { detail: String },
+    #[error("PF-3021: there is no erasure {id}")]
+    UnknownErasure { id: u64 },
     /// A topic that a stream was to be declared over.
     #[error(transparent)]
     Topic(#[from] pyflare_connectors::LogError),
@@ -72,6 +76,8 @@ impl EngineError {
             EngineError::Unreadable { .. } => "PF-3017",
             EngineError::Checkpoint { .. } => "PF-3018",
             EngineError::NoWayBack { .. } => "PF-3019",
+            EngineError::Erasure { .. } => "PF-3020",
+            EngineError::UnknownErasure { .. } => "PF-3021",
             EngineError::Topic(error) => error.code(),
             EngineError::Plan(error) => error.code(),
         }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::EngineError;
-use super::backfill::{Backfill, Sums};
+use super::backfill::{Backfill, ReadJob, Sums};
 use super::coordinator::{Coordinator, Pending, Preparation};
 use super::messages::{AppliedCommand, ToWorker};
 use super::starting::Reply;
@@ -68,7 +68,7 @@ impl Coordinator {
         match self.planned(definition, &installed) {
             Ok(view) => {
                 self.next_view_id += 1;
-                let sums = view.since.map(|_| Sums::of(&view, &installed));
+                let sums = view.since.map(|_| self.sums_of(&view, &installed));
                 let view = Arc::new(view);
                 match sums.filter(|sums| !sums.is_empty()) {
                     Some(sums) => self.backfill(Backfill {
@@ -147,16 +147,27 @@ impl Coordinator {
     /// Has the past of a view read.
     fn backfill(&self, backfill: Backfill) {
         self.backfills.begin(&backfill.view);
-        if let Err(unsent) = self.to_reader.send(Box::new(backfill)) {
-            let Backfill { view, reply, .. } = *unsent.into_inner();
-            self.backfills.end(view.id);
-            let _ = reply.send(Err(EngineError::Closed));
+        if let Err(unsent) = self.to_reader.send(ReadJob::Backfill(Box::new(backfill)))
+            && let ReadJob::Backfill(backfill) = unsent.into_inner()
+        {
+            self.backfills.end(backfill.view.id);
+            let _ = backfill.reply.send(Err(EngineError::Closed));
         }
     }
 
-    /// A view whose past is read is installed next, unless what is missing has been flushed meanwhile or the name is
-    /// taken by now.
-    pub(super) fn take_backfilled(&mut self, backfill: Backfill, pending: &mut Vec<Pending>) {
+    /// Nothing yet of the past of a view; rows that have been taken back by now do not count.
+    fn sums_of(&self, view: &InstalledView, installed: &[Arc<InstalledView>]) -> Sums {
+        Sums::of(view, installed, self.erasing.known.erased())
+    }
+
+    /// A view whose past is read is installed next, unless what is missing has been flushed meanwhile, rows were taken back
+    /// or the name is taken by now.
+    pub(super) fn take_backfilled(&mut self, mut backfill: Backfill, pending: &mut Vec<Pending>) {
+        if backfill.sums.erasures() != self.erasing.known.count() {
+            backfill.sums = self.sums_of(&backfill.view, &self.views.all());
+            self.backfill(backfill);
+            return;
+        }
         if backfill.is_overtaken(self.tail.flushed()) {
             self.backfill(backfill);
             return;
@@ -265,7 +276,7 @@ impl Coordinator {
         let installed = self.installed_with(before);
         let at = Installation { tick, since };
         let view = InstalledView::new(id, definition, at, &installed, &self.streams, self.limits)?;
-        let sums = since.map(|_| Sums::of(&view, &installed));
+        let sums = since.map(|_| self.sums_of(&view, &installed));
         let view = Arc::new(view);
         match sums.filter(|sums| !sums.is_empty()) {
             Some(_) if self.past.is_none() => Err(EngineError::Backfill {
@@ -286,6 +297,8 @@ impl Coordinator {
                 AppliedCommand::CreateStream(_)
                 | AppliedCommand::DropStream { .. }
                 | AppliedCommand::Stop(_)
+                | AppliedCommand::Erase(_)
+                | AppliedCommand::EraseDone { .. }
                 | AppliedCommand::FlushCut => {}
             }
         }
@@ -371,6 +384,7 @@ impl Coordinator {
             Pending::Flush(reply) => {
                 let _ = reply.send(tick);
             }
+            Pending::EraseDone(_) => {}
         }
     }
 

@@ -11,6 +11,8 @@ use tokio::sync::oneshot;
 
 use super::backfill::{Backfill, Seed};
 use super::checkpoint::{Answer, Run};
+use super::erasing::Erasing;
+use super::erasure::{Erased, ErasureSubject};
 use super::limits::Stop;
 use super::reading::Wanted;
 use super::streams::{InstalledStream, Marks, Rejection, StreamId};
@@ -36,7 +38,7 @@ pub(crate) enum ToWorker {
     },
     /// Second half: the tick record is durable, emit.
     Commit(Arc<Commit>),
-    /// What bases begin with that the next commit installs.
+    /// What bases begin with that the next commit installs, or what others lose at it.
     Seed(Vec<Seed>),
     /// What companions begin with at the next commit, which restores a checkpoint.
     Entries(Vec<RestoredEntry>),
@@ -84,10 +86,20 @@ pub(crate) struct RestoredEntry {
 #[derive(Clone)]
 pub(crate) enum AppliedCommand {
     Install(Arc<InstalledView>),
-    Drop { id: u64 },
+    Drop {
+        id: u64,
+    },
     CreateStream(Arc<InstalledStream>),
-    DropStream { id: u64 },
+    DropStream {
+        id: u64,
+    },
     Stop(Stop),
+    /// Its rows are taken from all bases, by what the workers were given before.
+    Erase(Erased),
+    /// The store has none of its rows any more.
+    EraseDone {
+        id: u64,
+    },
     FlushCut,
 }
 
@@ -114,6 +126,11 @@ impl AppliedCommand {
                 reason: stop.reason,
                 aborted_at: stop.aborted_at,
             },
+            AppliedCommand::Erase(erased) => Command::Erase {
+                request: Box::new(erased.request.clone()),
+                rows: erased.rows,
+            },
+            AppliedCommand::EraseDone { id } => Command::EraseDone { id: *id },
             AppliedCommand::FlushCut => Command::FlushCut,
         }
     }
@@ -262,6 +279,17 @@ pub(crate) enum ToCoordinator {
         id: u64,
         reply: oneshot::Sender<Result<(), super::EngineError>>,
     },
+    /// Take rows back; answered with the erasure's id once the wish is durable.
+    Erase {
+        subject: Box<ErasureSubject>,
+        reply: oneshot::Sender<Result<u64, super::EngineError>>,
+    },
+    /// Say when all that is durable now is admitted.
+    Admitted {
+        reply: oneshot::Sender<()>,
+    },
+    /// What an erasure takes back.
+    ErasureRead(Box<Erasing>),
     /// What a view's past adds up to, as far as it was complete.
     Backfilled(Box<Backfill>),
     /// New durable records, or something else to look at.

@@ -11,6 +11,7 @@
 //! - `installing`: what may be installed and dropped; `backfill`: views that begin in the past; `starting`,
 //!   `worker_starting`: views that start over much, in slices; `limits`: which monitors are stopped; `introspection`: what all
 //!   this keeps and costs;
+//! - `erasure`: rows that are taken back; `erasing`: how that is done, `worker_erasing` on a worker;
 //! - `streams`: what users declared; `stream_commands`: declaring and dropping them;
 //! - `hub`: subscriptions; `tail` and `flush`: history beyond the store and the way into it;
 //! - `holds`: what readers keep from being compacted; `views`: what is installed; `consolidate`: net changes.
@@ -24,6 +25,8 @@ mod coordinator;
 mod decoding;
 mod deduplication;
 mod engine;
+mod erasing;
+mod erasure;
 mod error;
 mod flush;
 mod holds;
@@ -48,6 +51,7 @@ mod topics;
 mod views;
 mod worker;
 mod worker_base;
+mod worker_erasing;
 mod worker_link;
 mod worker_reading;
 mod worker_starting;
@@ -57,6 +61,7 @@ mod worker_views;
 pub use backfill::BackfillProgress;
 pub use checkpoint::CheckpointStatus;
 pub use engine::Engine;
+pub use erasure::{ErasureBy, ErasureStage, ErasureStatus, ErasureSubject};
 pub use error::EngineError;
 pub use holds::ReadHold;
 pub use hub::{Event, Frame, Refusal};

@@ -63,6 +63,7 @@ impl Coordinator {
             replayed += 1;
         }
         self.admission.follow();
+        self.resume_erasures()?;
         self.gauges.replayed.store(replayed, Ordering::Relaxed);
         self.gauges.replaying.store(false, Ordering::Release);
         Ok(replayed)
@@ -134,6 +135,11 @@ impl Coordinator {
                         None => continue,
                     }
                 }
+                Command::Erase { request, rows } => {
+                    self.next_view_id = self.next_view_id.max(request.id + 1);
+                    AppliedCommand::Erase(self.replayed_erasure(*request, rows, tick, &commands)?)
+                }
+                Command::EraseDone { id } => AppliedCommand::EraseDone { id },
                 Command::FlushCut => AppliedCommand::FlushCut,
             });
         }

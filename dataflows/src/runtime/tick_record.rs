@@ -6,6 +6,7 @@
 use pyflare_operators::streams::StreamDefinition;
 use serde::{Deserialize, Serialize};
 
+use super::erasure::Request;
 use super::limits::StopReason;
 use super::streams::StreamId;
 use crate::plan::MonitorDefinition;
@@ -85,6 +86,15 @@ pub(crate) enum Command {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         aborted_at: Option<Tick>,
     },
+    /// Rows admitted before are taken back from every base that had begun by then; `rows` of them were found.
+    Erase {
+        request: Box<Request>,
+        rows: u64,
+    },
+    /// The store has none of an erasure's rows any more.
+    EraseDone {
+        id: u64,
+    },
     /// Sinks write what they hold up to this tick as one block.
     FlushCut,
 }
@@ -111,6 +121,7 @@ mod tests {
     use pyflare_connectors::Signal;
 
     use super::*;
+    use crate::runtime::erasure::{ErasureBy, ErasureSubject};
     use crate::runtime::limits::Limit;
 
     #[test]
@@ -144,6 +155,20 @@ mod tests {
             commands: vec![
                 Command::FlushCut,
                 Command::Drop { id: 4 },
+                Command::Erase {
+                    request: Box::new(Request {
+                        id: 6,
+                        subject: ErasureSubject {
+                            project: "p".into(),
+                            by: ErasureBy::User,
+                            values: vec!["u".into()],
+                        },
+                        until: 1_699_999_999_900,
+                        asked_at: 1_700_000_000_001,
+                    }),
+                    rows: 3,
+                },
+                Command::EraseDone { id: 6 },
                 Command::Stop {
                     id: 5,
                     reason: StopReason {

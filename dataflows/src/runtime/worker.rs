@@ -140,9 +140,12 @@ impl WorkerState {
         }
         let failed = Arc::clone(&self.context.failed);
         let mut stepping = Stepping::new(worker, &failed);
-        let mut outcome =
-            self.views
-                .commit(&mut stepping, commit, &self.decoding.batches, &mut self.ledger)?;
+        let mut outcome = self.views.commit(
+            &mut stepping,
+            commit,
+            (&self.decoding.batches, &mut self.seeds),
+            &mut self.ledger,
+        )?;
         for command in &commit.commands {
             if let AppliedCommand::Install(installed) = command {
                 if self.views.is_starting(installed.id) {
@@ -196,7 +199,11 @@ impl WorkerState {
                 }
                 AppliedCommand::CreateStream(stream) => self.decoding.add(stream),
                 AppliedCommand::DropStream { id } => self.decoding.remove(*id),
-                AppliedCommand::Install(_) | AppliedCommand::Stop(_) | AppliedCommand::FlushCut => {}
+                AppliedCommand::Install(_)
+                | AppliedCommand::Stop(_)
+                | AppliedCommand::Erase(_)
+                | AppliedCommand::EraseDone { .. }
+                | AppliedCommand::FlushCut => {}
             }
         }
         if let Some(run) = &commit.checkpoint {

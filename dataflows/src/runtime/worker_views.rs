@@ -141,12 +141,12 @@ impl Views {
         self.views.contains_key(&view)
     }
 
-    /// One tick: panes expire, rows are folded, graphs follow.
+    /// One tick: panes expire, rows are folded and what is taken back is subtracted, graphs follow.
     pub fn commit(
         &mut self,
         stepping: &mut Stepping<'_>,
         commit: &Commit,
-        batches: &[DecodedBatch],
+        (batches, seeds): (&[DecodedBatch], &mut Vec<Seed>),
         ledger: &mut Ledger,
     ) -> Result<Outcome, PeerFailed> {
         let tick = commit.tick;
@@ -177,6 +177,7 @@ impl Views {
                 base.folding += begun.elapsed();
             }
         }
+        self.take_back(tick, seeds, ledger);
         let mut missing: BTreeMap<u64, LeftOut> = BTreeMap::new();
         let mut touched = BTreeSet::new();
         for (id, base) in &mut self.bases {

@@ -28,7 +28,7 @@ pub use failure::{Kind, Position, QueryError};
 pub use relation::changes_schema;
 pub use service::{QueryOptions, QueryRequest, QueryResult, QueryService};
 pub use source::{
-    Hold, InternalRelations, LiveSource, PeekRequest, Relation, Rule, Scope, SourceError, StoredTables,
-    StreamDescription, Tail, ViewDescription, signal_streams,
+    Erased, Hold, InternalRelations, LiveSource, PeekRequest, Relation, Rule, Scope, SourceError,
+    StoredTables, StreamDescription, Tail, ViewDescription, signal_streams,
 };
 pub use traces::{TraceFilter, TracePage, TraceSummary};

@@ -21,7 +21,9 @@ use datafusion::functions_nested::expr_fn::array_repeat;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
 use pyflare_operators::conform::conform;
 
-use crate::source::{Hold, LiveSource, Relation, Scope, StoredTables, StreamDescription, ViewDescription};
+use crate::source::{
+    Erased, Hold, LiveSource, Relation, Scope, StoredTables, StreamDescription, ViewDescription,
+};
 
 /// How many times a row is in a view, while its changes are summed up.
 const COPIES: &str = "_copies";
@@ -100,6 +102,10 @@ impl History<'_> {
             Some(stored) => stored.schema(),
             None => Arc::clone(schema),
         };
+        let erased = match relation {
+            Relation::Stream(_) => self.live.erased(),
+            Relation::Changes(_) => Vec::new(),
+        };
         let batches: Result<Vec<RecordBatch>> = tail
             .batches
             .iter()
@@ -120,6 +126,7 @@ impl History<'_> {
             .scoped(
                 LogicalPlanBuilder::scan("tail", provider_as_source(Arc::new(memory)), None)?,
                 &schema,
+                &erased,
             )?
             .filter(tick.clone().gt(lit(oldest)).and(tick.clone().lt_eq(lit(newest))))?;
         if let Some(stored) = stored {
@@ -127,6 +134,7 @@ impl History<'_> {
                 .scoped(
                     LogicalPlanBuilder::scan("stored", provider_as_source(stored), None)?,
                     &schema,
+                    &erased,
                 )?
                 .filter(tick.lt_eq(lit(oldest.min(newest))))?;
             plan = flushed
@@ -136,13 +144,40 @@ impl History<'_> {
         plan.project(names(&schema))?.build()
     }
 
-    fn scoped(&self, plan: LogicalPlanBuilder, schema: &Schema) -> Result<LogicalPlanBuilder> {
-        match &self.scope.project {
-            Some(project) if schema.field_with_name("project").is_ok() => {
-                plan.filter(name_of("project").eq(lit(project.as_str())))
-            }
-            _ => Ok(plan),
+    /// The rows that the scope sees, without those that were taken back.
+    fn scoped(
+        &self,
+        plan: LogicalPlanBuilder,
+        schema: &Schema,
+        erased: &[Erased],
+    ) -> Result<LogicalPlanBuilder> {
+        let has = |column: &str| schema.field_with_name(column).is_ok();
+        if !has("project") {
+            return Ok(plan);
         }
+        let mut plan = match &self.scope.project {
+            Some(project) => plan.filter(name_of("project").eq(lit(project.as_str())))?,
+            None => plan,
+        };
+        for erased in erased {
+            if !self.scope.sees(Some(&erased.project)) {
+                continue;
+            }
+            let until = i64::try_from(erased.until).unwrap_or(i64::MAX);
+            let of_project = name_of("project")
+                .eq(lit(erased.project.as_str()))
+                .and(name_of("_tick").lt_eq(lit(until)));
+            let gone = match &erased.by {
+                None => of_project,
+                Some((column, values)) if has(column) => {
+                    let values = values.iter().map(|value| lit(value.as_str())).collect();
+                    of_project.and(name_of(column).in_list(values, false))
+                }
+                Some(_) => continue,
+            };
+            plan = plan.filter(gone.is_not_true())?;
+        }
+        Ok(plan)
     }
 }
 

@@ -112,6 +112,16 @@ impl Relation {
     }
 }
 
+/// Rows of streams that were taken back: nobody sees them any more, though a store may have them still.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Erased {
+    pub project: String,
+    /// The column and the values by which they are told; `None`: all of the project. A stream without the column has none.
+    pub by: Option<(String, Vec<String>)>,
+    /// Of those admitted until this tick.
+    pub until: u64,
+}
+
 /// The part of a relation that is not in the store.
 #[derive(Debug, Clone, Default)]
 pub struct Tail {
@@ -149,6 +159,11 @@ pub trait LiveSource: Send + Sync {
     /// The streams that the scope sees.
     fn streams(&self, _scope: &Scope) -> Vec<StreamDescription> {
         signal_streams()
+    }
+
+    /// Which rows of streams were taken back.
+    fn erased(&self) -> Vec<Erased> {
+        Vec::new()
     }
 
     /// The content of a view at the hold's tick; of other projects' rows only as much as is convenient, they are

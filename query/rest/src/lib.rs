@@ -3,7 +3,7 @@
 //! - `state`: what the binary gives us: the engine behind the trait [`Engine`], the query service, the live service;
 //! - `router`: every route once, with the document generated from the handlers;
 //! - `guard`: who may ask, what is counted, which headers every answer carries;
-//! - `health`, `views`, `monitors`, `streams`, `sql`, `traces`, `fields`, `live`: the handlers;
+//! - `health`, `views`, `monitors`, `streams`, `erasures`, `sql`, `traces`, `fields`, `live`: the handlers;
 //! - `answer`: a query's result as JSON, CSV or Arrow; `problem`: every refusal; `extract`: requests, read strictly;
 //! - `metrics`: Prometheus text; `ui`: the embedded pages; `recovering`: what is answered before
 //!   the engine is there.
@@ -12,6 +12,7 @@
 //! is in any answer; no request, however large or strange, takes more memory than the limits say.
 
 mod answer;
+mod erasures;
 mod extract;
 mod fields;
 mod guard;
@@ -30,6 +31,7 @@ mod traces;
 mod ui;
 mod views;
 
+pub use erasures::{Erasure, ErasureBy, ErasureStage, Erasures};
 pub use metrics::{Family, MetricKind, MetricsSource, Sample};
 pub use problem::Problem;
 pub use recovering::recovering_router;

@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 
 use crate::problem::Problem;
 use crate::state::Api;
-use crate::{fields, guard, health, live, monitors, sql, streams, traces, ui, views};
+use crate::{erasures, fields, guard, health, live, monitors, sql, streams, traces, ui, views};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -27,6 +27,7 @@ use crate::{fields, guard, health, live, monitors, sql, streams, traces, ui, vie
         (name = "views", description = "Maintained views and the columns of the streams"),
         (name = "monitors", description = "Standing queries"),
         (name = "streams", description = "Streams that users declare, and their rows"),
+        (name = "erasures", description = "Rows taken back from views and history"),
         (name = "sql", description = "Ad-hoc queries and statements"),
         (name = "traces", description = "Traces and their spans"),
         (name = "live", description = "Subscriptions over a WebSocket"),
@@ -46,6 +47,8 @@ fn routes() -> (OpenApiRouter<Api>, OpenApiRouter<Api>) {
         .routes(routes!(monitors::explain_one))
         .routes(routes!(streams::list))
         .routes(routes!(streams::read, streams::append, streams::remove))
+        .routes(routes!(erasures::list, erasures::create))
+        .routes(routes!(erasures::read))
         .routes(routes!(sql::run))
         .routes(routes!(traces::list))
         .routes(routes!(traces::read))

@@ -12,6 +12,7 @@ use pyflare_live::{Access, Failure, Live, Scope, View, ViewName, Views};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::erasures::Erasures;
 use crate::metrics::{HttpMetrics, MetricsSource};
 use crate::streams::{RowDoor, Streams};
 
@@ -235,6 +236,7 @@ pub struct Api {
     pub(crate) limits: Arc<ApiLimits>,
     pub(crate) receivers: Option<Arc<ReceiverAddresses>>,
     pub(crate) rows: Option<RowDoor>,
+    pub(crate) erasures: Option<Arc<dyn Erasures>>,
 }
 
 impl Api {
@@ -258,7 +260,15 @@ impl Api {
             limits: Arc::new(limits),
             receivers: None,
             rows: None,
+            erasures: None,
         }
+    }
+
+    /// Erases rows for those who ask.
+    #[must_use]
+    pub fn with_erasures(mut self, erasures: Arc<dyn Erasures>) -> Api {
+        self.erasures = Some(erasures);
+        self
     }
 
     /// Tells callers where telemetry goes.

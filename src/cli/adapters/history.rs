@@ -63,6 +63,19 @@ impl history::LiveSource for EngineSource {
         streams
     }
 
+    fn erased(&self) -> Vec<history::Erased> {
+        let hidden = self.engine.hidden().into_iter();
+        let erased = hidden.map(|(subject, until)| history::Erased {
+            by: subject
+                .by
+                .column()
+                .map(|column| (column.to_string(), subject.values)),
+            project: subject.project,
+            until,
+        });
+        erased.collect()
+    }
+
     async fn peek(
         &self,
         view: &history::ViewDescription,

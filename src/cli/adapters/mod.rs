@@ -99,15 +99,17 @@ pub(super) fn live_view(view: &ViewDescription, replaying: bool) -> pyflare_live
 pub(in crate::cli) fn engine_failure(error: &EngineError) -> pyflare_live::Failure {
     let kind = match error {
         EngineError::Exists { .. } => pyflare_live::FailureKind::Conflict,
-        EngineError::Unknown { .. } | EngineError::UnknownStream { .. } => {
-            pyflare_live::FailureKind::NotFound
-        }
+        EngineError::Unknown { .. }
+        | EngineError::UnknownStream { .. }
+        | EngineError::UnknownErasure { .. } => pyflare_live::FailureKind::NotFound,
         EngineError::Builtin { .. }
         | EngineError::Companion { .. }
         | EngineError::InUse { .. }
         | EngineError::StreamExists { .. }
         | EngineError::Changed { .. } => pyflare_live::FailureKind::Conflict,
-        EngineError::Plan(_) | EngineError::Backfill { .. } => pyflare_live::FailureKind::Invalid,
+        EngineError::Plan(_) | EngineError::Backfill { .. } | EngineError::Erasure { .. } => {
+            pyflare_live::FailureKind::Invalid
+        }
         EngineError::Topic(
             LogError::Topic { .. } | LogError::NoTopics { .. } | LogError::NotForStreams { .. },
         ) => pyflare_live::FailureKind::Invalid,

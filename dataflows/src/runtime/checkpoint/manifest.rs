@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::plan::MonitorDefinition;
 use crate::render::leaf::Origin;
+use crate::runtime::erasure::Erased;
 use crate::runtime::limits::StopReason;
 use crate::runtime::streams::StreamId;
 use crate::runtime::tick_record::PartitionCut;
@@ -44,6 +45,9 @@ pub(crate) struct Manifest {
     pub bases: Vec<BaseEntry>,
     /// In the order in which they were installed.
     pub views: Vec<ViewEntry>,
+    /// Rows that were taken back, in the order in which that came.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub erasures: Vec<Erased>,
     /// How keys are encoded, told by examples.
     pub key_encoding: String,
     pub files: Vec<FileEntry>,
@@ -191,6 +195,7 @@ pub(super) mod tests {
             streams: Vec::new(),
             bases: Vec::new(),
             views: Vec::new(),
+            erasures: Vec::new(),
             key_encoding: "x".into(),
             files: vec![FileEntry {
                 name: format!("state/{epoch}-2/0-0.parquet"),

@@ -161,6 +161,9 @@ impl Coordinator {
             state.end_epoch();
         }
         self.next_view_id = manifest.next_view_id;
+        for erased in &manifest.erasures {
+            self.erasing.known.add(erased.clone());
+        }
         self.admission.restore(&manifest, admitted);
         let counts = &manifest.counts;
         let gauges = &self.gauges;

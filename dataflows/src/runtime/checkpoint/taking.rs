@@ -143,6 +143,9 @@ pub(crate) struct Checkpoints {
     numbered: Vec<(i32, Arc<Base>)>,
     next_number: i32,
     asked: Vec<Answer>,
+    /// The next one writes everything anew, and another one follows it soon: the files of those before have rows that were
+    /// taken back.
+    renewals: u32,
 }
 
 impl Checkpoints {
@@ -163,6 +166,7 @@ impl Checkpoints {
             numbered: Vec::new(),
             next_number: 0,
             asked: Vec::new(),
+            renewals: 0,
         }
     }
 
@@ -184,6 +188,11 @@ impl Checkpoints {
         self.asked.push(answer);
     }
 
+    /// Nothing that was written before shall be needed any more.
+    pub fn renew(&mut self) {
+        self.renewals = 2;
+    }
+
     /// Takes note of a tick.
     pub fn note(&mut self, has_events: bool) {
         self.changed |= has_events;
@@ -191,7 +200,8 @@ impl Checkpoints {
 
     fn is_due(&self) -> bool {
         let waited = self.last.elapsed();
-        let due = (self.changed && waited >= self.every) || waited >= AT_LEAST_EVERY.max(self.every);
+        let due = ((self.changed || self.renewals > 0) && waited >= self.every)
+            || waited >= AT_LEAST_EVERY.max(self.every);
         (due || !self.asked.is_empty()) && !self.state.is_busy.load(Ordering::Acquire)
     }
 }
@@ -244,7 +254,8 @@ impl Coordinator {
             .chain
             .lock()
             .take()
-            .filter(|chain| chain.can_grow(checkpoints.least_rows));
+            .filter(|chain| chain.can_grow(checkpoints.least_rows) && checkpoints.renewals < 2);
+        checkpoints.renewals = checkpoints.renewals.saturating_sub(1);
         let (sender, portions) = bounded(PORTIONS);
         let run = Run {
             tick,
@@ -365,6 +376,13 @@ impl Coordinator {
             streams,
             bases: bases.collect(),
             views: views.collect(),
+            erasures: self
+                .erasing
+                .known
+                .erased()
+                .iter()
+                .map(|erased| (**erased).clone())
+                .collect(),
             key_encoding: key_encoding(),
             files: Vec::new(),
         }

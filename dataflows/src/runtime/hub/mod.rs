@@ -235,7 +235,11 @@ impl Hub {
         let mut flush = false;
         for command in &commit.commands {
             match command {
-                AppliedCommand::Install(_) | AppliedCommand::CreateStream(_) | AppliedCommand::Stop(_) => {}
+                AppliedCommand::Install(_)
+                | AppliedCommand::CreateStream(_)
+                | AppliedCommand::Erase(_)
+                | AppliedCommand::EraseDone { .. }
+                | AppliedCommand::Stop(_) => {}
                 AppliedCommand::DropStream { id } => self.tail.remove_stream(*id),
                 AppliedCommand::Drop { id } => {
                     self.state.rings.retain(|relation, _| relation.view != *id);

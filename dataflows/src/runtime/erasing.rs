@@ -1,0 +1,299 @@
+//! How erasures are done: from the wish to the tick at which their rows leave all views, and the store after that.
+//!
+//! A wish waits until everything that was durable when it came is admitted, so that it means what its author has sent. Then
+//! its rows are read back beside the dataflow ([`super::backfill`]), and what they added to the bases is subtracted at one
+//! tick. One erasure is subtracted after the other: a row that two of them name goes once.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::EngineError;
+use super::backfill::{ReadJob, Sums};
+use super::coordinator::Coordinator;
+use super::engine::Engine;
+use super::erasure::{Erased, ErasureBy, ErasureStatus, ErasureSubject, Erasures, Request};
+use super::messages::{AppliedCommand, ToCoordinator, ToWorker};
+use crate::time::{Tick, now_ms};
+
+/// Where wishes are kept in the catalog until they are commands.
+const WISHES: &str = "erasures/";
+
+/// An erasure whose rows are read.
+pub(crate) struct Erasing {
+    pub request: Request,
+    pub sums: Sums,
+    /// Whether all of them could be read.
+    pub is_complete: bool,
+}
+
+/// What is not done yet.
+#[derive(Default)]
+pub(crate) struct ErasureQueue {
+    pub known: Arc<Erasures>,
+    /// Waiting until the log is admitted as far as it was.
+    wished: Vec<Wish>,
+    /// Ready to be subtracted.
+    read: VecDeque<Erasing>,
+}
+
+/// What is wanted once the log is admitted as far as it was.
+struct Wish {
+    /// Where the partitions of the log ended.
+    ends: Vec<u64>,
+    wanted: Wanted,
+}
+
+enum Wanted {
+    Answer(oneshot::Sender<()>),
+    Erasure(ErasureSubject, oneshot::Sender<Result<u64, EngineError>>),
+}
+
+impl ErasureQueue {
+    pub fn of(known: Arc<Erasures>) -> ErasureQueue {
+        ErasureQueue {
+            known,
+            ..ErasureQueue::default()
+        }
+    }
+
+    /// Whether the next tick can subtract one.
+    pub fn is_ready(&self) -> bool {
+        !self.read.is_empty()
+    }
+
+    pub fn take_read(&mut self, erasing: Erasing) {
+        self.read.push_back(erasing);
+    }
+}
+
+impl Coordinator {
+    /// Takes a wish.
+    pub(super) fn prepare_erasure(
+        &mut self,
+        subject: ErasureSubject,
+        reply: oneshot::Sender<Result<u64, EngineError>>,
+    ) {
+        let refused = |detail: &str| {
+            Err(EngineError::Erasure {
+                detail: detail.into(),
+            })
+        };
+        let answer = match (&self.past, subject.by) {
+            (None, _) => refused("rows are not stored (store.url), so they cannot be found again"),
+            (_, ErasureBy::Project) if !subject.values.is_empty() => {
+                refused("a project is erased as a whole; leave the values out")
+            }
+            (_, ErasureBy::User | ErasureBy::Session | ErasureBy::Trace) if subject.values.is_empty() => {
+                refused("name at least one user, session or trace")
+            }
+            _ => Ok(()),
+        };
+        match answer {
+            Ok(()) => {
+                let ends = self.admission.ends();
+                let wanted = Wanted::Erasure(subject, reply);
+                self.erasing.wished.push(Wish { ends, wanted });
+            }
+            Err(error) => drop(reply.send(Err(error))),
+        }
+    }
+
+    /// Answers once what is durable now is admitted.
+    pub(super) fn answer_admitted(&mut self, reply: oneshot::Sender<()>) {
+        let ends = self.admission.ends();
+        let wanted = Wanted::Answer(reply);
+        self.erasing.wished.push(Wish { ends, wanted });
+    }
+
+    /// Begins what can be begun.
+    pub(super) fn advance_erasures(&mut self) {
+        let admitted = |wish: &mut Wish| self.admission.has_passed(&wish.ends);
+        let begun: Vec<Wish> = self.erasing.wished.extract_if(.., admitted).collect();
+        for wish in begun {
+            match wish.wanted {
+                Wanted::Answer(reply) => drop(reply.send(())),
+                Wanted::Erasure(subject, reply) => drop(reply.send(self.begin_erasure(subject))),
+            }
+        }
+    }
+
+    /// From here on a crash does not forget it.
+    fn begin_erasure(&mut self, subject: ErasureSubject) -> Result<u64, EngineError> {
+        let request = Request {
+            id: self.next_view_id,
+            subject,
+            until: self.last_tick,
+            asked_at: now_ms(),
+        };
+        let wish = serde_json::to_vec(&request).expect("invariant: a request has text keys only");
+        self.catalog
+            .put(&wish_key(request.id), &wish)
+            .map_err(|error| EngineError::Erasure {
+                detail: format!("the wish could not be kept ({error})"),
+            })?;
+        self.next_view_id += 1;
+        let id = request.id;
+        self.erasing.known.ask(&request);
+        self.read_for(request)?;
+        Ok(id)
+    }
+
+    fn read_for(&self, request: Request) -> Result<(), EngineError> {
+        let sums = Sums::taking_back(&request, &self.views.all(), self.erasing.known.erased());
+        let erasing = Erasing {
+            request,
+            sums,
+            is_complete: false,
+        };
+        self.to_reader
+            .send(ReadJob::Erasure(Box::new(erasing)))
+            .map_err(|_| EngineError::Closed)
+    }
+
+    /// The erasure that is subtracted at `tick`, after the commands before it: one whose rows are all read.
+    pub(super) fn erasure_at(
+        &mut self,
+        tick: Tick,
+        before: &[AppliedCommand],
+    ) -> Result<Option<AppliedCommand>, EngineError> {
+        let Some(erasing) = self.erasing.read.pop_front() else {
+            return Ok(None);
+        };
+        let Erasing {
+            request,
+            sums,
+            is_complete,
+        } = erasing;
+        let installed = self.installed_with(before);
+        // A view has come whose past was read meanwhile, or another erasure has taken some of the rows.
+        let is_current =
+            sums.covers(&installed, request.until) && sums.erasures() == self.erasing.known.count();
+        if !is_complete || !is_current {
+            self.read_for(request)?;
+            return Ok(None);
+        }
+        let rows = sums.rows();
+        self.subtract(sums, tick);
+        Ok(Some(AppliedCommand::Erase(Erased {
+            request,
+            at: tick,
+            rows,
+            is_removed: false,
+        })))
+    }
+
+    /// Tells the workers what their bases lose at the tick.
+    fn subtract(&self, sums: Sums, tick: Tick) {
+        let marks = self.admission.marks();
+        let shares = sums.retractions((tick, &marks, &self.previous_marks), self.workers.len());
+        for (worker, seeds) in shares.into_iter().enumerate() {
+            self.workers.send(worker, ToWorker::Seed(seeds));
+        }
+    }
+
+    /// The erasure that a logged command says.
+    pub(super) fn replayed_erasure(
+        &self,
+        request: Request,
+        rows: u64,
+        tick: Tick,
+        before: &[AppliedCommand],
+    ) -> Result<Erased, EngineError> {
+        let past = self.past.as_ref().ok_or_else(|| EngineError::Erasure {
+            detail: "rows were erased, and are not stored here any more (store.url)".into(),
+        })?;
+        let installed = self.installed_with(before);
+        let mut sums = Sums::taking_back(&request, &installed, self.erasing.known.erased());
+        past.add_until(&mut sums, request.until, &|_, _| Ok(()))?;
+        self.subtract(sums, tick);
+        Ok(Erased {
+            request,
+            at: tick,
+            rows,
+            is_removed: false,
+        })
+    }
+
+    /// From the tick on nobody sees the rows.
+    pub(super) fn note_erased(&mut self, erased: &Erased) {
+        self.erasing.known.add(erased.clone());
+        self.forget_wish(erased.request.id);
+        if let Some(checkpoints) = &mut self.checkpoints {
+            checkpoints.renew();
+        }
+    }
+
+    /// The store has none of the rows any more.
+    pub(super) fn note_removed(&mut self, id: u64) {
+        self.erasing.known.remove(id);
+    }
+
+    /// After a start: what was wished before and is not done.
+    pub(super) fn resume_erasures(&mut self) -> Result<(), EngineError> {
+        let failed = |detail: String| EngineError::Start { detail };
+        let wishes = self
+            .catalog
+            .list(WISHES)
+            .map_err(|error| failed(error.to_string()))?;
+        for (key, wish) in wishes {
+            let request: Request = serde_json::from_slice(&wish)
+                .map_err(|error| failed(format!("the catalog's entry {key} cannot be read: {error}")))?;
+            self.next_view_id = self.next_view_id.max(request.id + 1);
+            if self.erasing.known.contains(request.id) {
+                self.forget_wish(request.id);
+                continue;
+            }
+            self.erasing.known.ask(&request);
+            self.read_for(request)?;
+        }
+        Ok(())
+    }
+
+    fn forget_wish(&self, id: u64) {
+        if let Err(error) = self.catalog.delete(&wish_key(id)) {
+            tracing::warn!(%error, erasure = id, "the catalog could not be written; the tick log has the erasure");
+        }
+    }
+}
+
+impl Engine {
+    /// Takes back the rows that the subject names and that are durable now: out of every view, and out of history, at one
+    /// tick soon. Answered with the erasure's id once a crash cannot forget it.
+    pub async fn erase(&self, subject: ErasureSubject) -> Result<u64, EngineError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(ToCoordinator::Erase {
+            subject: Box::new(subject),
+            reply,
+        })?;
+        answer.await.map_err(|_| EngineError::Closed)?
+    }
+
+    /// Waits until all that is durable now is admitted, and complete.
+    pub async fn admitted(&self) -> Result<(), EngineError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(ToCoordinator::Admitted { reply })?;
+        answer.await.map_err(|_| EngineError::Closed)?;
+        self.wait_complete(self.status().tick).await;
+        Ok(())
+    }
+
+    /// All erasures, those that are not done first.
+    pub fn erasures(&self) -> Vec<ErasureStatus> {
+        self.shared.erasures.all()
+    }
+
+    /// Which rows of streams nobody sees any more although the store may have them.
+    pub fn hidden(&self) -> Vec<(ErasureSubject, Tick)> {
+        let erased = self.shared.erasures.erased();
+        let hidden = erased.iter().filter(|erased| !erased.is_removed);
+        hidden
+            .map(|erased| (erased.request.subject.clone(), erased.request.until))
+            .collect()
+    }
+}
+
+fn wish_key(id: u64) -> String {
+    format!("{WISHES}{id:020}")
+}
