@@ -9,6 +9,7 @@ pub mod catalog;
 pub mod checkpoints;
 pub mod conformance;
 pub mod faults;
+pub mod feed;
 pub mod log;
 pub mod memory;
 pub mod physical;
@@ -17,6 +18,7 @@ pub mod tick_log;
 
 pub use catalog::{Catalog, CatalogError};
 pub use checkpoints::{CheckpointError, CheckpointStore};
+pub use feed::{Feed, FeedOptions, FeedStart};
 pub use log::{Appended, ContentType, Log, LogError, LogRecord, Signal, body_hash};
 pub use store::{Part, Removal, RowRange, Store, StoreError, TableDefinition};
 pub use tick_log::{TickLog, TickLogError, VisitPayload};

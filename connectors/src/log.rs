@@ -16,6 +16,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
 
+use crate::{Feed, FeedOptions};
+
 /// What kind of telemetry a request carries; one log topic each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -158,7 +160,13 @@ pub enum LogError {
     #[error("PF-2015: the settings for Kafka do not go together: {detail}")]
     Settings { detail: String },
     #[error(
-        "PF-2016: another server has taken over the log ({path}); this one takes nothing any more and stops"
+        "PF-2016: the log of this server is in its data directory, so the Kafka topic {topic} cannot be read; start it on Kafka with --log-url kafka://host:port and a data directory of its own"
+    )]
+    NoTopics { topic: String },
+    #[error("PF-2017: the Kafka topic {topic} is not one that streams may be declared over: {detail}")]
+    NotForStreams { topic: String, detail: String },
+    #[error(
+        "PF-2018: another server has taken over the log ({path}); this one takes nothing any more and stops"
     )]
     TakenOver { path: String },
 }
@@ -182,7 +190,9 @@ impl LogError {
             LogError::TooLarge { .. } => "PF-2013",
             LogError::NotTaken { .. } => "PF-2014",
             LogError::Settings { .. } => "PF-2015",
-            LogError::TakenOver { .. } => "PF-2016",
+            LogError::NoTopics { .. } => "PF-2016",
+            LogError::NotForStreams { .. } => "PF-2017",
+            LogError::TakenOver { .. } => "PF-2018",
         }
     }
 }
@@ -233,6 +243,14 @@ pub trait Log: Send + Sync + 'static {
 
     /// Somebody will read the partition from `offset` on: from now on what others append is noticed.
     fn follow(&self, _signal: Signal, _partition: u32, _offset: u64) {}
+
+    /// Begins to read a topic that others write, where the log is among such topics. Waits for its brokers. What comes
+    /// is told to the same listeners.
+    fn feed(&self, wanted: &FeedOptions) -> Result<Arc<dyn Feed>, LogError> {
+        Err(LogError::NoTopics {
+            topic: wanted.topic.to_string(),
+        })
+    }
 
     /// Registers a listener for new durable records.
     fn on_append(&self, listener: AppendListener);

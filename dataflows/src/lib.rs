@@ -21,6 +21,7 @@ pub use render::{Companion, Figure, check};
 pub use runtime::{
     ArrangementFigures, BackfillProgress, Busy, CheckpointStatus, Engine, EngineError, EngineOptions,
     EngineStatus, ErasureBy, ErasureStage, ErasureStatus, ErasureSubject, Event, Frame, MonitorFigures,
-    MonitorLimits, OperatorFigures, PeekResult, ReadHold, Refusal, StreamDescription, StreamFigures,
-    SubscribeOptions, Subscription, Tail, Verification, ViewDescription, ViewName, Wanted, verify,
+    MonitorLimits, OperatorFigures, PeekResult, ReadHold, Refusal, Rejection, StreamDescription,
+    StreamFigures, SubscribeOptions, Subscription, Tail, Verification, ViewDescription, ViewName, Wanted,
+    verify,
 };

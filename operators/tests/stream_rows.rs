@@ -17,7 +17,7 @@ use proptest::prelude::*;
 use pyflare_operators::decode::Origin;
 use pyflare_operators::fields::FieldType;
 use pyflare_operators::streams::{
-    Admitted, RowDecoder, RowEncoding, StreamColumn, StreamDefinition, StreamError,
+    Admitted, RowDecoder, RowEncoding, StreamColumn, StreamDefinition, StreamError, StreamTopic, TopicStart,
 };
 
 fn column(name: &str, data_type: FieldType, required: bool) -> StreamColumn {
@@ -48,6 +48,7 @@ fn definition(time: Option<&str>) -> Arc<StreamDefinition> {
         lateness_us: None,
         retention_us: None,
         description: None,
+        topic: None,
     })
 }
 
@@ -291,4 +292,42 @@ fn the_declared_schema_is_the_batch_schema() {
     .unwrap();
     assert_eq!(batches[0].schema(), definition.schema());
     assert_eq!(batches[0].column(0).data_type(), &DataType::Utf8View);
+}
+
+fn of_topic() -> Arc<StreamDefinition> {
+    Arc::new(StreamDefinition {
+        topic: Some(StreamTopic {
+            name: "predictions".into(),
+            start: TopicStart::Earliest,
+        }),
+        ..(*definition(None)).clone()
+    })
+}
+
+#[test]
+fn a_message_of_a_topic_may_be_one_object_over_many_lines_and_say_more_than_was_declared() {
+    let one = "\n{\n  \"id\": 1,\n  \"other\": {\"a\": [1]},\n  \"label\": \"x\\ny\"\n}\n";
+    let (admitted, batches) = decode(&of_topic(), RowEncoding::Json, one).unwrap();
+    assert_eq!((admitted.rows, admitted.rejected_rows), (1, 0));
+    assert_eq!(batches[0]["label"].as_string_view().value(0), "x\ny");
+    let (admitted, _) = decode(&of_topic(), RowEncoding::NdJson, one).unwrap();
+    assert_eq!((admitted.rows, admitted.rejected_rows), (0, 5), "line by line");
+
+    let lines = "{\"id\": 1}\n\n{\"id\": \"two\"}\n{\"id\": 3, \"more\": null}";
+    let (admitted, _) = decode(&of_topic(), RowEncoding::Json, lines).unwrap();
+    let rejected: Vec<_> = admitted.rejected.iter().map(|row| (row.row, row.code)).collect();
+    assert_eq!((admitted.rows, rejected), (2, vec![(1, "PF-1212")]));
+    for (broken, rows) in [("{\"id\": 1", 1), ("{\n\"id\": 1,\n", 2), ("[{\"id\": 1}]", 1)] {
+        let (admitted, _) = decode(&of_topic(), RowEncoding::Json, broken).unwrap();
+        assert_eq!((admitted.rows, admitted.rejected_rows), (0, rows), "{broken}");
+        assert!(admitted.rejected.iter().all(|row| row.code == "PF-1210"));
+    }
+
+    let ids: ArrayRef = Arc::new(Int64Array::from(vec![7, 8]));
+    let more: ArrayRef = Arc::new(StringArray::from(vec!["a", "b"]));
+    let body = arrow_body(vec![("id", ids), ("more", more)]);
+    let (admitted, _) = decode(&of_topic(), RowEncoding::Arrow, body.clone()).unwrap();
+    assert_eq!(admitted.rows, 2);
+    let refused = decode(&definition(None), RowEncoding::Arrow, body).unwrap_err();
+    assert_eq!(refused.code(), "PF-1202");
 }

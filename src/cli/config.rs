@@ -89,6 +89,11 @@ const SETTINGS: &[Setting] = &[
         "How long Kafka keeps records of topics that are created",
     ),
     setting(
+        "kafka.stream_topics",
+        "*",
+        "Topics that CREATE STREAM may read, separated by commas: names, or beginnings that end with *; {project} is the stream's project",
+    ),
+    setting(
         "kafka.security",
         "plaintext",
         "Connections to Kafka: 'plaintext' or 'tls'",

@@ -11,7 +11,7 @@ use arrow::array::{
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
-use pyflare_dataflows::{Companion, Engine, ViewName};
+use pyflare_dataflows::{Companion, Engine, Rejection, ViewName};
 use pyflare_history::{InternalRelations, Scope, SourceError};
 
 use super::adapters::{is_temporary, source_error};
@@ -41,13 +41,14 @@ fn time(name: &str) -> Field {
     )
 }
 
-const RELATIONS: [&str; 7] = [
+const RELATIONS: [&str; 8] = [
     "arrangements",
     "backfills",
     "errors",
     "late_rows",
     "monitors",
     "operators",
+    "stream_errors",
     "streams",
 ];
 
@@ -106,6 +107,16 @@ fn schema(relation: &str) -> Option<SchemaRef> {
             count("admitted_rows"),
             count("backlog"),
             count("lag_ms"),
+        ],
+        "stream_errors" => vec![
+            text("project"),
+            text("stream"),
+            time("admitted_at"),
+            number("partition"),
+            count("offset"),
+            number("row"),
+            text("code"),
+            text("detail"),
         ],
         "late_rows" => vec![text("project"), text("monitor"), count("late_rows")],
         "errors" => vec![text("project"), text("monitor"), text("error"), count("errors")],
@@ -255,6 +266,40 @@ impl EngineInternals {
         ]
     }
 
+    /// What of users' streams was left out lately, newest last.
+    fn stream_errors(&self, scope: &Scope) -> Vec<ArrayRef> {
+        let mut streams = self.engine.streams();
+        streams.retain(|stream| scope.sees(stream.name.project.as_deref()));
+        let left_out: Vec<(&ViewName, Rejection)> = streams
+            .iter()
+            .flat_map(|stream| {
+                let rejections = self.engine.rejections(&stream.name);
+                rejections.into_iter().map(|rejection| (&stream.name, rejection))
+            })
+            .collect();
+        let all = || left_out.iter().map(|(_, rejection)| rejection);
+        let names = || left_out.iter().map(|(name, _)| name);
+        let number = |value: Option<u32>| value.and_then(|value| i32::try_from(value).ok());
+        vec![
+            texts(names().map(|name| name.project.as_deref())),
+            texts(names().map(|name| Some(name.name.as_str()))),
+            times(all().map(|rejection| tick_time(rejection.tick))),
+            Arc::new(
+                all()
+                    .map(|rejection| number(Some(rejection.partition)))
+                    .collect::<Int32Array>(),
+            ),
+            counts(all().map(|rejection| rejection.offset)),
+            Arc::new(
+                all()
+                    .map(|rejection| number(rejection.row))
+                    .collect::<Int32Array>(),
+            ),
+            texts(all().map(|rejection| Some(rejection.code))),
+            texts(all().map(|rejection| Some(rejection.detail.as_str()))),
+        ]
+    }
+
     /// The last column of the visible monitors' companions, summed by project, monitor and `by`.
     async fn left_out(
         &self,
@@ -317,6 +362,7 @@ impl InternalRelations for EngineInternals {
             "backfills" => self.backfills(scope),
             "operators" => self.operators(scope),
             "streams" => self.streams(scope),
+            "stream_errors" => self.stream_errors(scope),
             "late_rows" => {
                 let sums = self.left_out(Companion::Late, None, scope).await?;
                 vec![

@@ -55,6 +55,12 @@ impl LogChoice {
         };
         options.retention_hours = number("kafka.retention_hours", 1, 1_000_000)?;
         options.body_bytes = request_bytes;
+        let patterns = value("kafka.stream_topics")?;
+        let patterns = patterns.split(',').map(str::trim);
+        options.stream_topics = patterns
+            .filter(|pattern| !pattern.is_empty())
+            .map(str::to_string)
+            .collect();
         options.tls = match value("kafka.security")?.as_str() {
             "plaintext" => None,
             "tls" => Some(Tls {

@@ -122,6 +122,7 @@ impl MetricsSource for ServerMetrics {
                 ),
             ]);
         }
+        families.extend(self.topics());
         let mut late = Family::new(
             MetricKind::Counter,
             "pyflare_view_late_rows_total",
@@ -146,5 +147,38 @@ impl MetricsSource for ServerMetrics {
 
     fn write_text(&self, out: &mut String) {
         self.receivers.metrics().write_prometheus(out);
+    }
+}
+
+impl ServerMetrics {
+    /// The streams that read topics of others.
+    fn topics(&self) -> [Family; 3] {
+        let mut waiting = Family::new(
+            MetricKind::Gauge,
+            "pyflare_stream_waiting_messages",
+            "Messages of a stream's topic that are not admitted yet",
+        );
+        let mut failing = Family::new(
+            MetricKind::Gauge,
+            "pyflare_stream_failing",
+            "1 while a stream's topic cannot be read",
+        );
+        let mut unreadable = Family::new(
+            MetricKind::Counter,
+            "pyflare_stream_unreadable_messages_total",
+            "Messages of a stream's topic of which nothing could be read",
+        );
+        let streams = self.engine.streams();
+        for stream in streams.iter().filter(|stream| stream.definition.topic.is_some()) {
+            let project = stream.name.project.clone().unwrap_or_default();
+            let labels = [
+                ("stream", stream.name.name.as_str()),
+                ("project", project.as_str()),
+            ];
+            waiting = waiting.with(&labels, stream.waiting_messages as f64);
+            failing = failing.with(&labels, f64::from(u8::from(stream.trouble.is_some())));
+            unreadable = unreadable.with(&labels, stream.unreadable_messages as f64);
+        }
+        [waiting, failing, unreadable]
     }
 }

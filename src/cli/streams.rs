@@ -90,6 +90,14 @@ impl rest::Streams for EngineStreams {
             )
             .with_hint("CREATE STREAM makes one; GET /api/v1/streams lists them")
         })?;
+        if let Some(topic) = &stream.definition.topic {
+            return Err(live::Failure::new(
+                live::FailureKind::Conflict,
+                "PF-3025",
+                format!("the rows of {name} come from the Kafka topic {}", topic.name),
+            )
+            .with_hint("write them to the topic, or declare another stream"));
+        }
         let (encoding, content_type) = match format {
             rest::RowFormat::NdJson => (RowEncoding::NdJson, ContentType::NdJson),
             rest::RowFormat::Arrow => (RowEncoding::Arrow, ContentType::ArrowStream),
@@ -167,6 +175,10 @@ fn described(stream: &StreamDescription) -> rest::Stream {
         rows: stream.rows,
         rejected_rows: stream.rejected_rows,
         future_rows: stream.future_rows,
+        topic: definition.topic.as_ref().map(|topic| topic.name.clone()),
+        waiting_messages: stream.waiting_messages,
+        unreadable_messages: stream.unreadable_messages,
+        trouble: stream.trouble.clone(),
         mark_us: stream.mark_us,
     }
 }

@@ -30,6 +30,7 @@ mod sharing;
 mod slices;
 mod sliding;
 mod streams;
+mod topics;
 
 use std::collections::BTreeSet;
 use std::ops::Range;

@@ -37,13 +37,13 @@ const ARRIVALS: &str = "CREATE STREAM arrivals (x BIGINT)";
 
 /// What time does to the rows of a monitor over `orders`.
 #[derive(Clone, Copy)]
-struct Time {
-    pane_us: i64,
-    retention_us: i64,
-    emit_final: bool,
+pub struct Time {
+    pub pane_us: i64,
+    pub retention_us: i64,
+    pub emit_final: bool,
 }
 
-const DAY: Time = Time {
+pub const DAY: Time = Time {
     pane_us: 864 * SECOND_US,
     retention_us: 86_400 * SECOND_US,
     emit_final: false,
@@ -84,7 +84,7 @@ fn monitors() -> Vec<(&'static str, Time)> {
     ]
 }
 
-fn definition(sql: &str, streams: &[Arc<StreamDefinition>]) -> MonitorDefinition {
+pub fn definition(sql: &str, streams: &[Arc<StreamDefinition>]) -> MonitorDefinition {
     let scope = PlanScope {
         project: Some("default".into()),
         streams: streams.to_vec(),
@@ -188,7 +188,7 @@ async fn send(opened: &Opened) -> u64 {
 
 /// The rows that count at `tick`, by the contract: admitted after the start, neither from the future nor late, and
 /// their pane not gone.
-fn living(
+pub fn living(
     rows: &RecordBatch,
     at: &str,
     time: Time,

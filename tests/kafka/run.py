@@ -2,7 +2,8 @@
 
 Every acknowledged span must be in `history.spans` exactly once and counted once in every built-in
 view (DuckDB over what the senders kept), whoever wrote it to the topic: the server's own
-receivers, or an OpenTelemetry Collector (`otlp_proto` and `otlp_json`) beside them. A second
+receivers, or an OpenTelemetry Collector (`otlp_proto` and `otlp_json`) beside them. A stream over a
+topic that kafka-python writes, in transactions too, must have each committed row once. A second
 server with an empty data directory then begins with what the topics have and must count the same.
 
 Prints `N passed, N failed`; exit code 0 only if all passed. Where the broker or the Collector
@@ -28,6 +29,7 @@ sys.path[:0] = [
 import clients  # noqa: E402
 import collector  # noqa: E402
 import kafka  # noqa: E402
+import topic_streams  # noqa: E402
 from content import check_content  # noqa: E402
 from numbered_spans import SERVICE, Batch, Senders, build  # noqa: E402
 from report import Report  # noqa: E402
@@ -60,17 +62,23 @@ def through_collector(broker: kafka.Kafka, scratch: Path, encoding: str, first: 
         peer.stop()
 
 
-def under_fire(broker: kafka.Kafka, server: Server, seed: int) -> list[Batch]:
+def under_fire(
+    broker: kafka.Kafka, server: Server, seed: int, seller: topic_streams.Seller
+) -> list[Batch]:
     """Traffic with retries while the broker, and then the server, are killed and come back."""
     senders = Senders(lambda: server.endpoints, seed, threads=4, spans_per_second=2_000)
     senders.start()
+    seller.tell("go")
     time.sleep(2)
     broker.kill()
     print("the broker is killed", flush=True)
-    time.sleep(7)
+    # Longer than a sender waits for an acknowledgement.
+    time.sleep(6)
     broker.start()
     print(f"the broker is back, {senders.retries} retries so far", flush=True)
-    time.sleep(3)
+    time.sleep(1)
+    seller.tell("grow")
+    time.sleep(2)
     server.kill()
     started = time.monotonic()
     server.start()
@@ -83,6 +91,7 @@ def under_fire(broker: kafka.Kafka, server: Server, seed: int) -> list[Batch]:
     server.start()
     print("both are killed and back", flush=True)
     time.sleep(2)
+    seller.tell("stop")
     senders.stop(SETTLE_SECONDS)
     print(f"{len(senders.batches)} batches, {senders.retries} retries, {senders.sent_again} sent again", flush=True)
     return senders.batches
@@ -139,8 +148,14 @@ def run(options: argparse.Namespace, scratch: Path) -> Report:
     fresh = Server(options.binary, scratch / "fresh", ["--log-url", broker.url])
     replaying = ["--log-url", broker.url, "--checkpoints-seconds", "0"]
     trimmed = Server(options.binary, scratch / "trimmed", replaying)
+    seller = topic_streams.Seller(broker, scratch)
     try:
         server.start()
+        seller.start()
+        seller.tell("past")
+        server.sql(topic_streams.STREAM)
+        server.sql(topic_streams.MONITOR)
+        topic_streams.refusals(report, server)
         try:
             sent = clients.send(server, "otel-python-grpc", 500, scratch)
             report.check(
@@ -155,15 +170,20 @@ def run(options: argparse.Namespace, scratch: Path) -> Report:
         batches = through_collector(broker, scratch, "otlp_proto", COLLECTED_FROM)
         batches += through_collector(broker, scratch, "otlp_json", 2 * COLLECTED_FROM)
         check_content(report, server, batches, scratch, "from the Collector", SETTLE_SECONDS)
-        batches += under_fire(broker, server, options.seed)
+        batches += under_fire(broker, server, options.seed, seller)
         check_content(report, server, batches, scratch, "after the kills", SETTLE_SECONDS)
+        topic_streams.check(report, server, seller, "after the kills", SETTLE_SECONDS)
         code = server.stop()
         report.check("an orderly stop ends with 0", [] if code == 0 else [f"the exit code was {code}"])
         server.start()
         check_content(report, server, batches, scratch, "after an orderly restart", SETTLE_SECONDS)
+        topic_streams.check(report, server, seller, "after an orderly restart", SETTLE_SECONDS)
         server.stop()
         fresh.start()
+        fresh.sql(topic_streams.STREAM)
+        fresh.sql(topic_streams.MONITOR)
         check_content(report, fresh, batches, scratch, "in an empty data directory", SETTLE_SECONDS)
+        topic_streams.check(report, fresh, seller, "in an empty data directory", SETTLE_SECONDS)
         fresh.stop()
         after_deletion(report, broker, trimmed)
         report.check(
@@ -189,6 +209,7 @@ def run(options: argparse.Namespace, scratch: Path) -> Report:
     except (ServerFailed, TimeoutError) as failure:
         report.check("the server runs and answers", [str(failure)])
     finally:
+        seller.end()
         server.kill()
         fresh.kill()
         trimmed.kill()
@@ -215,6 +236,7 @@ def main() -> int:
     print(f"seed {options.seed}, service {SERVICE}", flush=True)
     try:
         kafka.install()
+        kafka.client_library()
         collector.install()
     except (kafka.Unavailable, collector.Unavailable) as reason:
         print(f"skipped: {reason}")

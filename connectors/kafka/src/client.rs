@@ -80,12 +80,15 @@ pub(crate) fn meaning(error: &KafkaError, topic: &str, brokers: &str, witness: &
             RDKafkaErrorCode::UnknownTopic
             | RDKafkaErrorCode::UnknownTopicOrPartition
             | RDKafkaErrorCode::UnknownPartition,
-        ) => missing(topic),
+        ) => LogError::Topic {
+            topic: topic.into(),
+            detail: "it is missing; create it again".into(),
+        },
         Some(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed) => {
             LogError::Topic {
                 topic: topic.into(),
                 detail: format!(
-                    "{detail}; give the user of kafka.username the right to describe, create, read and write it"
+                    "{detail}; give the user of kafka.username the right to describe and read it, and to create and write those of the log"
                 ),
             }
         }
@@ -111,14 +114,5 @@ pub(crate) fn meaning(error: &KafkaError, topic: &str, brokers: &str, witness: &
             topic: topic.into(),
             detail,
         },
-    }
-}
-
-pub(crate) fn missing(topic: &str) -> LogError {
-    LogError::Topic {
-        topic: topic.into(),
-        detail:
-            "it is missing; create it again, or start with another data directory, since its records are gone"
-                .into(),
     }
 }

@@ -5,22 +5,27 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use pyflare_connectors::faults::{self, Step};
 use pyflare_connectors::log::AppendListener;
-use pyflare_connectors::{Appended, Log, LogError, LogRecord, Signal};
+use pyflare_connectors::{Appended, Feed, FeedOptions, Log, LogError, LogRecord, Signal};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 
 use crate::client::{Witness, meaning};
+use crate::feed::KafkaFeed;
 use crate::message;
 use crate::options::KafkaOptions;
 use crate::reader::{TopicReader, watermarks};
-use crate::topics;
+use crate::topics::{self, Content};
 
 /// After this a record counts as not taken; its sender tries again, and the same body is admitted once.
 const DELIVERY: Duration = Duration::from_secs(5);
 const FULL_QUEUE: Duration = Duration::from_secs(1);
+/// How long a read waits for records that are known to be there.
+const SHORT_WAIT: Duration = Duration::from_millis(5);
+/// Bytes read ahead of a topic that a stream reads.
+const FEED_AHEAD: usize = 16 << 20;
 
 type Sender = FutureProducer<Witness>;
 
@@ -31,6 +36,8 @@ pub struct KafkaLog {
     producer: RwLock<Arc<Sender>>,
     readers: Vec<TopicReader>,
     starts: Vec<Vec<u64>>,
+    /// Of topics that streams read. Those that nobody reads any more are joined when another one comes.
+    feeds: Mutex<Vec<Arc<TopicReader>>>,
     listeners: Arc<RwLock<Vec<AppendListener>>>,
     identity: String,
     closed: AtomicBool,
@@ -68,6 +75,7 @@ impl KafkaLog {
             producer,
             readers,
             starts,
+            feeds: Mutex::new(Vec::new()),
             listeners,
             identity,
             closed: AtomicBool::new(false),
@@ -80,7 +88,7 @@ impl KafkaLog {
     }
 
     fn reader(&self, signal: Signal) -> &TopicReader {
-        let found = self.readers.iter().find(|reader| reader.topic().signal == signal);
+        let found = self.readers.iter().find(|reader| is_of(reader, signal));
         found.expect("invariant: every signal has a topic")
     }
 
@@ -115,6 +123,10 @@ impl KafkaLog {
     }
 }
 
+fn is_of(reader: &TopicReader, signal: Signal) -> bool {
+    matches!(reader.topic().content, Content::Requests(of) if of == signal)
+}
+
 fn sender(options: &KafkaOptions, witness: &Witness) -> Result<Sender, LogError> {
     let mut config = options.client();
     config
@@ -141,10 +153,7 @@ impl Log for KafkaLog {
     }
 
     fn start_offset(&self, signal: Signal, partition: u32) -> u64 {
-        let at = self
-            .readers
-            .iter()
-            .position(|reader| reader.topic().signal == signal);
+        let at = self.readers.iter().position(|reader| is_of(reader, signal));
         let starts = at.and_then(|at| self.starts[at].get(partition as usize));
         starts.copied().unwrap_or_default()
     }
@@ -193,11 +202,23 @@ impl Log for KafkaLog {
         offset: u64,
         max_bytes: usize,
     ) -> Result<Vec<(u64, LogRecord)>, LogError> {
-        self.reader(signal).read(partition, offset, max_bytes)
+        self.reader(signal).read(partition, offset, max_bytes, SHORT_WAIT)
     }
 
     fn follow(&self, signal: Signal, partition: u32, offset: u64) {
         self.reader(signal).follow(partition, offset);
+    }
+
+    fn feed(&self, wanted: &FeedOptions) -> Result<Arc<dyn Feed>, LogError> {
+        let options = KafkaOptions {
+            read_ahead_bytes: self.options.read_ahead_bytes.min(FEED_AHEAD),
+            ..self.options.clone()
+        };
+        let feed = KafkaFeed::open(wanted, &options, &self.witness, Arc::clone(&self.listeners))?;
+        let mut feeds = self.feeds.lock();
+        feeds.retain(|reader| !reader.has_ended());
+        feeds.push(Arc::clone(&feed.reader));
+        Ok(Arc::new(feed))
     }
 
     fn on_append(&self, listener: AppendListener) {
@@ -218,6 +239,9 @@ impl Log for KafkaLog {
         if let Err(error) = self.producer.read().flush(DELIVERY) {
             tracing::warn!(%error, "some records that nobody was told of are not written");
         }
+        let feeds = std::mem::take(&mut *self.feeds.lock());
+        feeds.iter().for_each(|reader| reader.stop());
+        feeds.iter().for_each(|reader| reader.close());
         self.readers.iter().for_each(TopicReader::close);
     }
 

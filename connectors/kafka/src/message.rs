@@ -1,7 +1,8 @@
 //! A record of the log as a message of Kafka, and back.
 //!
 //! The value is the body, the key its hash, everything else is in headers `pyflare-*`. A message without them is
-//! somebody else's: a Collector's request of the project `default`, received at the message's time.
+//! somebody else's: a Collector's request of the project `default`, received at the message's time. Of a topic that a
+//! stream reads every message is rows of that stream, whatever its headers say.
 
 use std::sync::Arc;
 
@@ -9,6 +10,8 @@ use bytes::Bytes;
 use pyflare_connectors::{ContentType, LogRecord, Signal, body_hash};
 use rdkafka::Message;
 use rdkafka::message::{BorrowedMessage, Header, Headers, OwnedHeaders};
+
+use crate::topics::Content;
 
 const FORMAT: &str = "1";
 const DEFAULT_PROJECT: &str = "default";
@@ -33,13 +36,28 @@ pub(crate) fn headers(record: &LogRecord) -> OwnedHeaders {
 }
 
 /// `None` for a message without a value: it says nothing, in any encoding.
-pub(crate) fn record(message: &BorrowedMessage<'_>, signal: Signal) -> Option<LogRecord> {
+pub(crate) fn record(message: &BorrowedMessage<'_>, content: &Content) -> Option<LogRecord> {
     let body = Bytes::copy_from_slice(message.payload()?);
     let sent_us = message
         .timestamp()
         .to_millis()
         .unwrap_or_default()
         .saturating_mul(1_000);
+    let signal = match content {
+        Content::Requests(signal) => *signal,
+        Content::Rows { project, stream } => {
+            return Some(LogRecord {
+                project: Arc::clone(project),
+                signal: Signal::Streams,
+                stream: Some(Arc::clone(stream)),
+                content_type: rows_are(&body),
+                received_us: sent_us,
+                // Such messages are told apart by their offsets.
+                body_hash: 0,
+                body,
+            });
+        }
+    };
     Some(match message.headers().and_then(Fields::of) {
         Some(fields) => LogRecord {
             project: fields.project.into(),
@@ -67,6 +85,14 @@ fn guess(body: &[u8]) -> ContentType {
     match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
         Some(b'{') => ContentType::Json,
         _ => ContentType::Protobuf,
+    }
+}
+
+/// An Arrow stream begins with the mark of a message, which no text does.
+fn rows_are(body: &[u8]) -> ContentType {
+    match body.starts_with(&[0xff; 4]) {
+        true => ContentType::ArrowStream,
+        false => ContentType::Json,
     }
 }
 

@@ -24,6 +24,9 @@ pub struct KafkaOptions {
     pub body_bytes: usize,
     /// Bytes read ahead, of all partitions of a topic together.
     pub read_ahead_bytes: usize,
+    /// Which topics of others streams may be declared over: names, or beginnings of names that end with `*`;
+    /// `{project}` stands for the stream's project.
+    pub stream_topics: Vec<String>,
     pub tls: Option<Tls>,
     pub sasl: Option<Sasl>,
 }
@@ -79,6 +82,7 @@ impl KafkaOptions {
             retention_hours: 168,
             body_bytes: 64 << 20,
             read_ahead_bytes: 64 << 20,
+            stream_topics: vec!["*".into()],
             tls: None,
             sasl: None,
         })

@@ -1,5 +1,6 @@
 //! Finding the topics, and making those that are missing.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
@@ -19,9 +20,51 @@ const ATTEMPT: Duration = Duration::from_secs(2);
 /// A topic that is there.
 #[derive(Debug, Clone)]
 pub(crate) struct Topic {
-    pub signal: Signal,
+    pub content: Content,
     pub name: String,
+    /// As many as there were when it was found.
     pub partitions: u32,
+}
+
+/// What a topic's messages are.
+#[derive(Debug, Clone)]
+pub(crate) enum Content {
+    /// Requests of a signal: a topic of the log.
+    Requests(Signal),
+    /// Rows of one stream: a topic of others.
+    Rows { project: Arc<str>, stream: Arc<str> },
+}
+
+impl Topic {
+    pub fn is_of_others(&self) -> bool {
+        matches!(self.content, Content::Rows { .. })
+    }
+}
+
+impl Content {
+    pub fn thread_name(&self) -> &str {
+        match self {
+            Content::Requests(Signal::Traces) => "traces",
+            Content::Requests(Signal::Metrics) => "metrics",
+            Content::Requests(Signal::Logs) => "logs",
+            Content::Requests(Signal::Streams) => "streams",
+            Content::Rows { .. } => "rows",
+        }
+    }
+}
+
+/// The topic is gone, which was there.
+pub(crate) fn missing(topic: &Topic) -> LogError {
+    let way_out = match topic.content {
+        Content::Requests(_) => {
+            "create it again, or start with another data directory, since its records are gone"
+        }
+        Content::Rows { .. } => "create it again, or drop the stream",
+    };
+    LogError::Topic {
+        topic: topic.name.clone(),
+        detail: format!("it is missing; {way_out}"),
+    }
 }
 
 /// The topic of every signal, made if it is missing, and the name of the cluster.
@@ -46,7 +89,7 @@ pub(crate) fn ensure(options: &KafkaOptions, witness: &Witness) -> Result<(Vec<T
             }
         };
         topics.push(Topic {
-            signal,
+            content: Content::Requests(signal),
             name,
             partitions,
         });

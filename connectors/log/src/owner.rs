@@ -58,7 +58,7 @@ mod tests {
         let first = Owner::take(directory.path()).unwrap();
         first.check().unwrap();
         let second = Owner::take(directory.path()).unwrap();
-        assert_eq!(first.check().unwrap_err().code(), "PF-2016");
+        assert_eq!(first.check().unwrap_err().code(), "PF-2018");
         second.check().unwrap();
     }
 }

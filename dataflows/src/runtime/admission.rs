@@ -1,30 +1,35 @@
 //! What is admitted at a tick: the next records of every partition, each request body once.
 //!
 //! Deduplication is a function of the log's order and the admission ticks alone, so a replay decides the same. A
-//! client's retry re-sends identical bytes; the key is the 128-bit hash of (project, signal, body).
+//! client's retry re-sends identical bytes; the key is the 128-bit hash of (project, signal, body). Messages of topics
+//! that others write are told apart by their offsets alone.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use pyflare_connectors::faults::{self, Fault};
-use pyflare_connectors::{Log, LogError, Signal};
+use pyflare_connectors::{Log, LogError, LogRecord, Signal};
 
 use super::checkpoint::Manifest;
+use super::deduplication::Seen;
 use super::messages::AdmittedRequest;
 use super::read_ahead::{Ahead, ReadAhead};
-use super::streams::{Marks, StreamId, StreamRegistry};
+use super::streams::{InstalledStream, Marks, StreamId, StreamRegistry};
 use super::tick_record::PartitionCut;
+use super::topics::Topic;
 use crate::time::{PartitionMark, Tick, stream_mark};
 
-/// The same body within this time is one admission.
-const DEDUPLICATION_MS: u64 = 3_600_000;
-/// Ticks are at most a second apart; what is longer than this counts as this.
-const GREATEST_GAP_MS: u64 = 60_000;
+/// A replay waits so long before it looks again for what is on its way.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 pub(crate) struct Admission {
-    log: Arc<dyn Log>,
     reader: ReadAhead,
     partitions: Vec<Partition>,
+    /// The streams that have topics of their own, by id.
+    fed: BTreeMap<u64, Arc<InstalledStream>>,
+    /// Those of them that stand still, since their topic cannot be read.
+    standing: BTreeSet<u64>,
     seen: Seen,
     marks: Arc<Marks>,
     streams: Arc<StreamRegistry>,
@@ -35,7 +40,9 @@ pub(crate) struct Admission {
 }
 
 struct Partition {
-    signal: Signal,
+    /// The signal whose topic it is of, or the stream whose topic it is of.
+    source: StreamId,
+    topic: Topic,
     partition: u32,
     next_offset: u64,
     mark: PartitionMark,
@@ -62,21 +69,15 @@ impl Admission {
         let mut partitions = Vec::new();
         for signal in Signal::ALL {
             for partition in 0..log.partitions(signal) {
-                partitions.push(Partition {
-                    signal,
-                    partition,
-                    next_offset: 0,
-                    mark: PartitionMark::default(),
-                    streams: BTreeMap::new(),
-                    ahead: Ahead::default(),
-                    began: None,
-                });
+                let topic = Topic::Own(Arc::clone(&log), signal);
+                partitions.push(Partition::new(StreamId::Signal(signal), topic, partition, 0));
             }
         }
         Admission {
-            log,
             reader,
             partitions,
+            fed: BTreeMap::new(),
+            standing: BTreeSet::new(),
             seen: Seen::default(),
             marks: Arc::default(),
             streams,
@@ -90,15 +91,73 @@ impl Admission {
     /// so that a later start does not take what is the oldest by then.
     pub fn begin(&mut self) {
         for held in &mut self.partitions {
-            held.next_offset = self.log.start_offset(held.signal, held.partition);
-            held.began = (held.next_offset > 0).then_some(held.next_offset);
+            if let Topic::Own(log, signal) = &held.topic {
+                held.next_offset = log.start_offset(*signal, held.partition);
+                held.began = (held.next_offset > 0).then_some(held.next_offset);
+            }
         }
     }
 
     /// What comes from now on is wanted.
     pub fn follow(&self) {
         for held in &self.partitions {
-            self.log.follow(held.signal, held.partition, held.next_offset);
+            held.topic.follow(held.partition, held.next_offset);
+        }
+    }
+
+    /// A stream is there from the next tick on; if it has a topic of its own, that is admitted from as well.
+    pub fn attach(&mut self, stream: &Arc<InstalledStream>) {
+        let Some(feeding) = stream.feeding.get() else {
+            return;
+        };
+        let source = StreamId::User(stream.id);
+        // A checkpoint has said how far these are.
+        let mut known = BTreeSet::new();
+        for held in self.partitions.iter_mut().filter(|held| held.source == source) {
+            held.topic = feeding.topic.clone();
+            known.insert(held.partition);
+        }
+        for (partition, start) in (0..).zip(&feeding.starts) {
+            if !known.contains(&partition) {
+                let topic = feeding.topic.clone();
+                self.partitions
+                    .push(Partition::new(source, topic, partition, *start));
+            }
+        }
+        for held in self.partitions.iter().filter(|held| held.source == source) {
+            held.topic.follow(held.partition, held.next_offset);
+        }
+        self.fed.insert(stream.id, Arc::clone(stream));
+    }
+
+    /// Follows partitions that a topic did not have before. All that they have came after the others'.
+    fn notice_partitions(&mut self) {
+        for (id, stream) in &self.fed {
+            let Some(Topic::Others(feed)) = stream.feeding.get().map(|feeding| &feeding.topic) else {
+                continue;
+            };
+            let source = StreamId::User(*id);
+            let known = self.partitions.iter().filter(|held| held.source == source);
+            for partition in known.count() as u32..feed.partitions() {
+                let first = feed.first_offset(partition);
+                let mut held = Partition::new(source, Topic::Others(Arc::clone(feed)), partition, first);
+                held.began = Some(first);
+                feed.follow(partition, first);
+                tracing::info!(stream = %stream.name, partition, "the topic has another partition");
+                self.partitions.push(held);
+            }
+        }
+    }
+
+    /// Which streams' topics cannot be read for now.
+    fn look_for_trouble(&mut self) {
+        self.standing.clear();
+        for (id, stream) in &self.fed {
+            let failure = stream.feeding.get().and_then(|feeding| feeding.topic.failure());
+            if failure.is_some() {
+                self.standing.insert(*id);
+            }
+            stream.set_trouble(failure);
         }
     }
 
@@ -108,43 +167,35 @@ impl Admission {
     }
 
     pub fn has_backlog(&self) -> bool {
-        self.partitions
-            .iter()
-            .any(|p| self.log.end_offset(p.signal, p.partition) > p.next_offset)
+        self.partitions.iter().any(|held| self.is_behind(held))
     }
 
-    /// What comes from now on lies apart from what is there.
-    pub fn seal(&self) {
-        self.log.seal();
+    /// Whether there is something to take now or soon.
+    fn is_behind(&self, held: &Partition) -> bool {
+        let stands = matches!(held.source, StreamId::User(id) if self.standing.contains(&id));
+        !stands && held.waiting() > 0
     }
 
-    /// Where the log of each partition ends now.
+    /// Where the log of each partition of its own topics ends now.
     pub fn ends(&self) -> Vec<u64> {
-        let ends = self
-            .partitions
-            .iter()
-            .map(|p| self.log.end_offset(p.signal, p.partition));
+        let ends = self.own().map(|held| held.topic.end_offset(held.partition));
         ends.collect()
     }
 
     /// Whether everything before these ends is admitted.
     pub fn has_passed(&self, ends: &[u64]) -> bool {
-        self.partitions
-            .iter()
-            .zip(ends)
-            .all(|(p, end)| p.next_offset >= *end)
+        self.own().zip(ends).all(|(held, end)| held.next_offset >= *end)
+    }
+
+    /// The partitions of the log's own topics, always the same ones.
+    fn own(&self) -> impl Iterator<Item = &Partition> {
+        let is_own = |held: &&Partition| matches!(held.source, StreamId::Signal(_));
+        self.partitions.iter().filter(is_own)
     }
 
     /// Records in the log that are not admitted yet.
     pub fn backlog_records(&self) -> u64 {
-        self.partitions
-            .iter()
-            .map(|p| {
-                self.log
-                    .end_offset(p.signal, p.partition)
-                    .saturating_sub(p.next_offset)
-            })
-            .sum()
+        self.own().map(Partition::waiting).sum()
     }
 
     /// Every tick begins with this, whether it takes anything or not.
@@ -152,26 +203,44 @@ impl Admission {
         self.seen.pass(tick);
     }
 
-    /// Takes records up to about `max_bytes` in all, a fair share from each partition that has any.
+    /// Takes records up to about `max_bytes` in all, a fair share from each partition that has any. Topics of others come
+    /// to half of it at most while requests wait.
     pub fn take(&mut self, max_bytes: usize) -> Result<Taken, LogError> {
+        self.notice_partitions();
+        self.look_for_trouble();
         let mut taken = Taken::default();
-        let waiting = self
-            .partitions
+        let is_of_others = |held: &Partition| matches!(held.source, StreamId::User(_));
+        let waiting: Vec<usize> = (0..self.partitions.len())
+            .filter(|index| self.is_behind(&self.partitions[*index]))
+            .collect();
+        let of_others = waiting
             .iter()
-            .filter(|p| self.log.end_offset(p.signal, p.partition) > p.next_offset);
-        let share = max_bytes / waiting.count().max(1);
-        for index in 0..self.partitions.len() {
+            .filter(|index| is_of_others(&self.partitions[**index]))
+            .count();
+        let own = waiting.len() - of_others;
+        let all = if own > 0 && of_others > 0 {
+            max_bytes / 2
+        } else {
+            max_bytes
+        };
+        for index in waiting {
             let held = &mut self.partitions[index];
-            let (partition, next) = ((held.signal, held.partition), held.next_offset);
-            let end = self.log.end_offset(held.signal, held.partition);
-            if end > next {
-                let records = self
-                    .reader
-                    .take(&mut held.ahead, partition, next, end, share.max(1))?;
-                self.admit(index, records, &mut taken);
-                if self.partitions[index].next_offset < end {
-                    taken.behind_since_us = taken.requests.last().map(|request| request.record.received_us);
-                }
+            let (partition, next) = (held.partition, held.next_offset);
+            let end = held.topic.end_offset(partition);
+            let share = all / if is_of_others(held) { of_others } else { own };
+            let read = self
+                .reader
+                .take(&mut held.ahead, &held.topic, partition, next, end, share.max(1));
+            let records = match (read, held.source) {
+                (Ok(records), _) => records,
+                (Err(error), StreamId::Signal(_)) => return Err(error),
+                // It is the stream's trouble, and stands still from the next tick on.
+                (Err(_), StreamId::User(_)) => continue,
+            };
+            self.admit(index, records, &mut taken);
+            let held = &self.partitions[index];
+            if held.next_offset < end && !is_of_others(held) {
+                taken.behind_since_us = taken.requests.last().map(|request| request.record.received_us);
             }
         }
         Ok(taken)
@@ -181,68 +250,108 @@ impl Admission {
     pub fn take_logged(&mut self, cuts: &[PartitionCut]) -> Result<Taken, LogError> {
         let mut taken = Taken::default();
         for cut in cuts {
-            let missing = |end| LogError::EndMissing {
-                topic: cut.signal.topic().into(),
-                partition: cut.partition,
-                end,
-            };
-            let index = self
-                .partitions
-                .iter()
-                .position(|p| p.signal == cut.signal && p.partition == cut.partition)
-                .ok_or_else(|| missing(0))?;
+            let index = self.partition_of(cut);
             if let Some(first) = cut.first_offset {
                 self.partitions[index].next_offset = first;
             }
             // What a log elsewhere has and has not sent yet is waited for.
             while self.partitions[index].next_offset < cut.next_offset {
                 let held = &mut self.partitions[index];
-                let (partition, next) = ((held.signal, held.partition), held.next_offset);
-                if self.log.end_offset(cut.signal, cut.partition) < cut.next_offset {
-                    return Err(missing(self.log.end_offset(cut.signal, cut.partition)));
+                let (partition, next) = (held.partition, held.next_offset);
+                if let Some(failure) = held.topic.failure() {
+                    return Err(failure);
                 }
+                let end = held.topic.end_offset(partition);
+                if end < cut.next_offset {
+                    return Err(self.end_missing(cut, end));
+                }
+                let end = cut.next_offset;
                 let records =
                     self.reader
-                        .take(&mut held.ahead, partition, next, cut.next_offset, usize::MAX)?;
+                        .take(&mut held.ahead, &held.topic, partition, next, end, usize::MAX)?;
+                if records.is_empty() {
+                    std::thread::sleep(LOOK_AGAIN);
+                }
                 self.admit(index, records, &mut taken);
             }
         }
         Ok(taken)
     }
 
-    fn admit(&mut self, index: usize, records: Vec<(u64, pyflare_connectors::LogRecord)>, taken: &mut Taken) {
+    /// The partition that a cut is of; one that a topic did not have before becomes known by its first cut.
+    fn partition_of(&mut self, cut: &PartitionCut) -> usize {
+        let is_meant = |held: &Partition| held.source == cut.source && held.partition == cut.partition;
+        if let Some(index) = self.partitions.iter().position(is_meant) {
+            return index;
+        }
+        let topic = match cut.source {
+            StreamId::User(id) => self.fed.get(&id).and_then(|stream| stream.feeding.get()),
+            StreamId::Signal(_) => None,
+        };
+        let topic = topic.map_or_else(
+            || Topic::Absent(self.end_missing(cut, 0)),
+            |feeding| feeding.topic.clone(),
+        );
+        let held = Partition::new(cut.source, topic, cut.partition, 0);
+        self.partitions.push(held);
+        self.partitions.len() - 1
+    }
+
+    fn end_missing(&self, cut: &PartitionCut, end: u64) -> LogError {
+        let topic = match cut.source {
+            StreamId::Signal(signal) => Some(signal.topic().to_string()),
+            StreamId::User(id) => self.fed.get(&id).and_then(|stream| stream.topic_name()),
+        };
+        LogError::EndMissing {
+            topic: topic.unwrap_or_else(|| "a topic that is not there".into()),
+            partition: cut.partition,
+            end,
+        }
+    }
+
+    fn admit(&mut self, index: usize, records: Vec<(u64, LogRecord)>, taken: &mut Taken) {
         let held = &mut self.partitions[index];
         if let Some((last, _)) = records.last() {
             held.next_offset = last + 1;
             taken.moved.push(index);
         }
-        let (signal, partition) = (held.signal, held.partition);
+        let (source, partition) = (held.source, held.partition);
         if !records.is_empty() && faults::planted(Fault::OffsetsDropped) {
             return;
         }
         for (offset, record) in records {
-            if self.seen.insert(record.body_hash) {
-                let stream = match &record.stream {
-                    None => StreamId::Signal(signal),
-                    Some(name) => match self.streams.get(&record.project, name) {
-                        Some(stream) => StreamId::User(stream.id),
-                        None => {
-                            self.orphaned_requests += 1;
-                            continue;
-                        }
-                    },
-                };
-                self.admitted_requests += 1;
-                taken.bytes += record.body.len() as u64;
-                taken.requests.push(AdmittedRequest {
-                    stream,
-                    partition,
-                    offset,
-                    record,
-                });
-            } else {
-                self.duplicates += 1;
-            }
+            let stream = match (source, &record.stream) {
+                (StreamId::User(_), _) => source,
+                (StreamId::Signal(_), _) if !self.seen.insert(record.body_hash) => {
+                    self.duplicates += 1;
+                    continue;
+                }
+                (StreamId::Signal(_), None) => source,
+                (StreamId::Signal(_), Some(name)) => match self.streams.get(&record.project, name) {
+                    Some(stream) => StreamId::User(stream.id),
+                    None => {
+                        self.orphaned_requests += 1;
+                        continue;
+                    }
+                },
+            };
+            self.admitted_requests += 1;
+            taken.bytes += record.body.len() as u64;
+            taken.requests.push(AdmittedRequest {
+                stream,
+                partition,
+                offset,
+                record,
+            });
+        }
+    }
+
+    /// Whose partitions hold a stream's rows.
+    fn source_of(&self, stream: StreamId) -> StreamId {
+        match stream {
+            StreamId::User(id) if self.fed.contains_key(&id) => stream,
+            StreamId::User(_) => StreamId::Signal(Signal::Streams),
+            StreamId::Signal(_) => stream,
         }
     }
 
@@ -250,20 +359,20 @@ impl Admission {
     pub fn close(&mut self, tick: Tick, taken: &Taken, latest: &[(StreamId, u32, i64)]) -> Vec<PartitionCut> {
         let mut moved = BTreeMap::new();
         for (stream, partition, event_time_us) in latest {
-            let signal = stream.signal();
+            let source = self.source_of(*stream);
             let held = self
                 .partitions
                 .iter()
-                .position(|p| p.signal == signal && p.partition == *partition);
+                .position(|p| p.source == source && p.partition == *partition);
             let Some(index) = held else { continue };
             let held = &mut self.partitions[index];
             match stream {
-                StreamId::Signal(_) => held.mark.observe(tick, *event_time_us),
-                StreamId::User(id) => {
+                StreamId::User(id) if source != *stream => {
                     let mark = held.streams.entry(*id).or_default();
                     mark.observe(tick, *event_time_us);
                     moved.insert((index, *id), *mark);
                 }
+                _ => held.mark.observe(tick, *event_time_us),
             }
         }
         let users = self.streams.all();
@@ -271,22 +380,15 @@ impl Admission {
         let streams = streams.chain(users.iter().map(|stream| StreamId::User(stream.id)));
         let mut marks = Marks::default();
         for stream in streams {
-            let of_stream: Vec<(PartitionMark, bool)> = self
-                .partitions
-                .iter()
-                .filter(|p| p.signal == stream.signal())
-                .map(|p| {
-                    let mark = match stream {
-                        StreamId::Signal(_) => p.mark,
-                        StreamId::User(id) => p.streams.get(&id).copied().unwrap_or_default(),
-                    };
-                    let at_end = self.log.end_offset(p.signal, p.partition) <= p.next_offset;
-                    (mark, at_end)
-                })
-                .collect();
-            if let Some(mark) = stream_mark(self.marks.of(stream), &of_stream, tick) {
+            let previous = self.marks.of(stream);
+            if let Some(mark) = self.mark_of(stream, previous, tick) {
                 marks.set(stream, mark);
             }
+        }
+        for (id, stream) in &self.fed {
+            let source = StreamId::User(*id);
+            let own = self.partitions.iter().filter(|held| held.source == source);
+            stream.set_waiting(own.map(Partition::waiting).sum());
         }
         self.marks = Arc::new(marks);
         let begun = |index: &usize| self.partitions[*index].began.is_some();
@@ -306,18 +408,40 @@ impl Admission {
         cuts.collect()
     }
 
+    /// The stream's mark after a tick.
+    fn mark_of(&self, stream: StreamId, previous: Option<i64>, tick: Tick) -> Option<i64> {
+        let source = self.source_of(stream);
+        let of_stream: Vec<(PartitionMark, bool)> = self
+            .partitions
+            .iter()
+            .filter(|held| held.source == source)
+            .map(|held| {
+                let mark = match stream {
+                    StreamId::User(id) if source != stream => {
+                        held.streams.get(&id).copied().unwrap_or_default()
+                    }
+                    _ => held.mark,
+                };
+                (mark, held.waiting() == 0)
+            })
+            .collect();
+        // The past of a topic is read from all of its partitions at once: what one has not shown yet may be older than
+        // what another has.
+        let is_unseen = |(mark, at_end): &(PartitionMark, bool)| mark.mark_us.is_none() && !at_end;
+        match source {
+            StreamId::User(_) if of_stream.iter().any(is_unseen) => previous,
+            _ => stream_mark(previous, &of_stream, tick),
+        }
+    }
+
     /// Restores what a logged tick left behind, instead of [`Self::close`].
     pub fn close_logged(&mut self, cuts: &[PartitionCut], marks: &[(StreamId, i64)]) {
         for cut in cuts {
-            if let Some(held) = self
-                .partitions
-                .iter_mut()
-                .find(|p| p.signal == cut.signal && p.partition == cut.partition)
-            {
-                held.next_offset = cut.next_offset;
-                held.mark = cut.mark;
-                held.streams.extend(cut.streams.iter().copied());
-            }
+            let index = self.partition_of(cut);
+            let held = &mut self.partitions[index];
+            held.next_offset = cut.next_offset;
+            held.mark = cut.mark;
+            held.streams.extend(cut.streams.iter().copied());
         }
         self.marks = Arc::new(marks.iter().copied().collect());
     }
@@ -333,7 +457,7 @@ impl Admission {
 
     /// The hashes of admitted requests, each with when it was admitted, and how much time has passed.
     pub fn admitted_hashes(&self) -> (Vec<(u64, u128)>, u64) {
-        (self.seen.order.iter().copied().collect(), self.seen.now_ms)
+        self.seen.kept()
     }
 
     /// Stands where a checkpoint does.
@@ -345,18 +469,21 @@ impl Admission {
         self.duplicates = manifest.counts.duplicates;
         self.admitted_requests = manifest.counts.requests;
         self.orphaned_requests = manifest.counts.orphaned;
-        self.seen = Seen {
-            now_ms: manifest.passed_ms,
-            last_tick: manifest.tick,
-            hashes: admitted.iter().map(|(_, hash)| *hash).collect(),
-            order: admitted.into(),
-        };
+        self.seen = Seen::restored(manifest.passed_ms, manifest.tick, admitted);
     }
 
     /// A stream is gone, and its marks with it.
     pub fn forget(&mut self, stream: u64) {
+        let source = StreamId::User(stream);
+        self.partitions.retain(|held| held.source != source);
         for partition in &mut self.partitions {
             partition.streams.remove(&stream);
+        }
+        self.standing.remove(&stream);
+        if let Some(fed) = self.fed.remove(&stream)
+            && let Some(feeding) = fed.feeding.get()
+        {
+            feeding.topic.stop();
         }
         Arc::make_mut(&mut self.marks).forget(StreamId::User(stream));
     }
@@ -368,88 +495,33 @@ impl Admission {
 }
 
 impl Partition {
+    fn new(source: StreamId, topic: Topic, partition: u32, next_offset: u64) -> Partition {
+        Partition {
+            source,
+            topic,
+            partition,
+            next_offset,
+            mark: PartitionMark::default(),
+            streams: BTreeMap::new(),
+            ahead: Ahead::default(),
+            began: None,
+        }
+    }
+
+    /// Offsets that are not admitted yet.
+    fn waiting(&self) -> u64 {
+        let end = self.topic.end_offset(self.partition);
+        end.saturating_sub(self.next_offset)
+    }
+
     fn cut(&self) -> PartitionCut {
         PartitionCut {
-            signal: self.signal,
+            source: self.source,
             partition: self.partition,
             first_offset: None,
             next_offset: self.next_offset,
             mark: self.mark,
             streams: Vec::new(),
         }
-    }
-}
-
-/// Body hashes and when they were admitted, in time that passed while ticks ran.
-///
-/// A gap between two ticks is a stop of the server or a step of its clock. It counts little, so that a client's retry
-/// after it meets its first attempt.
-#[derive(Default)]
-struct Seen {
-    now_ms: u64,
-    last_tick: Tick,
-    hashes: HashSet<u128>,
-    order: VecDeque<(u64, u128)>,
-}
-
-impl Seen {
-    /// False if the hash was already there.
-    fn insert(&mut self, hash: u128) -> bool {
-        let fresh = self.hashes.insert(hash);
-        if fresh {
-            self.order.push_back((self.now_ms, hash));
-        }
-        fresh
-    }
-
-    /// Time passes until `tick`; what is too old is forgotten.
-    fn pass(&mut self, tick: Tick) {
-        self.now_ms += tick.saturating_sub(self.last_tick).min(GREATEST_GAP_MS);
-        self.last_tick = tick;
-        while let Some((at, hash)) = self.order.front().copied() {
-            if at + DEDUPLICATION_MS >= self.now_ms {
-                break;
-            }
-            self.order.pop_front();
-            self.hashes.remove(&hash);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Ticks of a second until so many milliseconds later.
-    fn run(seen: &mut Seen, milliseconds: u64) {
-        let until = seen.last_tick + milliseconds;
-        while seen.last_tick < until {
-            seen.pass((seen.last_tick + 1_000).min(until));
-        }
-    }
-
-    #[test]
-    fn a_hash_counts_once_within_an_hour_and_again_after_it() {
-        let mut seen = Seen::default();
-        seen.pass(1_000_000);
-        assert!(seen.insert(7));
-        run(&mut seen, DEDUPLICATION_MS);
-        assert!(!seen.insert(7));
-        run(&mut seen, 1);
-        assert!(seen.insert(7));
-        assert_eq!((seen.hashes.len(), seen.order.len()), (1, 1));
-    }
-
-    #[test]
-    fn a_stop_or_a_step_of_the_clock_forgets_little() {
-        let mut seen = Seen::default();
-        seen.pass(1_000_000);
-        assert!(seen.insert(7));
-        seen.pass(1_000_000 + 48 * DEDUPLICATION_MS);
-        assert!(!seen.insert(7));
-        run(&mut seen, DEDUPLICATION_MS - GREATEST_GAP_MS);
-        assert!(!seen.insert(7));
-        run(&mut seen, 1);
-        assert!(seen.insert(7));
     }
 }

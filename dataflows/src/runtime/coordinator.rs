@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use pyflare_connectors::faults::{self, Fault, Step};
-use pyflare_connectors::{Catalog, CheckpointStore, Signal, TickLog};
+use pyflare_connectors::{Catalog, CheckpointStore, Log, Signal, TickLog};
 use tokio::sync::oneshot;
 
 use super::EngineError;
@@ -56,6 +56,7 @@ pub(crate) struct Coordinator {
     pub receiver: Receiver<ToCoordinator>,
     pub from_workers: Receiver<FromWorker>,
     pub workers: Arc<WorkerLinks>,
+    pub log: Arc<dyn Log>,
     pub tick_log: Arc<dyn TickLog>,
     /// Where a start may begin.
     pub checkpoint_store: Option<Arc<dyn CheckpointStore>>,
@@ -191,8 +192,12 @@ impl Coordinator {
                     }
                     continue;
                 }
-                Ok(ToCoordinator::CreateStream { definition, reply }) => {
-                    self.prepare_stream(*definition, reply, &mut pending);
+                Ok(ToCoordinator::CreateStream {
+                    definition,
+                    feeding,
+                    reply,
+                }) => {
+                    self.prepare_stream(*definition, feeding, reply, &mut pending);
                     continue;
                 }
                 Ok(ToCoordinator::DropStream { id, reply }) => {
@@ -451,6 +456,15 @@ impl Coordinator {
                 }
             }
         }
+        let mut rejections = std::mem::take(&mut total.rejections);
+        rejections.sort_by_key(|(_, rejection)| (rejection.partition, rejection.offset, rejection.row));
+        for (stream, rejection) in rejections {
+            if let StreamId::User(id) = stream
+                && let Some(stream) = self.streams.by_id(id)
+            {
+                stream.reject(rejection);
+            }
+        }
         self.gauges
             .rejected_rows
             .fetch_add(total.rejected_rows, Ordering::Relaxed);
@@ -524,7 +538,10 @@ impl Coordinator {
                         self.forget_in_catalog(&view);
                     }
                 }
-                AppliedCommand::CreateStream(stream) => self.streams.insert(Arc::clone(stream)),
+                AppliedCommand::CreateStream(stream) => {
+                    self.admission.attach(stream);
+                    self.streams.insert(Arc::clone(stream));
+                }
                 AppliedCommand::DropStream { id } => {
                     self.streams.remove(*id);
                     self.admission.forget(*id);

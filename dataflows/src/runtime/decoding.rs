@@ -11,7 +11,7 @@ use pyflare_operators::decode::{self, BodyEncoding, Decoder, Origin, OtlpSignal}
 use pyflare_operators::streams::{FUTURE_LIMIT_US, RowDecoder, RowEncoding};
 
 use super::messages::{AdmittedRequest, DecodeSummary};
-use super::streams::{InstalledStream, Marks, StreamId};
+use super::streams::{InstalledStream, KEPT_REJECTIONS, Marks, Rejection, StreamId};
 use super::worker_base::DecodedBatch;
 use crate::time::{Tick, tick_us};
 
@@ -131,11 +131,29 @@ impl StreamDecoder {
             Rows::User { decoder, .. } => {
                 let encoding = match record.content_type {
                     ContentType::ArrowStream => RowEncoding::Arrow,
+                    ContentType::Json => RowEncoding::Json,
                     _ => RowEncoding::NdJson,
                 };
+                let rejection = |row, code, detail| Rejection {
+                    tick,
+                    partition: request.partition,
+                    offset: request.offset,
+                    row,
+                    code,
+                    detail,
+                };
                 match decoder.decode(&origin, encoding, &record.body) {
-                    Ok(admitted) => (admitted.rows, admitted.rejected_rows, admitted.max_event_time_us),
-                    Err(error) => return summary.fail(error),
+                    Ok(admitted) => {
+                        for row in admitted.rejected {
+                            summary.reject(self.stream, rejection(Some(row.row), row.code, row.detail));
+                        }
+                        (admitted.rows, admitted.rejected_rows, admitted.max_event_time_us)
+                    }
+                    Err(error) => {
+                        summary.reject(self.stream, rejection(None, error.code(), error.to_string()));
+                        summary.rows.entry(self.stream).or_default().unreadable += 1;
+                        return summary.fail(error);
+                    }
                 }
             }
         };
@@ -216,7 +234,9 @@ impl DecodeSummary {
             total.admitted += counts.admitted;
             total.rejected += counts.rejected;
             total.future += counts.future;
+            total.unreadable += counts.unreadable;
         }
+        self.rejections.extend(other.rejections);
         self.rejected_rows += other.rejected_rows;
         self.failed_requests += other.failed_requests;
         if self.failure_sample.is_none() {
@@ -227,6 +247,12 @@ impl DecodeSummary {
     pub(super) fn fail(&mut self, error: impl std::fmt::Display) {
         self.failed_requests += 1;
         self.failure_sample.get_or_insert_with(|| error.to_string());
+    }
+
+    fn reject(&mut self, stream: StreamId, rejection: Rejection) {
+        if self.rejections.len() < KEPT_REJECTIONS {
+            self.rejections.push((stream, rejection));
+        }
     }
 
     fn observe(&mut self, stream: StreamId, partition: u32, event_time_us: i64) {

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use pyflare_connectors::Signal;
+use pyflare_connectors::{Log, Signal};
 use tokio::sync::{oneshot, watch};
 
 use super::admission::Admission;
@@ -37,6 +37,7 @@ use crate::time::Tick;
 const LAG_LIMIT_MS: u64 = 30_000;
 
 pub(super) struct Shared {
+    pub(super) log: Arc<dyn Log>,
     coordinator: crossbeam_channel::Sender<ToCoordinator>,
     pub(super) hub: crossbeam_channel::Sender<ToHub>,
     pub(super) workers: Arc<WorkerLinks>,
@@ -140,7 +141,7 @@ impl Engine {
         let streams = Arc::new(StreamRegistry::default());
         let admission = Admission::new(
             Arc::clone(&options.log),
-            ReadAhead::start(Arc::clone(&options.log))?,
+            ReadAhead::start()?,
             Arc::clone(&streams),
         );
         let worker_count = options.workers.max(1);
@@ -244,6 +245,7 @@ impl Engine {
                 )
             }),
             checkpoint_store: options.checkpoints,
+            log: Arc::clone(&options.log),
             tick_log: options.tick_log,
             catalog: options.catalog,
             views: Arc::clone(&views),
@@ -325,6 +327,7 @@ impl Engine {
             let _ = wake.try_send(ToCoordinator::Wake);
         }));
         let shared = Shared {
+            log: options.log,
             coordinator: to_coordinator,
             hub: to_hub,
             workers,

@@ -225,7 +225,7 @@ impl Coordinator {
         };
         self.subtract(shares);
         // Trimming shall not wait until the files that have the rows are full.
-        self.admission.seal();
+        self.log.seal();
         Ok(Some(AppliedCommand::Erase(Erased {
             request,
             at: tick,

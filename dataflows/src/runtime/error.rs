@@ -48,6 +48,9 @@ pub enum EngineError {
     Erasure { detail: String },
     #[error("PF-3021: there is no erasure {id}")]
     UnknownErasure { id: u64 },
+    /// A topic that a stream was to be declared over.
+    #[error(transparent)]
+    Topic(#[from] pyflare_connectors::LogError),
     #[error(transparent)]
     Plan(#[from] PlanError),
 }
@@ -75,6 +78,7 @@ impl EngineError {
             EngineError::NoWayBack { .. } => "PF-3019",
             EngineError::Erasure { .. } => "PF-3020",
             EngineError::UnknownErasure { .. } => "PF-3021",
+            EngineError::Topic(error) => error.code(),
             EngineError::Plan(error) => error.code(),
         }
     }

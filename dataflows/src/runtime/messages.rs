@@ -16,9 +16,10 @@ use super::erasure::{Erased, ErasureSubject};
 use super::limits::Stop;
 use super::reading::Wanted;
 use super::rewriting::Rewrite;
-use super::streams::{InstalledStream, Marks, StreamId};
+use super::streams::{InstalledStream, Marks, Rejection, StreamId};
 use super::sums::Seed;
 use super::tick_record::Command;
+use super::topics::Feeding;
 use super::views::{InstalledView, RelationId};
 use crate::time::{Tick, tick_us};
 
@@ -116,6 +117,10 @@ impl AppliedCommand {
             AppliedCommand::CreateStream(stream) => Command::CreateStream {
                 id: stream.id,
                 definition: Box::new((*stream.definition).clone()),
+                starts: stream
+                    .feeding
+                    .get()
+                    .map_or_else(Vec::new, |feeding| feeding.starts.clone()),
             },
             AppliedCommand::DropStream { id } => Command::DropStream { id: *id },
             AppliedCommand::Stop(stop) => Command::Stop {
@@ -142,6 +147,8 @@ pub(crate) struct DecodeSummary {
     pub rejected_rows: u64,
     pub failed_requests: u64,
     pub failure_sample: Option<String>,
+    /// Of users' streams, the first hundred.
+    pub rejections: Vec<(StreamId, Rejection)>,
 }
 
 /// Rows of one stream at one tick.
@@ -151,6 +158,8 @@ pub(crate) struct RowCounts {
     pub rejected: u64,
     /// Admitted, but too far ahead of the tick to be in a view.
     pub future: u64,
+    /// Requests of which nothing could be read.
+    pub unreadable: u64,
 }
 
 pub(crate) enum FromWorker {
@@ -267,6 +276,7 @@ pub(crate) enum ToCoordinator {
     },
     CreateStream {
         definition: Box<pyflare_operators::streams::StreamDefinition>,
+        feeding: Option<Feeding>,
         reply: oneshot::Sender<Result<Arc<InstalledStream>, super::EngineError>>,
     },
     DropStream {

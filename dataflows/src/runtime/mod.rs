@@ -2,8 +2,8 @@
 //!
 //! - [`engine`](Engine): the handle everybody uses, and how the parts are stopped; `start`: how they are started,
 //!   from `options`; `reading`: views and streams at a tick, subscriptions; `status`: how the parts are doing;
-//! - `coordinator`: cuts the log into ticks; `admission`: what a tick takes, each body once; `read_ahead`:
-//!   the log read beside the work; `tick_record`: what a tick says, durable before anything is emitted;
+//! - `coordinator`: cuts the log into ticks; `admission`: what a tick takes, each body once, from which `topics`;
+//!   `deduplication`: the bodies of the last hour; `read_ahead`: the log read beside the work; `tick_record`: what a tick says, durable before anything is emitted;
 //! - `checkpoint`: the state at a tick, and the start from it; `replay`: that start, and the ticks after it;
 //! - `decoding`: bodies into batches; `worker`: decodes, emits, reads between ticks; `worker_views`, `worker_base`: the views
 //!   and bases on it; `worker_reading`: what peeks read of them, a slice at a time; `worker_stops`: how views end there; `activity`:
@@ -24,6 +24,7 @@ mod checkpoint;
 mod consolidate;
 mod coordinator;
 mod decoding;
+mod deduplication;
 mod engine;
 mod erasing;
 mod erasure;
@@ -49,6 +50,7 @@ mod streams;
 mod sums;
 mod tail;
 mod tick_record;
+mod topics;
 mod verifying;
 mod views;
 mod worker;
@@ -72,7 +74,7 @@ pub use limits::MonitorLimits;
 pub use options::EngineOptions;
 pub use reading::{PeekResult, SubscribeOptions, Subscription, Wanted};
 pub use status::{Busy, EngineStatus};
-pub use streams::StreamDescription;
+pub use streams::{Rejection, StreamDescription};
 pub use tail::Tail;
 pub use verifying::{Verification, verify};
 pub use views::{ViewDescription, ViewName};

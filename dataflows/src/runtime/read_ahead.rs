@@ -4,14 +4,14 @@
 //! work on the ones before. What is handed out depends on offsets and limits alone, never on how far the thread is.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use pyflare_connectors::{Log, LogError, LogRecord, Signal};
+use pyflare_connectors::{LogError, LogRecord};
 
 use super::EngineError;
 use super::start::spawn;
+use super::topics::Topic;
 
 type Records = Vec<(u64, LogRecord)>;
 
@@ -19,13 +19,13 @@ type Records = Vec<(u64, LogRecord)>;
 const READ_BYTES: usize = 8 << 20;
 
 struct Ask {
-    partition: (Signal, u32),
+    topic: Topic,
+    partition: u32,
     offset: u64,
     answer: Sender<Result<Records, LogError>>,
 }
 
 pub(crate) struct ReadAhead {
-    log: Arc<dyn Log>,
     /// `None` when it ends, which ends the thread.
     asks: Option<Sender<Ask>>,
     thread: Option<JoinHandle<()>>,
@@ -40,18 +40,15 @@ pub(crate) struct Ahead {
 }
 
 impl ReadAhead {
-    pub fn start(log: Arc<dyn Log>) -> Result<ReadAhead, EngineError> {
+    pub fn start() -> Result<ReadAhead, EngineError> {
         let (asks, asked) = unbounded::<Ask>();
-        let reader = Arc::clone(&log);
         let thread = spawn("log-reader", move || {
             for ask in asked {
-                let (signal, partition) = ask.partition;
-                let read = reader.read(signal, partition, ask.offset, READ_BYTES);
+                let read = ask.topic.read(ask.partition, ask.offset, READ_BYTES);
                 let _ = ask.answer.send(read);
             }
         })?;
         Ok(ReadAhead {
-            log,
             asks: Some(asks),
             thread: Some(thread),
         })
@@ -62,7 +59,8 @@ impl ReadAhead {
     pub fn take(
         &self,
         ahead: &mut Ahead,
-        partition: (Signal, u32),
+        topic: &Topic,
+        partition: u32,
         from: u64,
         end: u64,
         max_bytes: usize,
@@ -70,8 +68,8 @@ impl ReadAhead {
         let (mut taken, mut bytes, mut next) = (Vec::new(), 0_usize, from);
         while next < end {
             if ahead.records.is_empty() {
-                ahead.records = self.following(ahead, partition, next)?.into();
-                self.ask(ahead, partition, next);
+                ahead.records = following(ahead, topic, partition, next)?.into();
+                self.ask(ahead, topic, partition, next);
             }
             let Some((offset, record)) = ahead.records.front() else {
                 break;
@@ -84,32 +82,19 @@ impl ReadAhead {
             taken.extend(ahead.records.pop_front());
             next = offset + 1;
         }
-        self.ask(ahead, partition, next);
+        self.ask(ahead, topic, partition, next);
         Ok(taken)
     }
 
-    fn following(
-        &self,
-        ahead: &mut Ahead,
-        (signal, partition): (Signal, u32),
-        next: u64,
-    ) -> Result<Records, LogError> {
-        // The thread answers, or has ended by a panic.
-        match ahead.asked.take().and_then(|answer| answer.recv().ok()) {
-            // What was still on its way then may be there now.
-            Some(answer) if !matches!(&answer, Ok(records) if records.is_empty()) => answer,
-            _ => self.log.read(signal, partition, next, READ_BYTES),
-        }
-    }
-
     /// Lets the thread read what comes behind the records at hand, if there is anything yet.
-    fn ask(&self, ahead: &mut Ahead, partition: (Signal, u32), next: u64) {
+    fn ask(&self, ahead: &mut Ahead, topic: &Topic, partition: u32, next: u64) {
         let offset = ahead.records.back().map_or(next, |(last, _)| last + 1);
-        if ahead.asked.is_some() || offset >= self.log.end_offset(partition.0, partition.1) {
+        if ahead.asked.is_some() || offset >= topic.end_offset(partition) {
             return;
         }
         let (answer, asked) = bounded(1);
         let ask = Ask {
+            topic: topic.clone(),
             partition,
             offset,
             answer,
@@ -117,6 +102,15 @@ impl ReadAhead {
         if self.asks.as_ref().is_some_and(|asks| asks.send(ask).is_ok()) {
             ahead.asked = Some(asked);
         }
+    }
+}
+
+fn following(ahead: &mut Ahead, topic: &Topic, partition: u32, next: u64) -> Result<Records, LogError> {
+    // The thread answers, or has ended by a panic.
+    match ahead.asked.take().and_then(|answer| answer.recv().ok()) {
+        // What was still on its way then may be there now.
+        Some(answer) if !matches!(&answer, Ok(records) if records.is_empty()) => answer,
+        _ => topic.read(partition, next, READ_BYTES),
     }
 }
 
@@ -132,13 +126,14 @@ impl Drop for ReadAhead {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
     use proptest::prelude::*;
     use pyflare_connectors::conformance::record;
+    use pyflare_connectors::{Log, Signal};
     use pyflare_log::{EmbeddedLog, LogOptions};
 
     use super::*;
-
-    const TRACES: (Signal, u32) = (Signal::Traces, 0);
 
     fn append(log: &EmbeddedLog, sizes: &[usize], expected: &mut Records) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -174,12 +169,13 @@ mod tests {
                 ..LogOptions::default()
             };
             let log = EmbeddedLog::open(options).unwrap();
-            let reader = ReadAhead::start(Arc::clone(&log) as Arc<dyn Log>).unwrap();
+            let topic = Topic::Own(Arc::clone(&log) as Arc<dyn Log>, Signal::Traces);
+            let reader = ReadAhead::start().unwrap();
             let (mut ahead, mut expected, mut next) = (Ahead::default(), Records::new(), 0);
             for (sizes, max_bytes, withheld) in rounds {
                 append(&log, &sizes, &mut expected);
                 let end = (expected.len() as u64).saturating_sub(withheld).max(next);
-                let taken = reader.take(&mut ahead, TRACES, next, end, max_bytes).unwrap();
+                let taken = reader.take(&mut ahead, &topic, 0, next, end, max_bytes).unwrap();
                 let upto = next as usize + taken.len();
                 prop_assert_eq!(&taken[..], &expected[next as usize..upto]);
                 prop_assert!(upto as u64 <= end);
@@ -191,7 +187,7 @@ mod tests {
                 prop_assert!(upto as u64 == end || (!taken.is_empty() && one_more > max_bytes));
                 next = upto as u64;
             }
-            let rest = reader.take(&mut ahead, TRACES, next, expected.len() as u64, usize::MAX).unwrap();
+            let rest = reader.take(&mut ahead, &topic, 0, next, expected.len() as u64, usize::MAX).unwrap();
             prop_assert_eq!(&rest[..], &expected[next as usize..]);
         }
     }

@@ -14,6 +14,7 @@ use super::limits::{self, Stop};
 use super::messages::AppliedCommand;
 use super::streams::{InstalledStream, Marks};
 use super::tick_record::{Command, TickRecord};
+use super::topics::Feeding;
 use crate::time::Tick;
 
 impl Coordinator {
@@ -114,9 +115,15 @@ impl Coordinator {
                     )?)
                 }
                 Command::Drop { id } => AppliedCommand::Drop { id },
-                Command::CreateStream { id, definition } => {
+                Command::CreateStream {
+                    id,
+                    definition,
+                    starts,
+                } => {
                     self.next_view_id = self.next_view_id.max(id + 1);
-                    AppliedCommand::CreateStream(Arc::new(InstalledStream::new(id, *definition, tick)))
+                    let feeding = Feeding::reopen(self.log.as_ref(), &definition, starts);
+                    let stream = InstalledStream::new(id, *definition, tick).fed(feeding);
+                    AppliedCommand::CreateStream(Arc::new(stream))
                 }
                 Command::DropStream { id } => AppliedCommand::DropStream { id },
                 Command::Stop {

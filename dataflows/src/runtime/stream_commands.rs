@@ -9,7 +9,8 @@ use super::EngineError;
 use super::coordinator::{Coordinator, Pending};
 use super::engine::Engine;
 use super::messages::ToCoordinator;
-use super::streams::{InstalledStream, StreamDescription};
+use super::streams::{InstalledStream, Rejection, StreamDescription};
+use super::topics::Feeding;
 use super::views::{InstalledView, ViewName};
 use crate::time::{Tick, next_tick};
 
@@ -17,6 +18,7 @@ impl Coordinator {
     pub(super) fn prepare_stream(
         &mut self,
         definition: StreamDefinition,
+        feeding: Option<Feeding>,
         reply: oneshot::Sender<Result<Arc<InstalledStream>, EngineError>>,
         pending: &mut Vec<Pending>,
     ) {
@@ -33,7 +35,8 @@ impl Coordinator {
             }));
             return;
         }
-        let stream = InstalledStream::new(self.next_view_id, definition, next_tick(self.last_tick));
+        let stream =
+            InstalledStream::new(self.next_view_id, definition, next_tick(self.last_tick)).fed(feeding);
         self.next_view_id += 1;
         pending.push(Pending::CreateStream(Arc::new(stream), reply));
     }
@@ -75,23 +78,29 @@ impl Coordinator {
 
     /// The stream as created at `tick`.
     pub(super) fn created_at(&self, stream: &InstalledStream, tick: Tick) -> Arc<InstalledStream> {
-        Arc::new(InstalledStream::new(
-            stream.id,
-            (*stream.definition).clone(),
-            tick,
-        ))
+        let created = InstalledStream::new(stream.id, (*stream.definition).clone(), tick);
+        Arc::new(created.fed(stream.feeding.get().cloned()))
     }
 }
 
 impl Engine {
-    /// Declares a stream; when this returns, rows for it may be appended to the log.
+    /// Declares a stream; when this returns, rows for it may be appended to the log. The topic of a stream that has one
+    /// must be there.
     pub async fn create_stream(
         &self,
         definition: StreamDefinition,
     ) -> Result<StreamDescription, EngineError> {
+        if self.stream(&definition.project, &definition.name).is_some() {
+            let ViewName { name, .. } = ViewName::of_project(&definition.project, &definition.name);
+            return Err(EngineError::StreamExists { name });
+        }
+        let (log, declared) = (Arc::clone(&self.shared.log), definition.clone());
+        let feeding = tokio::task::spawn_blocking(move || Feeding::open(log.as_ref(), &declared)).await;
+        let feeding = feeding.map_err(|_| EngineError::Closed)??;
         let (reply, answer) = oneshot::channel();
         self.ask(ToCoordinator::CreateStream {
             definition: Box::new(definition),
+            feeding,
             reply,
         })?;
         let stream = answer.await.map_err(|_| EngineError::Closed)??;
@@ -114,6 +123,13 @@ impl Engine {
     /// The project's stream of that name.
     pub fn stream(&self, project: &str, name: &str) -> Option<StreamDescription> {
         Some(self.shared.streams.get(project, name)?.describe())
+    }
+
+    /// What of a stream was left out lately: the newest hundred, oldest first.
+    pub fn rejections(&self, name: &ViewName) -> Vec<Rejection> {
+        let project = name.project.as_deref().unwrap_or_default();
+        let stream = self.shared.streams.get(project, &name.name);
+        stream.map(|stream| stream.rejections()).unwrap_or_default()
     }
 
     /// All users' streams.

@@ -1,18 +1,19 @@
 //! The streams: those of OpenTelemetry, and those that users declare.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::SchemaRef;
-use parking_lot::RwLock;
-use pyflare_connectors::Signal;
+use parking_lot::{Mutex, RwLock};
+use pyflare_connectors::{LogError, Signal};
 use pyflare_operators::fields;
 use pyflare_operators::streams::StreamDefinition;
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::StreamEntry;
 use super::messages::RowCounts;
+use super::topics::Feeding;
 use super::views::ViewName;
 use crate::plan::Declared;
 use crate::time::Tick;
@@ -24,16 +25,6 @@ pub(crate) enum StreamId {
     Signal(Signal),
     /// Of a user's stream; unique for the life of the data directory.
     User(u64),
-}
-
-impl StreamId {
-    /// The signal whose partitions hold its requests.
-    pub fn signal(self) -> Signal {
-        match self {
-            StreamId::Signal(signal) => signal,
-            StreamId::User(_) => Signal::Streams,
-        }
-    }
 }
 
 /// How far the event time of each stream has come, microseconds.
@@ -71,7 +62,28 @@ pub(crate) struct InstalledStream {
     pub definition: Arc<StreamDefinition>,
     pub schema: SchemaRef,
     pub created_at: Tick,
+    /// Set before it is known to anybody, if it has a topic of its own.
+    pub feeding: OnceLock<Feeding>,
     pub counters: StreamCounters,
+    /// Why its topic cannot be read for now.
+    trouble: Mutex<Option<LogError>>,
+    /// The newest rows and messages that were left out, oldest first.
+    rejections: Mutex<VecDeque<Rejection>>,
+}
+
+/// How many of them are kept.
+pub(super) const KEPT_REJECTIONS: usize = 100;
+
+/// A row that does not fit its stream's declaration, or a whole message that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejection {
+    pub tick: Tick,
+    pub partition: u32,
+    pub offset: u64,
+    /// Its number in the message; `None`: all of it.
+    pub row: Option<u32>,
+    pub code: &'static str,
+    pub detail: String,
 }
 
 #[derive(Default)]
@@ -79,6 +91,9 @@ pub(crate) struct StreamCounters {
     admitted: AtomicU64,
     rejected: AtomicU64,
     future: AtomicU64,
+    unreadable: AtomicU64,
+    /// Offsets of its own topic that are not admitted yet.
+    waiting: AtomicU64,
     /// Zero: none yet.
     mark_us: AtomicI64,
 }
@@ -91,8 +106,52 @@ impl InstalledStream {
             schema: definition.schema(),
             definition: Arc::new(definition),
             created_at: tick,
+            feeding: OnceLock::new(),
             counters: StreamCounters::default(),
+            trouble: Mutex::new(None),
+            rejections: Mutex::new(VecDeque::new()),
         }
+    }
+
+    /// The same with a topic to read, if it has one.
+    pub fn fed(self, feeding: Option<Feeding>) -> InstalledStream {
+        InstalledStream {
+            feeding: feeding.map(OnceLock::from).unwrap_or_default(),
+            ..self
+        }
+    }
+
+    /// The name of its own topic.
+    pub fn topic_name(&self) -> Option<String> {
+        Some(self.definition.topic.as_ref()?.name.clone())
+    }
+
+    pub fn set_trouble(&self, failure: Option<LogError>) {
+        let mut known = self.trouble.lock();
+        match (&*known, &failure) {
+            (None, Some(failure)) => {
+                tracing::error!(stream = %self.name, %failure, "the stream stands still");
+            }
+            (Some(_), None) => tracing::info!(stream = %self.name, "the stream's topic is read again"),
+            _ => {}
+        }
+        *known = failure;
+    }
+
+    pub fn set_waiting(&self, offsets: u64) {
+        self.counters.waiting.store(offsets, Ordering::Relaxed);
+    }
+
+    pub fn reject(&self, rejection: Rejection) {
+        let mut kept = self.rejections.lock();
+        if kept.len() == KEPT_REJECTIONS {
+            kept.pop_front();
+        }
+        kept.push_back(rejection);
+    }
+
+    pub fn rejections(&self) -> Vec<Rejection> {
+        self.rejections.lock().iter().cloned().collect()
     }
 
     /// As a checkpoint says.
@@ -102,6 +161,7 @@ impl InstalledStream {
         counters.admitted.store(entry.admitted, Ordering::Relaxed);
         counters.rejected.store(entry.rejected, Ordering::Relaxed);
         counters.future.store(entry.future, Ordering::Relaxed);
+        counters.unreadable.store(entry.unreadable, Ordering::Relaxed);
         stream
     }
 
@@ -114,6 +174,7 @@ impl InstalledStream {
             admitted: self.counters.admitted.load(Ordering::Relaxed),
             rejected: self.counters.rejected.load(Ordering::Relaxed),
             future: self.counters.future.load(Ordering::Relaxed),
+            unreadable: self.counters.unreadable.load(Ordering::Relaxed),
         }
     }
 
@@ -128,10 +189,12 @@ impl InstalledStream {
             admitted,
             rejected,
             future,
+            unreadable,
         } = counts;
         self.counters.admitted.fetch_add(admitted, Ordering::Relaxed);
         self.counters.rejected.fetch_add(rejected, Ordering::Relaxed);
         self.counters.future.fetch_add(future, Ordering::Relaxed);
+        self.counters.unreadable.fetch_add(unreadable, Ordering::Relaxed);
     }
 
     pub fn set_mark(&self, mark_us: i64) {
@@ -149,6 +212,9 @@ impl InstalledStream {
             rows: self.counters.admitted.load(Ordering::Relaxed),
             rejected_rows: self.counters.rejected.load(Ordering::Relaxed),
             future_rows: self.counters.future.load(Ordering::Relaxed),
+            unreadable_messages: self.counters.unreadable.load(Ordering::Relaxed),
+            waiting_messages: self.counters.waiting.load(Ordering::Relaxed),
+            trouble: self.trouble.lock().as_ref().map(ToString::to_string),
             mark_us: (mark_us != 0).then_some(mark_us),
         }
     }
@@ -169,6 +235,12 @@ pub struct StreamDescription {
     pub rejected_rows: u64,
     /// Rows more than a minute ahead of their tick: stored, and in no view.
     pub future_rows: u64,
+    /// Messages, or requests, of which nothing could be read.
+    pub unreadable_messages: u64,
+    /// Of its own topic: messages that are not admitted yet, marks of transactions included.
+    pub waiting_messages: u64,
+    /// Why its own topic cannot be read for now.
+    pub trouble: Option<String>,
     /// How far its event time has come, microseconds.
     pub mark_us: Option<i64>,
 }

@@ -3,7 +3,6 @@
 //! Replaying the records with the log gives the same admissions at the same ticks, so every view, frame and sink
 //! block comes out the same. The encoding is JSON, one object a record, so that it can be read with any tool.
 
-use pyflare_connectors::Signal;
 use pyflare_operators::streams::StreamDefinition;
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +34,9 @@ pub(crate) struct TickRecord {
 /// How far a partition has been admitted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct PartitionCut {
-    pub signal: Signal,
+    /// Of a signal's topic, or of the topic that a user's stream has of its own.
+    #[serde(rename = "signal")]
+    pub source: StreamId,
     pub partition: u32,
     /// Where reading began, in the first cut of a partition whose log no longer had its beginning then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -70,6 +71,9 @@ pub(crate) enum Command {
     CreateStream {
         id: u64,
         definition: Box<StreamDefinition>,
+        /// Of a stream with a topic of its own: the offset of each partition at which reading begins.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        starts: Vec<u64>,
     },
     DropStream {
         id: u64,
@@ -114,6 +118,8 @@ impl TickRecord {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use pyflare_connectors::Signal;
+
     use super::*;
     use crate::runtime::erasure::{ErasureBy, ErasureSubject};
     use crate::runtime::limits::Limit;
@@ -124,17 +130,27 @@ mod tests {
             format: FORMAT,
             generation: 3,
             tick: 1_700_000_000_000,
-            partitions: vec![PartitionCut {
-                signal: Signal::Traces,
-                partition: 0,
-                first_offset: Some(3),
-                next_offset: 17,
-                mark: PartitionMark {
-                    mark_us: Some(5),
-                    last_row_tick: Some(1_700_000_000_000),
+            partitions: vec![
+                PartitionCut {
+                    source: StreamId::Signal(Signal::Traces),
+                    partition: 0,
+                    first_offset: Some(3),
+                    next_offset: 17,
+                    mark: PartitionMark {
+                        mark_us: Some(5),
+                        last_row_tick: Some(1_700_000_000_000),
+                    },
+                    streams: vec![(9, PartitionMark::default())],
                 },
-                streams: vec![(9, PartitionMark::default())],
-            }],
+                PartitionCut {
+                    source: StreamId::User(12),
+                    partition: 2,
+                    first_offset: None,
+                    next_offset: 5,
+                    mark: PartitionMark::default(),
+                    streams: Vec::new(),
+                },
+            ],
             marks: vec![(StreamId::Signal(Signal::Traces), 5), (StreamId::User(9), 7)],
             commands: vec![
                 Command::FlushCut,

@@ -6,7 +6,8 @@ use pyflare_connectors::{CheckpointStore, Signal, TickLog};
 
 use super::EngineError;
 use super::checkpoint::{self, TicksFound};
-use super::tick_record::TickRecord;
+use super::streams::StreamId;
+use super::tick_record::{PartitionCut, TickRecord};
 use crate::time::Tick;
 
 /// What a start would find.
@@ -70,15 +71,20 @@ pub fn verify(
     let restored = begin.restored;
     found.begins_at = restored.as_ref().map(|manifest| manifest.tick);
     let from = restored.as_ref().map(|manifest| manifest.position);
+    // Topics that others write are theirs.
+    let own = |cut: &PartitionCut| match cut.source {
+        StreamId::Signal(signal) => Some((signal, cut.partition)),
+        StreamId::User(_) => None,
+    };
     for cut in restored.iter().flat_map(|manifest| &manifest.partitions) {
-        let of = (cut.signal, cut.partition);
+        let Some(of) = own(cut) else { continue };
         found.needed.insert(of, (cut.next_offset, cut.next_offset));
     }
     let replayed = records
         .iter()
         .filter(|(position, _)| from.is_none_or(|from| *position > from));
     for cut in replayed.flat_map(|(_, record)| &record.partitions) {
-        let of = (cut.signal, cut.partition);
+        let Some(of) = own(cut) else { continue };
         let needed = found
             .needed
             .entry(of)

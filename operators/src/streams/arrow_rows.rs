@@ -91,6 +91,9 @@ impl<'a> ArrowReader<'a> {
             let twice = schema.fields()[..place]
                 .iter()
                 .any(|other| other.name() == field.name());
+            if !known && self.definition.leaves_out_other_columns() {
+                continue;
+            }
             if !known || twice {
                 return Err(StreamError::Columns {
                     detail: format!(

@@ -34,6 +34,30 @@ pub struct StreamDefinition {
     /// How long stored rows are kept, microseconds; `None`: as long as the store keeps rows.
     pub retention_us: Option<i64>,
     pub description: Option<String>,
+    /// The topic that its rows come from; `None`: they are sent to the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic: Option<StreamTopic>,
+}
+
+/// A topic of Kafka whose messages are a stream's rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamTopic {
+    pub name: String,
+    #[serde(default)]
+    pub start: TopicStart,
+}
+
+/// Where reading a topic began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TopicStart {
+    /// With the oldest message that was kept when the stream was declared.
+    #[default]
+    Earliest,
+    /// With the first message after the declaration.
+    Latest,
+    /// With the first message that is not older than this, microseconds since the Unix epoch.
+    Time(i64),
 }
 
 /// One declared column.
@@ -49,6 +73,12 @@ impl StreamDefinition {
     /// The column that holds the event time.
     pub fn time_column(&self) -> &str {
         self.time.as_deref().unwrap_or(DEFAULT_TIME)
+    }
+
+    /// Whether values that no column was declared for are left out: messages of a topic were not written for this stream.
+    /// Who sends rows to the server is told of them instead.
+    pub fn leaves_out_other_columns(&self) -> bool {
+        self.topic.is_some()
     }
 
     /// `project`, the declared columns, the time received where no column is the event time, then the hidden origin.
@@ -89,6 +119,7 @@ mod tests {
             lateness_us: None,
             retention_us: None,
             description: None,
+            topic: None,
         };
         let schema = definition.schema();
         let names: Vec<&str> = schema

@@ -1,4 +1,4 @@
-//! Rows out of NDJSON: one object a line, its members the declared columns.
+//! Rows out of JSON: one object a line, or one in all; its members are the declared columns.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,10 +15,22 @@ use crate::fields::FieldType;
 const MOST_MONEY: i128 = 10_i128.pow(38) - 1;
 const MONEY_SCALE: usize = 12;
 
-/// Reads all lines of a body into `cells`; `numbers` gets the number of each row kept.
+/// Whether a body is one object that takes more than one line.
+pub(super) fn is_one_object(body: &[u8]) -> bool {
+    let body = body.trim_ascii();
+    let Some(end) = body.iter().position(|byte| *byte == b'\n') else {
+        return false;
+    };
+    let is_json = |text: &[u8]| serde_json::from_slice::<IgnoredAny>(text).is_ok();
+    !is_json(&body[..end]) && is_json(body)
+}
+
+/// Reads all lines of a body, or the whole as one, into `cells`; `numbers` gets the number of each row kept.
+#[allow(clippy::too_many_arguments)]
 pub(super) fn read(
     definition: &StreamDefinition,
     body: &[u8],
+    is_one: bool,
     received_us: i64,
     most_rows: usize,
     cells: &mut Cells,
@@ -34,7 +46,7 @@ pub(super) fn read(
     let time = definition.time.as_deref().map(|time| columns[time]);
     let mut row = vec![Cell::Null; definition.columns.len()];
     let mut number = 0_u32;
-    for line in body.split(|byte| *byte == b'\n') {
+    for line in body.split(|byte| *byte == b'\n' && !is_one) {
         let line = line.trim_ascii();
         if line.is_empty() {
             continue;
@@ -134,6 +146,9 @@ impl<'de> Visitor<'de> for RowSeed<'_> {
             }
             let Some(place) = self.columns.get(&*name).copied() else {
                 map.next_value::<IgnoredAny>()?;
+                if self.definition.leaves_out_other_columns() {
+                    continue;
+                }
                 *self.refused = Some(("PF-1211", format!("the stream has no column {name:?}")));
                 continue;
             };

@@ -14,5 +14,6 @@ mod rows;
 
 pub use definition::{
     DEFAULT_TIME, MOST_COLUMNS, ORIGIN_COLUMNS, RESERVED_COLUMNS, StreamColumn, StreamDefinition,
+    StreamTopic, TopicStart,
 };
 pub use rows::{Admitted, FUTURE_LIMIT_US, Rejected, RowDecoder, RowEncoding, StreamError};

@@ -26,6 +26,8 @@ const MOST_ROWS: usize = 16 << 20;
 pub enum RowEncoding {
     /// One JSON object a line, `application/x-ndjson`.
     NdJson,
+    /// The same, or one JSON object over any number of lines.
+    Json,
     /// An Arrow IPC stream, `application/vnd.apache.arrow.stream`.
     Arrow,
 }
@@ -155,11 +157,13 @@ impl RowDecoder {
     ) -> Result<Admitted, StreamError> {
         let mut admitted = Admitted::default();
         match encoding {
-            RowEncoding::NdJson => {
+            RowEncoding::NdJson | RowEncoding::Json => {
+                let is_one = encoding == RowEncoding::Json && json_rows::is_one_object(body);
                 let (before, mut numbers) = (self.cells.rows(), Vec::new());
                 let read = json_rows::read(
                     &self.definition,
                     body,
+                    is_one,
                     origin.received_us,
                     MOST_ROWS,
                     &mut self.cells,

@@ -222,6 +222,10 @@ fn streams_table(api: &Api, scope: &Scope, started: Instant) -> Result<QueryResu
         ("rows", count(|stream| stream.rows)),
         ("rejected_rows", count(|stream| stream.rejected_rows)),
         ("future_rows", count(|stream| stream.future_rows)),
+        ("topic", text(|stream| stream.topic.as_deref())),
+        ("waiting_messages", count(|stream| stream.waiting_messages)),
+        ("unreadable_messages", count(|stream| stream.unreadable_messages)),
+        ("trouble", text(|stream| stream.trouble.as_deref())),
         ("description", text(|stream| stream.description.as_deref())),
         ("sql", text(|stream| Some(&stream.sql))),
     ];

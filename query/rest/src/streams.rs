@@ -35,6 +35,11 @@ pub struct Stream {
     pub rows: u64,
     pub rejected_rows: u64,
     pub future_rows: u64,
+    /// The Kafka topic that its rows come from.
+    pub topic: Option<String>,
+    pub waiting_messages: u64,
+    pub unreadable_messages: u64,
+    pub trouble: Option<String>,
     /// How far its event time has come, microseconds.
     pub mark_us: Option<i64>,
 }
@@ -193,6 +198,14 @@ pub(crate) struct StreamItem {
     rejected_rows: u64,
     /// Rows more than a minute ahead of the clock: stored, and in no view.
     future_rows: u64,
+    /// The Kafka topic that its rows come from; without one they are sent to the server.
+    topic: Option<String>,
+    /// Messages of the topic that are not admitted yet.
+    waiting_messages: u64,
+    /// Messages of which nothing could be read.
+    unreadable_messages: u64,
+    /// Why the topic cannot be read for now.
+    trouble: Option<String>,
     /// How far its event time has come; RFC 3339.
     mark: Option<String>,
 }
@@ -211,6 +224,10 @@ impl StreamItem {
             rows: stream.rows,
             rejected_rows: stream.rejected_rows,
             future_rows: stream.future_rows,
+            topic: stream.topic,
+            waiting_messages: stream.waiting_messages,
+            unreadable_messages: stream.unreadable_messages,
+            trouble: stream.trouble,
             mark: stream
                 .mark_us
                 .map(|mark| pyflare_history::encode::time_of_tick((mark / 1_000).unsigned_abs())),

@@ -8,7 +8,7 @@ use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use pyflare_operators::fields::{FieldType, STREAMS};
 use pyflare_operators::streams::{
-    DEFAULT_TIME, MOST_COLUMNS, RESERVED_COLUMNS, StreamColumn, StreamDefinition,
+    DEFAULT_TIME, MOST_COLUMNS, RESERVED_COLUMNS, StreamColumn, StreamDefinition, TopicStart,
 };
 
 use crate::error::{Position, SqlError, SqlErrorKind};
@@ -16,7 +16,9 @@ use crate::options::{DAY, LONGEST_DESCRIPTION, SECOND, duration, text_value};
 use crate::statement::{Parsed, check_name, eat, expect, is_word, key_and_value, monitor_name, syntax};
 
 /// The options of `CREATE STREAM … WITH (…)`.
-const OPTIONS: &str = "event_time, lateness, retention, description";
+const OPTIONS: &str = "event_time, lateness, retention, description; of a Kafka topic also start";
+/// The longest name that Kafka has for a topic.
+const LONGEST_TOPIC: usize = 249;
 const TYPES: &str = "TEXT, BOOLEAN, INT, BIGINT, DOUBLE, DECIMAL(38, 12), TIMESTAMP, TEXT[] and JSON";
 
 /// Reads a statement about streams; `None`: it is about something else, and nothing was read.
@@ -131,14 +133,81 @@ fn create(parser: &mut Parser<'_>) -> Result<Parsed, SqlError> {
         lateness_us: None,
         retention_us: None,
         description: None,
+        topic: None,
     };
-    if is_word(&parser.peek_token().token, "with") {
-        read_options(parser, &mut definition)?;
+    let mut has_options = false;
+    loop {
+        let token = parser.peek_token().token;
+        if is_word(&token, "with") && !has_options {
+            read_options(parser, &mut definition)?;
+            has_options = true;
+        } else if is_word(&token, "from")
+            && definition
+                .topic
+                .as_ref()
+                .is_none_or(|topic| topic.name.is_empty())
+        {
+            read_topic(parser, &mut definition)?;
+        } else {
+            break;
+        }
+    }
+    if definition
+        .topic
+        .as_ref()
+        .is_some_and(|topic| topic.name.is_empty())
+    {
+        return Err(SqlError::new(
+            SqlErrorKind::MonitorOption,
+            "start is an option of a stream that reads a topic",
+        )
+        .at(position)
+        .hint("write FROM KAFKA TOPIC 'name' behind it, or leave start out"));
     }
     choose_time(&mut definition).map_err(|error| error.at(position))?;
     Ok(Parsed::CreateStream {
         definition: Box::new(definition),
         if_not_exists,
+    })
+}
+
+/// `FROM KAFKA TOPIC 'name'`.
+fn read_topic(parser: &mut Parser<'_>, definition: &mut StreamDefinition) -> Result<(), SqlError> {
+    expect(parser, "from")?;
+    expect(parser, "kafka")?;
+    expect(parser, "topic")?;
+    let token = parser.next_token();
+    let Token::SingleQuotedString(name) = token.token else {
+        return Err(SqlError::new(
+            SqlErrorKind::Syntax,
+            format!("expected the topic's name in quotes, found {}", token.token),
+        )
+        .at(Position::start(token.span))
+        .hint("write FROM KAFKA TOPIC 'name'"));
+    };
+    let is_allowed = |letter: char| letter.is_ascii_alphanumeric() || ['.', '_', '-'].contains(&letter);
+    if name.is_empty() || name.len() > LONGEST_TOPIC || !name.chars().all(is_allowed) {
+        return Err(SqlError::new(
+            SqlErrorKind::Name,
+            format!("{name:?} is no name of a Kafka topic"),
+        )
+        .at(Position::start(token.span))
+        .hint("names have up to 249 letters, digits, dots, underscores and hyphens"));
+    }
+    definition.topic.get_or_insert_default().name = name;
+    Ok(())
+}
+
+/// Where reading a topic begins: `earliest`, `latest`, or a moment.
+fn topic_start(text: &str) -> Option<TopicStart> {
+    Some(match text.to_ascii_lowercase().as_str() {
+        "earliest" => TopicStart::Earliest,
+        "latest" => TopicStart::Latest,
+        _ => TopicStart::Time(
+            chrono::DateTime::parse_from_rfc3339(text)
+                .ok()?
+                .timestamp_micros(),
+        ),
     })
 }
 
@@ -329,6 +398,12 @@ fn read_options(parser: &mut Parser<'_>, definition: &mut StreamDefinition) -> R
             }
             "retention" => {
                 definition.retention_us = Some(duration(&name, text, SECOND, 3_660 * DAY).map_err(refused)?);
+            }
+            "start" => {
+                definition.topic.get_or_insert_default().start = topic_start(text).ok_or_else(|| {
+                    refused(format!("start is 'earliest', 'latest' or a moment, not {text:?}"))
+                        .hint("a moment is written as 2026-01-31T12:00:00Z")
+                })?;
             }
             "description" if text.len() > LONGEST_DESCRIPTION => {
                 return Err(refused(format!(

@@ -6,6 +6,7 @@ mod rest;
 
 use std::sync::Arc;
 
+use pyflare_connectors::LogError;
 use pyflare_dataflows::{Companion, Engine, EngineError, ViewDescription, ViewName};
 use pyflare_history::SourceError;
 use pyflare_sql::{PlanScope, SqlError, ViewColumns};
@@ -109,6 +110,10 @@ pub(in crate::cli) fn engine_failure(error: &EngineError) -> pyflare_live::Failu
         EngineError::Plan(_) | EngineError::Backfill { .. } | EngineError::Erasure { .. } => {
             pyflare_live::FailureKind::Invalid
         }
+        EngineError::Topic(
+            LogError::Topic { .. } | LogError::NoTopics { .. } | LogError::NotForStreams { .. },
+        ) => pyflare_live::FailureKind::Invalid,
+        EngineError::Topic(_) => pyflare_live::FailureKind::Unavailable,
         EngineError::Unreadable { .. } | EngineError::Closed | EngineError::WorkerFailed => {
             pyflare_live::FailureKind::Unavailable
         }

@@ -22,17 +22,27 @@ use pyflare_sql::{PlanScope, Statement};
 const APPENDING: usize = 64;
 pub const PROJECT: &str = "default";
 
+/// Opens a log, whose files may lie in a directory.
+type OpenLog = Box<dyn Fn(&Path) -> anyhow::Result<Arc<dyn Log>> + Send + Sync>;
+
 pub struct Bed {
-    pub log: Arc<EmbeddedLog>,
+    pub log: Arc<dyn Log>,
+    open: OpenLog,
     directory: tempfile::TempDir,
 }
 
 impl Bed {
-    /// Prepares a directory whose engine knows the built-in views and nothing else.
+    /// Prepares a directory whose engine knows the built-in views and nothing else, on the embedded log.
     pub async fn new() -> anyhow::Result<Bed> {
+        Bed::on(Box::new(|directory| Ok(open_log(directory)?))).await
+    }
+
+    /// The same on another log.
+    pub async fn on(open: OpenLog) -> anyhow::Result<Bed> {
         let directory = tempfile::Builder::new().prefix("pyflare-bench-").tempdir()?;
         let bed = Bed {
-            log: open_log(directory.path())?,
+            log: open(directory.path())?,
+            open,
             directory,
         };
         let engine = bed.start(1, None).await?;
@@ -52,7 +62,7 @@ impl Bed {
     /// Closes the log and opens it again, so that nothing is read from its memory.
     pub fn reopen_log(&mut self) -> anyhow::Result<()> {
         self.log.close();
-        self.log = open_log(self.directory.path())?;
+        self.log = (self.open)(self.directory.path())?;
         Ok(())
     }
 
@@ -78,7 +88,7 @@ impl Bed {
     ) -> anyhow::Result<Engine> {
         let tick_log = FileTickLog::open(self.directory.path().join("ticks"))?;
         let catalog = FileCatalog::open(self.directory.path().join("catalog"))?;
-        let log = Arc::clone(&self.log) as Arc<dyn Log>;
+        let log = Arc::clone(&self.log);
         let mut options =
             EngineOptions::new(log, tick_log, catalog, store, tokio::runtime::Handle::current());
         options.workers = workers;

@@ -4,11 +4,13 @@
 //! that are removed afterwards, in this process or (freshness, idle) in a server started for it; durability and
 //! deduplication are on.
 
+mod acknowledged;
 mod bed;
 mod clickhouse;
 mod decode;
 mod freshness;
 mod idle;
+mod kafka;
 mod keyed;
 mod monitors;
 mod nexmark;
@@ -33,7 +35,7 @@ pub struct BenchArgs {
     #[arg(long)]
     json: bool,
     /// Only these parts: decode, views, keyed, everything, freshness, peeks, idle; nexmark, monitors, installs, starts, recovery and memory, which take minutes,
-    /// and clickhouse, which needs a server, run only when named
+    /// and clickhouse and kafka, which need a server, run only when named
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// About how long each part measures
@@ -48,6 +50,15 @@ pub struct BenchArgs {
     /// The server that the part "clickhouse" measures, as in store.url; its password is PYFLARE_STORE_PASSWORD
     #[arg(long)]
     clickhouse: Option<String>,
+    /// The broker that the part "kafka" measures, as in log.url
+    #[arg(long)]
+    kafka: Option<String>,
+    /// The OpenTelemetry Collector that the part "kafka" compares with: the program, built with an OTLP receiver and a Kafka exporter
+    #[arg(long)]
+    collector: Option<std::path::PathBuf>,
+    /// What the part "kafka" runs as a process of its own: receivers that write to the topics with this prefix
+    #[arg(long, hide = true)]
+    receive_into: Option<String>,
 }
 
 /// The target of a figure.
@@ -82,7 +93,7 @@ fn figure(
 }
 
 /// The parts, in order.
-const PARTS: [&str; 14] = [
+const PARTS: [&str; 15] = [
     "decode",
     "views",
     "keyed",
@@ -97,9 +108,10 @@ const PARTS: [&str; 14] = [
     "recovery",
     "memory",
     "clickhouse",
+    "kafka",
 ];
 /// Parts that take minutes or need a server, and run only when asked for.
-const LONG: [&str; 7] = [
+const LONG: [&str; 8] = [
     "nexmark",
     "monitors",
     "installs",
@@ -107,6 +119,7 @@ const LONG: [&str; 7] = [
     "recovery",
     "memory",
     "clickhouse",
+    "kafka",
 ];
 
 /// Measures and prints.
@@ -124,6 +137,9 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
         );
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    if let Some(prefix) = &args.receive_into {
+        return runtime.block_on(acknowledged::receive(args.kafka.as_deref(), prefix));
+    }
     let mut figures = Vec::new();
     for part in PARTS {
         let wanted = match args.only.is_empty() {
@@ -149,6 +165,11 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
             "clickhouse" => {
                 runtime.block_on(clickhouse::clickhouse(args.seconds, args.clickhouse.as_deref()))?
             }
+            "kafka" => runtime.block_on(kafka::kafka(
+                args.seconds,
+                args.kafka.as_deref(),
+                args.collector.as_deref(),
+            ))?,
             "idle" => runtime.block_on(idle::idle())?,
             _ => runtime.block_on(pipeline::memory(args.millions))?,
         };

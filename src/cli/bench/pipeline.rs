@@ -17,7 +17,7 @@ const RETAINED_HOURS: u64 = 6;
 const SPANS_AN_HOUR: u64 = 300_000;
 
 /// Traffic whose last span begins now.
-fn traffic(spans: u64, spacing_ns: u64) -> Traffic {
+pub fn traffic(spans: u64, spacing_ns: u64) -> Traffic {
     let start_unix_nano = (now_us().max(0) as u64 * 1_000).saturating_sub(spans * spacing_ns);
     Traffic {
         start_unix_nano,

@@ -3,8 +3,9 @@
 Installs the pinned jars once into `${PYFLARE_CACHE:-~/.cache/pyflare}/services` and runs one broker (KRaft) over
 one data directory, across restarts, on free loopback ports. As a program: `kafka.py install` prints where the jars
 are; `kafka.py run DIRECTORY` starts the broker, prints `ready PLAINTEXT_PORT SASL_PORT TLS_PORT` once it answers,
-obeys the lines `kill` and `start` on its standard input (each is answered with a line), and ends when that is
-closed. Exit code 77: it cannot be had here.
+obeys the lines `kill`, `start`, `deny TOPIC` and `allow TOPIC` (the user may or may not read it) on its standard input,
+each answered with a line that begins with it, and ends at `end` or when its input is closed. Exit code 77: it cannot be
+had here.
 
 The user `pyflare` has the password `tell-nobody`, by PLAIN and by SCRAM-SHA-256. The certificate of the TLS listener is
 made for each directory: `DIRECTORY/ca.pem`.
@@ -24,6 +25,7 @@ from pathlib import Path
 
 VERSION = "4.1.1"
 LOG4J = "2.24.3"
+CLIENT = "3.0.12"
 UNAVAILABLE = 77
 READY_SECONDS = 60.0
 USER = "pyflare"
@@ -64,6 +66,9 @@ group.initial.rebalance.delay.ms=0
 broker.session.timeout.ms=2000
 broker.heartbeat.interval.ms=500
 auto.create.topics.enable=false
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+allow.everyone.if.no.acl.found=true
+super.users=User:ANONYMOUS
 log.retention.check.interval.ms=2000
 """
 
@@ -102,6 +107,25 @@ def install() -> Path:
         # Somebody else was faster.
         shutil.rmtree(build)
     return jars
+
+
+def client_library() -> Path:
+    """The folder of kafka-python, a client that shares no code with the server's; for PYTHONPATH."""
+    folder = services() / f"kafka-python-{CLIENT}"
+    if not folder.exists():
+        build = folder.with_name(f"{folder.name}.{os.getpid()}")
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check"]
+        fetched = subprocess.run(
+            [*pip, "--target", str(build), f"kafka-python=={CLIENT}"], capture_output=True, text=True
+        )
+        if fetched.returncode != 0:
+            raise Unavailable(f"pip could not fetch kafka-python {CLIENT}: {fetched.stderr.strip()[-300:]}")
+        try:
+            build.rename(folder)
+        except OSError:
+            # Somebody else was faster.
+            shutil.rmtree(build)
+    return folder
 
 
 def free_ports(count: int) -> list[int]:
@@ -175,6 +199,13 @@ class Kafka:
         file.write_text(json.dumps(wanted))
         broker = f"127.0.0.1:{self.port}"
         self.command("DeleteRecordsCommand", "--bootstrap-server", broker, "--offset-json-file", str(file))
+
+    def deny_reading(self, topic: str, *, denied: bool) -> None:
+        """Whether the user may read a topic."""
+        change = ["--add" if denied else "--remove", "--force", "--deny-principal", f"User:{USER}"]
+        broker = f"127.0.0.1:{self.port}"
+        what = ["--operation", "Read", "--topic", topic]
+        self.command("AclCommand", "--bootstrap-server", broker, *change, *what)
 
     def _prepare(self) -> None:
         self.jars = install()
@@ -265,6 +296,12 @@ def main() -> int:
                     case "start":
                         broker.start()
                         print("started", flush=True)
+                    case "end":
+                        break
+                    case command if command.startswith(("deny ", "allow ")):
+                        word, topic = command.split()
+                        broker.deny_reading(topic, denied=word == "deny")
+                        print(command, flush=True)
         finally:
             broker.kill()
         return 0

@@ -2,11 +2,13 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Mutex;
 
 pub struct Broker {
     process: Child,
-    answers: BufReader<std::process::ChildStdout>,
+    /// What it is told and what it answers.
+    talk: Mutex<(ChildStdin, BufReader<ChildStdout>)>,
     pub directory: tempfile::TempDir,
     pub port: u16,
     pub sasl_port: u16,
@@ -44,8 +46,8 @@ impl Broker {
             return None;
         };
         Some(Broker {
+            talk: Mutex::new((process.stdin.take().unwrap(), answers)),
             process,
-            answers,
             directory,
             port,
             sasl_port,
@@ -65,19 +67,26 @@ impl Broker {
         self.tell("start");
     }
 
-    fn tell(&mut self, command: &str) {
-        let input = self.process.stdin.as_mut().unwrap();
+    /// A command of `kafka.py run`.
+    pub fn tell(&self, command: &str) {
+        let mut talk = self.talk.lock().unwrap();
+        let (input, answers) = &mut *talk;
         writeln!(input, "{command}").unwrap();
         input.flush().unwrap();
         let mut line = String::new();
-        self.answers.read_line(&mut line).unwrap();
+        answers.read_line(&mut line).unwrap();
         assert!(line.starts_with(command), "{command}: {line}");
     }
 }
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        drop(self.process.stdin.take());
+        // It kills the broker and ends.
+        let talk = self
+            .talk
+            .get_mut()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let _ = writeln!(talk.0, "end");
         let _ = self.process.wait();
     }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod broker;
+mod feeds;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,16 +22,40 @@ use rdkafka::{Offset, TopicPartitionList};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
+type Part = fn(&Broker);
+
 /// One broker for all of it: a test of its own for each would start Java nine times.
 #[test]
 fn a_real_broker() {
     let Some(mut broker) = Broker::start() else { return };
-    conforms(&broker);
-    takes_what_others_wrote(&broker);
-    passes_over_transactions(&broker);
-    names_what_was_deleted(&broker);
-    speaks_securely(&broker);
-    says_what_is_wrong(&broker);
+    // Each has topics of its own, and most of them wait for the broker.
+    let parts: [(&str, Part); 8] = [
+        ("conforms", conforms),
+        ("takes what others wrote", takes_what_others_wrote),
+        ("passes over transactions", passes_over_transactions),
+        ("names what was deleted", names_what_was_deleted),
+        ("speaks securely", speaks_securely),
+        ("says what is wrong", says_what_is_wrong),
+        ("reads topics of others", feeds::reads_topics_of_others),
+        (
+            "says when reading is not allowed",
+            feeds::says_when_reading_is_not_allowed,
+        ),
+    ];
+    std::thread::scope(|scope| {
+        for (name, part) in parts {
+            let broker = &broker;
+            let run = move || {
+                let since = Instant::now();
+                part(broker);
+                println!("{name}: {:.1} s", since.elapsed().as_secs_f64());
+            };
+            std::thread::Builder::new()
+                .name(name.into())
+                .spawn_scoped(scope, run)
+                .unwrap();
+        }
+    });
     outlives_the_broker(&mut broker);
 }
 

@@ -156,12 +156,12 @@ fn who_was_taken_over_tells_nobody_of_success_and_harms_nobody() {
     let _second = Owner::take(directory.path()).unwrap();
     let refused = commit(&mut writer, &records(2..4), false);
     for outcome in refused {
-        assert_eq!(outcome.unwrap_err().code(), "PF-2016");
+        assert_eq!(outcome.unwrap_err().code(), "PF-2018");
     }
     assert_eq!(first.end(), 2);
     let late = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap()
         .block_on(first.append(records(4..5).remove(0)));
-    assert_eq!(late.unwrap_err().code(), "PF-2016");
+    assert_eq!(late.unwrap_err().code(), "PF-2018");
 }

@@ -74,6 +74,8 @@ pub(crate) struct StreamEntry {
     pub admitted: u64,
     pub rejected: u64,
     pub future: u64,
+    #[serde(default)]
+    pub unreadable: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -23,6 +23,7 @@ use crate::runtime::coordinator::Coordinator;
 use crate::runtime::messages::{AppliedCommand, RestoredEntry, ToWorker};
 use crate::runtime::streams::{InstalledStream, Marks, StreamRegistry};
 use crate::runtime::sums::Seed;
+use crate::runtime::topics::Feeding;
 use crate::runtime::views::InstalledView;
 use crate::time::Tick;
 
@@ -186,6 +187,12 @@ impl Coordinator {
         for (worker, (seeds, entries)) in state.workers.into_iter().enumerate() {
             self.workers.send(worker, ToWorker::Seed(seeds));
             self.workers.send(worker, ToWorker::Entries(entries));
+        }
+        for stream in &streams {
+            // Where it stands is in the manifest.
+            if let Some(feeding) = Feeding::reopen(self.log.as_ref(), &stream.definition, Vec::new()) {
+                let _ = stream.feeding.set(feeding);
+            }
         }
         let created = streams.into_iter().map(AppliedCommand::CreateStream);
         let installed = views.into_iter().map(AppliedCommand::Install);

@@ -18,6 +18,7 @@ use super::manifest::{FileEntry, FileKind, Manifest};
 use super::state_file::{StateWriter, admitted_file};
 use super::taking::{Answer, Chain, CheckpointState, CheckpointStatus, Run};
 use crate::runtime::EngineError;
+use crate::runtime::streams::StreamId;
 use crate::runtime::tail::HistoryTail;
 
 /// A state file is finished when it is about so large.
@@ -269,7 +270,10 @@ impl Writer {
         }
         for cut in &oldest.partitions {
             self.tick_log.check_generation(generation)?;
-            self.log.trim(cut.signal, cut.partition, cut.next_offset)?;
+            // Topics of others are theirs to delete from.
+            if let StreamId::Signal(signal) = cut.source {
+                self.log.trim(signal, cut.partition, cut.next_offset)?;
+            }
             faults::at(Step::LogTrimmed);
         }
         self.tick_log.trim(generation, oldest.position)?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pyflare_operators::fields::FieldType;
-use pyflare_operators::streams::StreamDefinition;
+use pyflare_operators::streams::{StreamDefinition, StreamTopic, TopicStart};
 use pyflare_sql::{PlanScope, Statement, parse};
 
 fn scope(streams: Vec<Arc<StreamDefinition>>) -> PlanScope {
@@ -52,6 +52,38 @@ fn a_declaration_says_columns_time_and_options() {
     assert_eq!(declared("CREATE STREAM s (x INT)").time, None);
     let named = declared("CREATE STREAM s (event_time TIMESTAMP, x INT)");
     assert_eq!(named.time.as_deref(), Some("event_time"));
+}
+
+#[test]
+fn a_stream_may_read_a_kafka_topic() {
+    let read = |rest: &str| declared(&format!("CREATE STREAM s (x INT, at TIMESTAMP) {rest}"));
+    let topic = |start| StreamTopic {
+        name: "shop.orders-v2".into(),
+        start,
+    };
+    let plain = read("FROM KAFKA TOPIC 'shop.orders-v2'");
+    assert_eq!(plain.topic, Some(topic(TopicStart::Earliest)));
+    let latest = read("WITH (event_time = 'at', start = 'latest') from kafka topic 'shop.orders-v2';");
+    assert_eq!(latest.topic, Some(topic(TopicStart::Latest)));
+    assert_eq!(latest.time.as_deref(), Some("at"));
+    let since = read("FROM KAFKA TOPIC 'shop.orders-v2' WITH (start = '1970-01-01T01:00:01+01:00')");
+    assert_eq!(since.topic, Some(topic(TopicStart::Time(1_000_000))));
+    assert_eq!(read("WITH (lateness = '1 second')").topic, None);
+    let refused = |rest: &str| {
+        let sql = format!("CREATE STREAM s (x INT) {rest}");
+        let error = parse(&sql, &scope(Vec::new())).err();
+        error.unwrap_or_else(|| panic!("accepted: {sql}")).code()
+    };
+    assert_eq!(refused("WITH (start = 'latest')"), "PF-4004");
+    assert_eq!(
+        refused("WITH (start = 'yesterday') FROM KAFKA TOPIC 'a'"),
+        "PF-4004"
+    );
+    assert_eq!(refused("FROM KAFKA TOPIC 'a b'"), "PF-4003");
+    assert_eq!(refused("FROM KAFKA TOPIC ''"), "PF-4003");
+    assert_eq!(refused("FROM KAFKA TOPIC a"), "PF-4001");
+    assert_eq!(refused("FROM KAFKA TOPIC 'a' FROM KAFKA TOPIC 'b'"), "PF-4001");
+    assert_eq!(refused("FROM PULSAR TOPIC 'a'"), "PF-4001");
 }
 
 #[test]

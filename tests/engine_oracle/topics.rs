@@ -1,0 +1,645 @@
+//! Streams that read topics of others: each message once, named by partition and offset, whatever is killed and however
+//! many workers replay it; a topic that cannot be read is its own stream's trouble.
+//!
+//! The topic here is in memory and outlives the engines, with offsets that are left out and messages that are on their way
+//! for a while; the real broker is in `connectors/kafka/tests` and `tests/kafka`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{Int32Type, Int64Type};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::future::join_all;
+use parking_lot::Mutex;
+use pyflare_connectors::log::AppendListener;
+use pyflare_connectors::{
+    Appended, ContentType, Feed, FeedOptions, FeedStart, Log, LogError, LogRecord, Signal,
+};
+use pyflare_dataflows::{Engine, EngineError, EngineOptions, SubscribeOptions, ViewName};
+use pyflare_log::FileCheckpoints;
+use tokio::sync::watch;
+
+use crate::bed::{
+    Content, Opened, add_rows, all_rows, copy_directory, declared, difference, open_with, request, view_name,
+};
+use crate::expected::Marks;
+use crate::frames::{Transcript, again, follow};
+use crate::streams::{DAY, Time, definition, living};
+
+const SECOND_US: i64 = 1_000_000;
+const SALES: &str = "CREATE STREAM sales (id BIGINT NOT NULL, at TIMESTAMP, amount DOUBLE)
+    WITH (event_time = 'at', lateness = '3 seconds') FROM KAFKA TOPIC 'shop.sales'";
+/// Over the same topic, and by the time of its messages.
+const LATER: &str = "CREATE STREAM later (id BIGINT) WITH (start = 'latest') FROM KAFKA TOPIC 'shop.sales'";
+
+/// Of a partition, by offset; `None`: no message has this offset.
+type Messages = Vec<Option<Message>>;
+
+#[derive(Clone)]
+struct Message {
+    body: Bytes,
+    content_type: ContentType,
+    sent_us: i64,
+}
+
+/// The topics of a broker.
+#[derive(Clone, Default)]
+struct Broker {
+    topics: Arc<Mutex<BTreeMap<String, Vec<Messages>>>>,
+    refuses: Arc<AtomicBool>,
+    /// Reads so far; every third finds nothing at hand.
+    reads: Arc<AtomicU32>,
+    listeners: Arc<Mutex<Vec<AppendListener>>>,
+}
+
+impl Broker {
+    fn send(&self, topic: &str, partition: usize, message: Option<Message>) {
+        self.topics.lock().get_mut(topic).unwrap()[partition].push(message);
+        for listener in self.listeners.lock().iter() {
+            listener();
+        }
+    }
+
+    fn failure(&self, topic: &str) -> Option<LogError> {
+        let error = |detail: &str| LogError::Topic {
+            topic: topic.into(),
+            detail: detail.into(),
+        };
+        if self.refuses.load(Ordering::Acquire) {
+            return Some(error("refused"));
+        }
+        (!self.topics.lock().contains_key(topic)).then(|| error("it is missing"))
+    }
+}
+
+/// The embedded log with topics of others beside it.
+struct FedLog {
+    own: Arc<dyn Log>,
+    broker: Broker,
+}
+
+struct Reading {
+    topic: FeedOptions,
+    broker: Broker,
+    stopped: AtomicBool,
+}
+
+impl Reading {
+    fn of<T>(&self, partition: u32, get: impl FnOnce(&Messages) -> T) -> Option<T> {
+        let topics = self.broker.topics.lock();
+        let partitions = topics.get(&*self.topic.topic)?;
+        partitions.get(partition as usize).map(get)
+    }
+}
+
+impl Feed for Reading {
+    fn partitions(&self) -> u32 {
+        let topics = self.broker.topics.lock();
+        topics
+            .get(&*self.topic.topic)
+            .map_or(0, |found| found.len() as u32)
+    }
+
+    fn starts(&self, start: FeedStart) -> Result<Vec<u64>, LogError> {
+        let end = |partition| self.end_offset(partition);
+        Ok((0..self.partitions())
+            .map(|partition| match start {
+                FeedStart::Latest => end(partition),
+                _ => 0,
+            })
+            .collect())
+    }
+
+    fn first_offset(&self, _partition: u32) -> u64 {
+        0
+    }
+
+    fn end_offset(&self, partition: u32) -> u64 {
+        self.of(partition, |messages| {
+            let last = messages.iter().rposition(Option::is_some);
+            last.map_or(0, |last| last as u64 + 1)
+        })
+        .unwrap_or(0)
+    }
+
+    fn read(&self, partition: u32, offset: u64, max_bytes: usize) -> Result<Vec<(u64, LogRecord)>, LogError> {
+        assert!(!self.stopped.load(Ordering::Acquire), "read after its end");
+        if let Some(failure) = self.failure() {
+            return Err(failure);
+        }
+        let number = self.broker.reads.fetch_add(1, Ordering::Relaxed);
+        if number % 3 == 1 {
+            return Ok(Vec::new());
+        }
+        let at_hand = 1 + number as usize % 4;
+        let read = self.of(partition, |messages| {
+            let from = messages.iter().enumerate().skip(offset as usize);
+            let found = from.filter_map(|(at, message)| Some((at as u64, message.clone()?)));
+            let mut bytes = 0;
+            found
+                .take(at_hand)
+                .take_while(|(_, message)| {
+                    let fits = bytes == 0 || bytes + message.body.len() <= max_bytes;
+                    bytes += message.body.len();
+                    fits
+                })
+                .map(|(at, message)| {
+                    let record = LogRecord {
+                        project: Arc::clone(&self.topic.project),
+                        signal: Signal::Streams,
+                        stream: Some(Arc::clone(&self.topic.stream)),
+                        content_type: message.content_type,
+                        received_us: message.sent_us,
+                        body_hash: 0,
+                        body: message.body,
+                    };
+                    (at, record)
+                })
+                .collect()
+        });
+        Ok(read.unwrap_or_default())
+    }
+
+    fn follow(&self, _partition: u32, _offset: u64) {}
+
+    fn failure(&self) -> Option<LogError> {
+        self.broker.failure(&self.topic.topic)
+    }
+
+    fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+    }
+}
+
+#[async_trait]
+impl Log for FedLog {
+    fn partitions(&self, signal: Signal) -> u32 {
+        self.own.partitions(signal)
+    }
+
+    async fn append(&self, record: LogRecord) -> Result<Appended, LogError> {
+        self.own.append(record).await
+    }
+
+    fn end_offset(&self, signal: Signal, partition: u32) -> u64 {
+        self.own.end_offset(signal, partition)
+    }
+
+    fn read(
+        &self,
+        signal: Signal,
+        partition: u32,
+        offset: u64,
+        max_bytes: usize,
+    ) -> Result<Vec<(u64, LogRecord)>, LogError> {
+        self.own.read(signal, partition, offset, max_bytes)
+    }
+
+    fn feed(&self, wanted: &FeedOptions) -> Result<Arc<dyn Feed>, LogError> {
+        match self.broker.failure(&wanted.topic) {
+            Some(failure) => Err(failure),
+            None => Ok(Arc::new(Reading {
+                topic: wanted.clone(),
+                broker: self.broker.clone(),
+                stopped: AtomicBool::new(false),
+            })),
+        }
+    }
+
+    fn on_append(&self, listener: AppendListener) {
+        self.broker.listeners.lock().push(Arc::clone(&listener));
+        self.own.on_append(listener);
+    }
+
+    fn usage(&self) -> Option<(u64, u64)> {
+        self.own.usage()
+    }
+
+    fn trim(&self, signal: Signal, partition: u32, offset: u64) -> Result<(), LogError> {
+        self.own.trim(signal, partition, offset)
+    }
+}
+
+fn opened(directory: &Path, broker: &Broker, workers: usize) -> Opened {
+    open_with(directory, workers, |options| {
+        feed(options, broker);
+        options.checkpoints = Some(FileCheckpoints::open(directory.join("checkpoints")).unwrap());
+        options.checkpoint_every = Duration::from_secs(3_600);
+        options.checkpoint_least_rows = 0;
+    })
+}
+
+fn feed(options: &mut EngineOptions, broker: &Broker) {
+    options.log = Arc::new(FedLog {
+        own: Arc::clone(&options.log),
+        broker: broker.clone(),
+    });
+}
+
+fn now_us() -> i64 {
+    pyflare_dataflows::time::now_ms() as i64 * 1_000
+}
+
+/// What was sent: (partition, offset, row) and the id of every row that fits.
+#[derive(Default)]
+struct Sent {
+    rows: BTreeMap<(i32, i64, i32), i64>,
+    rejected: u64,
+    unreadable: u64,
+    next_id: i64,
+}
+
+impl Sent {
+    /// A message, some of its offsets empty, some of its rows bad, some of it nothing at all.
+    fn send(&mut self, broker: &Broker, partition: usize, at_us: i64) {
+        let offset = broker.topics.lock()["shop.sales"][partition].len() as i64;
+        let number = offset + partition as i64 * 5;
+        let message = |body: Vec<u8>, content_type| {
+            Some(Message {
+                body: Bytes::from(body),
+                content_type,
+                sent_us: at_us,
+            })
+        };
+        let mut row = |row: i32| {
+            let id = self.next_id;
+            self.next_id += 1;
+            self.rows.insert((partition as i32, offset, row), id);
+            let at = at_us - i64::from(row) * SECOND_US;
+            serde_json::json!({"id": id, "at": at, "amount": id as f64 / 8.0, "more": [id]}).to_string()
+        };
+        let sent = match number % 11 {
+            4 => None,
+            7 => {
+                self.unreadable += 1;
+                message(vec![0xff, 0xff, 0xff, 0xff, 1, 2, 3], ContentType::ArrowStream)
+            }
+            9 => {
+                self.rejected += 1;
+                let lines = [row(0), "{\"id\": \"x\"}".into(), row(2)];
+                message(lines.join("\n").into_bytes(), ContentType::Json)
+            }
+            _ => message(row(0).into_bytes(), ContentType::Json),
+        };
+        broker.send("shop.sales", partition, sent);
+    }
+
+    fn ids(&self) -> BTreeSet<i64> {
+        self.rows.values().copied().collect()
+    }
+}
+
+/// Waits until a stream has so many rows; returns a tick that has them all.
+async fn rows_of(engine: &Engine, stream: &str, rows: usize) -> u64 {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let described = engine.stream("default", stream).unwrap();
+        if described.rows >= rows as u64 && described.waiting_messages == 0 {
+            break;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "{rows} rows are admitted: {described:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let tick = engine.status().tick;
+    engine.wait_complete(tick).await;
+    tick
+}
+
+/// Where the rows of a batch came from, each with its id.
+fn origins(rows: &RecordBatch) -> Vec<((i32, i64, i32), i64)> {
+    let (partitions, numbers) = (
+        rows["_partition"].as_primitive::<Int32Type>(),
+        rows["_row"].as_primitive::<Int32Type>(),
+    );
+    let (offsets, ids) = (
+        rows["_offset"].as_primitive::<Int64Type>(),
+        rows["id"].as_primitive::<Int64Type>(),
+    );
+    let origin = |row| (partitions.value(row), offsets.value(row), numbers.value(row));
+    (0..rows.num_rows())
+        .map(|row| (origin(row), ids.value(row)))
+        .collect()
+}
+
+fn monitors() -> Vec<(&'static str, Time)> {
+    let minutes = |emit_final| Time {
+        pane_us: 60 * SECOND_US,
+        retention_us: 3_600 * SECOND_US,
+        emit_final,
+    };
+    vec![
+        (
+            "CREATE MONITOR windows WITH (retention = '1 hour') AS SELECT window_start, count(*) AS n, sum(amount) AS amount,
+             min(id) AS first, max(id) AS last FROM TUMBLE(sales, at, INTERVAL '1 minute') GROUP BY window_start",
+            minutes(false),
+        ),
+        (
+            "CREATE MONITOR finals WITH (retention = '1 hour') AS SELECT window_end, count(*) AS n
+             FROM TUMBLE(sales, at, INTERVAL '1 minute') GROUP BY window_end EMIT FINAL",
+            minutes(true),
+        ),
+        ("CREATE MONITOR every AS SELECT id, at, amount FROM sales", DAY),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topics_messages_are_admitted_once_and_replayed_as_they_were_on_any_number_of_workers() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = Broker::default();
+    broker
+        .topics
+        .lock()
+        .insert("shop.sales".into(), vec![Messages::new(); 3]);
+    let base_us = now_us() - 60 * 15 * SECOND_US;
+    let mut sent = Sent::default();
+    for number in 0..60 {
+        sent.send(&broker, number % 3, base_us + number as i64 * SECOND_US);
+    }
+    let first = opened(directory.path(), &broker, 2);
+    let engine = &first.engine;
+    let sales = engine.create_stream(declared(SALES)).await.unwrap().definition;
+    let past = sent.rows.len();
+    rows_of(engine, "sales", past).await;
+    engine.create_stream(declared(LATER)).await.unwrap();
+    let mut installed = Vec::new();
+    for (sql, time) in monitors() {
+        let view = engine
+            .install(definition(sql, &[Arc::clone(&sales)]), false)
+            .await;
+        installed.push((view.unwrap(), time));
+    }
+    let (stop, stopped) = watch::channel(false);
+    let following: Vec<_> = installed
+        .iter()
+        .map(|(view, _)| {
+            let options = SubscribeOptions {
+                snapshot: true,
+                ..SubscribeOptions::default()
+            };
+            follow(engine, &view_name(&view.definition), options, stopped.clone())
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    for number in 60..200_usize {
+        if number == 110 {
+            broker
+                .topics
+                .lock()
+                .get_mut("shop.sales")
+                .unwrap()
+                .push(Messages::new());
+        }
+        let partitions = if number < 110 { 3 } else { 4 };
+        sent.send(
+            &broker,
+            number % partitions,
+            base_us + number as i64 * 4 * SECOND_US,
+        );
+        if number % 7 == 0 {
+            first
+                .append(request(number as u64, base_us as u64 * 1_000, 5))
+                .await;
+            tokio::time::sleep(Duration::from_millis(15)).await;
+        }
+    }
+    let last = rows_of(engine, "sales", sent.rows.len()).await;
+    rows_of(engine, "later", sent.rows.len() - past).await;
+    let tail = |engine: &Engine, name: &str| {
+        all_rows(&engine.stream_tail(&ViewName::of_project("default", name), last))
+    };
+    let rows = tail(engine, "sales");
+    let found = origins(&rows);
+    assert_eq!(found.len(), sent.rows.len(), "no row twice");
+    assert_eq!(found.into_iter().collect::<BTreeMap<_, _>>(), sent.rows);
+    let described = engine.stream("default", "sales").unwrap();
+    assert_eq!(
+        (described.rejected_rows, described.unreadable_messages),
+        (sent.rejected, sent.unreadable)
+    );
+    assert!(sent.rejected > 3 && sent.unreadable > 3);
+    let rejections = engine.rejections(&ViewName::of_project("default", "sales"));
+    assert_eq!(rejections.len() as u64, sent.rejected + sent.unreadable);
+    let codes: BTreeSet<&str> = rejections.iter().map(|rejection| rejection.code).collect();
+    assert_eq!(codes, BTreeSet::from(["PF-1201", "PF-1212"]));
+    let later: BTreeSet<i64> = origins(&tail(engine, "later"))
+        .into_iter()
+        .map(|(_, id)| id)
+        .collect();
+    assert_eq!(
+        later,
+        sent.ids().into_iter().filter(|id| *id >= past as i64).collect()
+    );
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    stop.send(true).unwrap();
+    let mut transcripts: Vec<(ViewName, Transcript)> = Vec::new();
+    for ((view, _), transcript) in installed.iter().zip(following) {
+        transcripts.push((view.name.clone(), transcript.await.unwrap()));
+    }
+    first.shutdown();
+
+    let marks = Marks::read(directory.path(), &1.into());
+    for ((view, time), (name, transcript)) in installed.iter().zip(&transcripts) {
+        for (tick, shown) in transcript.contents(last) {
+            let living = living(&rows, "at", *time, 3 * SECOND_US, &marks, view.start, tick);
+            let tables = [("sales", std::slice::from_ref(&living))];
+            let batch = pyflare_sql::oracle::batch_over(&view.definition, &tables).unwrap();
+            let mut expected = Content::new();
+            add_rows(&transcript.schema, &batch, None, &mut expected);
+            assert!(
+                shown == expected,
+                "{name} at {tick}: {}",
+                difference(&transcript.schema, &shown, &expected)
+            );
+        }
+    }
+    for workers in [1, 2, 4] {
+        let copy = tempfile::tempdir().unwrap();
+        copy_directory(directory.path(), copy.path());
+        let replayed = opened(copy.path(), &broker, workers);
+        let again = transcripts.iter().map(|(name, transcript)| {
+            let engine = &replayed.engine;
+            async move { (name, transcript, again(engine, name, &transcript.frames[0]).await) }
+        });
+        for (name, transcript, replay) in join_all(again).await {
+            transcript.assert_equals(&replay, last, &format!("{name} on {workers} workers"));
+        }
+        let stream = replayed.engine.stream("default", "sales").unwrap();
+        assert_eq!(
+            (stream.rows, stream.rejected_rows, stream.unreadable_messages),
+            (
+                described.rows,
+                described.rejected_rows,
+                described.unreadable_messages
+            )
+        );
+        replayed.shutdown();
+    }
+}
+
+/// Starts from checkpoints go on behind the last message of each partition, new ones included.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn starts_from_checkpoints_and_from_ticks_pass_over_no_message() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = Broker::default();
+    broker
+        .topics
+        .lock()
+        .insert("shop.sales".into(), vec![Messages::new(); 2]);
+    let mut sent = Sent::default();
+    let every = ViewName::of_project("default", "every");
+    let mut first = None;
+    for round in 0..6 {
+        let current = opened(directory.path(), &broker, 1 + round % 3);
+        let engine = &current.engine;
+        if round == 0 {
+            let sales = engine.create_stream(declared(SALES)).await.unwrap().definition;
+            let (sql, _) = monitors()[2];
+            first = Some(engine.install(definition(sql, &[sales]), false).await.unwrap());
+        }
+        if round == 3 {
+            broker
+                .topics
+                .lock()
+                .get_mut("shop.sales")
+                .unwrap()
+                .push(Messages::new());
+        }
+        let partitions = if round < 3 { 2 } else { 3 };
+        for number in 0..30 {
+            sent.send(&broker, number % partitions, now_us());
+            if number == 15 && round % 2 == 0 {
+                rows_of(engine, "sales", 1).await;
+                let checkpoint = engine.checkpoint().await;
+                assert!(checkpoint.is_ok(), "{checkpoint:?}");
+            }
+        }
+        rows_of(engine, "sales", sent.rows.len()).await;
+        let content = current.content(&every).await;
+        assert_eq!(
+            content.values().sum::<i64>(),
+            sent.rows.len() as i64,
+            "round {round}"
+        );
+        assert!(content.values().all(|count| *count == 1));
+        let stream = engine.stream("default", "sales").unwrap();
+        assert_eq!(
+            (stream.rejected_rows, stream.unreadable_messages),
+            (sent.rejected, sent.unreadable)
+        );
+        // As it is when a process is killed: without a drain.
+        match round % 2 {
+            0 => drop(current),
+            _ => current.shutdown(),
+        }
+    }
+    assert!(first.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_cannot_be_read_is_its_own_streams_trouble() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = Broker::default();
+    let first = opened(directory.path(), &broker, 1);
+    let engine = &first.engine;
+    let code = |outcome: Result<(), EngineError>| outcome.unwrap_err().code();
+    let missing = engine.create_stream(declared(SALES)).await;
+    assert_eq!(code(missing.map(drop)), "PF-2012");
+    broker
+        .topics
+        .lock()
+        .insert("shop.sales".into(), vec![Messages::new()]);
+    let mut sent = Sent::default();
+    sent.send(&broker, 0, now_us());
+    engine.create_stream(declared(SALES)).await.unwrap();
+    rows_of(engine, "sales", 1).await;
+    assert_eq!(
+        code(engine.create_stream(declared(SALES)).await.map(drop)),
+        "PF-3014"
+    );
+
+    let trouble = |engine: &Engine| engine.stream("default", "sales").unwrap().trouble;
+    let wait_for = async |engine: &Engine, wanted: bool| {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while trouble(engine).is_some() != wanted {
+            assert!(Instant::now() < deadline, "trouble: {:?}", trouble(engine));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    broker.refuses.store(true, Ordering::Release);
+    sent.send(&broker, 0, now_us());
+    wait_for(engine, true).await;
+    assert!(trouble(engine).unwrap().contains("PF-2012"));
+    // The others go on.
+    let requests = engine.status().requests;
+    first.append(request(1, now_us() as u64 * 1_000, 5)).await;
+    first.admitted(requests + 1).await;
+    assert_eq!(engine.stream("default", "sales").unwrap().rows, 1);
+    first.shutdown();
+
+    // The topic is needed for the replay.
+    let engine_of = |directory: &Path| {
+        let log = pyflare_log::EmbeddedLog::open(pyflare_log::LogOptions {
+            directory: directory.join("log"),
+            partitions: 2,
+            min_free_bytes: 0,
+            ..pyflare_log::LogOptions::default()
+        });
+        let tick_log = pyflare_log::FileTickLog::open(directory.join("ticks")).unwrap();
+        let catalog = pyflare_log::FileCatalog::open(directory.join("catalog")).unwrap();
+        let runtime = tokio::runtime::Handle::current();
+        let mut options = EngineOptions::new(log.unwrap(), tick_log, catalog, None, runtime);
+        feed(&mut options, &broker);
+        options.checkpoints = Some(FileCheckpoints::open(directory.join("checkpoints")).unwrap());
+        tokio::task::block_in_place(|| Engine::start(options))
+    };
+    let stopped = engine_of(directory.path()).err().unwrap().to_string();
+    assert!(
+        stopped.contains("PF-2012") && stopped.contains("shop.sales"),
+        "{stopped}"
+    );
+
+    broker.refuses.store(false, Ordering::Release);
+    let second = opened(directory.path(), &broker, 2);
+    rows_of(&second.engine, "sales", sent.rows.len()).await;
+    second.engine.checkpoint().await.unwrap();
+    second.shutdown();
+    // Behind a checkpoint it is not, and reading goes on when it is back.
+    broker.refuses.store(true, Ordering::Release);
+    let third = opened(directory.path(), &broker, 1);
+    wait_for(&third.engine, true).await;
+    let requests = third.engine.status().requests;
+    third.append(request(2, now_us() as u64 * 1_000, 5)).await;
+    third.admitted(requests + 1).await;
+    third.shutdown();
+    broker.refuses.store(false, Ordering::Release);
+    let fourth = opened(directory.path(), &broker, 1);
+    sent.send(&broker, 0, now_us());
+    rows_of(&fourth.engine, "sales", sent.rows.len()).await;
+
+    // A dropped stream is not read any more, and one of that name begins anew.
+    let sales = ViewName::of_project("default", "sales");
+    fourth.engine.drop_stream(&sales).await.unwrap();
+    sent.send(&broker, 0, now_us());
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    fourth.engine.create_stream(declared(SALES)).await.unwrap();
+    rows_of(&fourth.engine, "sales", sent.rows.len()).await;
+    fourth.shutdown();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_embedded_log_says_how_to_get_topics() {
+    let directory = tempfile::tempdir().unwrap();
+    let opened = open_with(directory.path(), 1, |_| {});
+    let refused = opened.engine.create_stream(declared(SALES)).await.unwrap_err();
+    assert_eq!(refused.code(), "PF-2016");
+    assert!(refused.to_string().contains("--log-url kafka://"), "{refused}");
+    opened.shutdown();
+}
