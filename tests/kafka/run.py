@@ -126,6 +126,26 @@ def after_deletion(report: Report, broker: kafka.Kafka, server: Server) -> None:
         "what is deleted from under a history is named",
         refused(server.binary, server.data_dir, server.arguments, "PF-2005: offset 20 of otlp_spans/0"),
     )
+    gaps = "SELECT topic, partition, first_offset, next_offset FROM pyflare_internal.gaps"
+    missing = ["otlp_spans", 0, 20, 30]
+    arguments = list(server.arguments)
+    server.arguments += ["--kafka-skip-deleted"]
+    server.start()
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while server.sql(gaps) != [missing] and time.monotonic() < deadline:
+        time.sleep(0.2)
+    found = server.sql(gaps)
+    report.check("with the option it goes on, and the gap is recorded", [] if found == [missing] else [f"{found}"])
+    counted = server.sql("SELECT sum(requests) FROM live.requests")
+    server.kill()
+    server.arguments = arguments
+    server.start()
+    again = server.sql("SELECT sum(requests) FROM live.requests")
+    report.check(
+        "and is what a start without the option agrees on",
+        [] if again == counted and server.sql(gaps) == [missing] else [f"{again}, was {counted}"],
+    )
+    server.kill()
 
 
 def refused(binary: Path, scratch: Path, arguments: list[str], says: str) -> list[str]:
@@ -143,7 +163,8 @@ def run(options: argparse.Namespace, scratch: Path) -> Report:
     report = Report()
     broker = kafka.Kafka(scratch / "kafka")
     broker.start()
-    server = Server(options.binary, scratch / "data", ["--log-url", broker.url, "--kafka-partitions", "3"])
+    on_kafka = ["--log-url", broker.url]
+    server = Server(options.binary, scratch / "data", [*on_kafka, "--kafka-partitions", "3", "--store-flush-seconds", "1"])
     fresh = Server(options.binary, scratch / "fresh", ["--log-url", broker.url])
     replaying = ["--log-url", broker.url, "--checkpoints-seconds", "0"]
     trimmed = Server(options.binary, scratch / "trimmed", replaying)
@@ -154,6 +175,7 @@ def run(options: argparse.Namespace, scratch: Path) -> Report:
         seller.tell("past")
         server.sql(topic_streams.STREAM)
         server.sql(topic_streams.MONITOR)
+        server.sql(topic_streams.OUTPUT)
         topic_streams.refusals(report, server)
         try:
             sent = clients.send(server, "otel-python-grpc", 500, scratch)
@@ -172,11 +194,13 @@ def run(options: argparse.Namespace, scratch: Path) -> Report:
         batches += under_fire(broker, server, options.seed, seller)
         check_content(report, server, batches, scratch, "after the kills", SETTLE_SECONDS)
         topic_streams.check(report, server, seller, "after the kills", SETTLE_SECONDS)
+        topic_streams.check_output(report, server, broker, "after the kills", SETTLE_SECONDS)
         code = server.stop()
         report.check("an orderly stop ends with 0", [] if code == 0 else [f"the exit code was {code}"])
         server.start()
         check_content(report, server, batches, scratch, "after an orderly restart", SETTLE_SECONDS)
         topic_streams.check(report, server, seller, "after an orderly restart", SETTLE_SECONDS)
+        topic_streams.check_output(report, server, broker, "after an orderly restart", SETTLE_SECONDS)
         server.stop()
         fresh.start()
         fresh.sql(topic_streams.STREAM)

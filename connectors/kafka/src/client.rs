@@ -9,6 +9,7 @@ use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{DeliveryResult, ProducerContext};
 
 /// Hears what a client says about its connections; shared by all clients of a log.
 #[derive(Clone, Default)]
@@ -71,6 +72,13 @@ impl ClientContext for Witness {
 }
 
 impl ConsumerContext for Witness {}
+
+impl ProducerContext for Witness {
+    type DeliveryOpaque = ();
+
+    /// Of messages in a transaction its end tells.
+    fn delivery(&self, _result: &DeliveryResult<'_>, _opaque: ()) {}
+}
 
 /// What an error means that a client gave as its answer.
 pub(crate) fn meaning(error: &KafkaError, topic: &str, brokers: &str, witness: &Witness) -> LogError {

@@ -319,11 +319,9 @@ impl Fetcher {
             Some(_) => return,
         }
         self.missing_since = None;
-        for number in self.partitions.len()..found.partitions().len() {
-            let known = self.consumer.fetch_watermarks(&name, number as i32, SHORT_ANSWER);
-            let Ok((first, end)) = known else { break };
-            let partition = PartitionBuffer::new(first.max(0) as u64, end.max(0) as u64);
-            let partition = Arc::new(partition);
+        for _ in self.partitions.len()..found.partitions().len() {
+            // It was made just now, so all that it has is to be read.
+            let partition = Arc::new(PartitionBuffer::new(0, 0));
             self.partitions.push(Arc::clone(&partition));
             self.queues.push(None);
             self.committed.1.push(0);
@@ -335,9 +333,7 @@ impl Fetcher {
             let mut state = partition.state.lock();
             if matches!(state.failure, Some(LogError::Topic { .. })) {
                 state.is_tried_again = true;
-                state.records.clear();
-                (state.bytes, state.next) = (0, state.base);
-                state.wanted = Some(state.base);
+                state.wanted = Some(state.next);
             }
         }
     }

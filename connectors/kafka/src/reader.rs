@@ -111,7 +111,10 @@ impl TopicReader {
     /// Fetches from `offset` on as records come.
     pub fn follow(&self, partition: u32, offset: u64) {
         if let Some(partition) = self.partition(partition) {
-            partition.state.lock().go_to(offset);
+            let mut state = partition.state.lock();
+            state.passes_over(offset);
+            state.go_to(offset);
+            drop(state);
             self.shared.wake();
         }
     }
@@ -157,6 +160,7 @@ impl TopicReader {
             });
         };
         let mut state = buffer.state.lock();
+        state.passes_over(offset);
         if let Some(failure) = &state.failure {
             return Err(failure.clone());
         }

@@ -343,6 +343,7 @@ impl Coordinator {
             partitions,
             marks: self.admission.logged_marks(),
             commands: commands.iter().map(AppliedCommand::logged).collect(),
+            gaps: self.admission.found_gaps(),
         };
         let has_events = !record.partitions.is_empty() || !record.commands.is_empty();
         let position = self
