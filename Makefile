@@ -35,10 +35,16 @@ test-ui: ui
 test-e2e: build
 	tests/run-all.sh "$(BINARY)"
 
-test-crash: build  ## KILLS (1,000) kills at random moments under load, some of them while it starts
+test-crash: build  ## KILLS (1,000) kills in rounds of harm of every kind; the report goes to CRASH_REPORT
 	@tools/setup.sh tests
 	@tests/clients/install.sh --quiet
-	tests/support/python tests/crash/kill.py --binary "$(BINARY)" --kills "$(or $(KILLS),1000)" --seconds "$(or $(KILL_SECONDS),1500)"
+	tests/support/python tests/crash/planted_faults.py
+	tests/support/python tests/crash/planted_faults.py --binary "$(BINARY)"
+	rm -f target/crash-rounds.jsonl && mkdir -p target
+	tests/support/python tests/crash/run.py --binary "$(BINARY)" --kills "$(or $(KILLS),1000)" --jobs "$(or $(JOBS),2)" \
+		--report target/crash-rounds.jsonl; status=$$?; \
+		tests/support/python tests/crash/page.py target/crash-rounds.jsonl > "$(or $(CRASH_REPORT),target/crash-report.md)"; \
+		exit $$status
 
 lint: setup ui  ## formatting, clippy, arrows between crates, UI and Python linters
 	cargo fmt --all --check

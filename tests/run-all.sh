@@ -8,7 +8,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 "$here/support/python" "$here/oracle/planted_faults.py"
 "$here/support/python" "$here/e2e/run.py" --binary "$binary"
 "$here/support/python" "$here/clauses/run.py" --binary "$binary"
-"$here/support/python" "$here/crash/kill.py" --binary "$binary" --kills "${PYFLARE_KILLS:-8}" --seconds "${PYFLARE_KILL_SECONDS:-40}"
+"$here/support/python" "$here/crash/planted_faults.py" --binary "$binary"
+"$here/support/python" "$here/crash/run.py" --binary "$binary" --scenario fail-points --kills "${PYFLARE_KILLS:-24}" --rounds 1
 "$here/support/python" "$here/clickhouse/run.py" --binary "$binary" --kills "${PYFLARE_STORE_KILLS:-3}" --seconds "${PYFLARE_STORE_KILL_SECONDS:-12}"
 "$here/support/python" "$here/kafka/run.py" --binary "$binary"
 "$here/support/python" "$here/rough/run.py" --binary "$binary"

@@ -3,11 +3,12 @@
 //!
 //! One crate per outside system implements them (`connectors/log` on local files, `connectors/delta` on Delta
 //! Lake, …). A trait with two implementations has one conformance suite, in [`conformance`], that both pass.
-//! Nothing here knows what a span means.
+//! [`faults`] are the places at which tests kill a process. Nothing here knows what a span means.
 
 pub mod catalog;
 pub mod checkpoints;
 pub mod conformance;
+pub mod faults;
 pub mod feed;
 pub mod log;
 pub mod memory;

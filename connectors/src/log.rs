@@ -164,11 +164,15 @@ pub enum LogError {
     )]
     NoTopics { topic: String },
     #[error(
-        "PF-2018: another server with the same data writes to Kafka by now ({topic}); this one stops doing so"
+        "PF-2019: another server with the same data writes to Kafka by now ({topic}); this one stops doing so"
     )]
     Replaced { topic: String },
     #[error("PF-2017: the Kafka topic {topic} is not for streams and monitors: {detail}")]
     NotForStreams { topic: String, detail: String },
+    #[error(
+        "PF-2018: another server has taken over the log ({path}); this one takes nothing any more and stops"
+    )]
+    TakenOver { path: String },
 }
 
 impl LogError {
@@ -192,7 +196,8 @@ impl LogError {
             LogError::Settings { .. } => "PF-2015",
             LogError::NoTopics { .. } => "PF-2016",
             LogError::NotForStreams { .. } => "PF-2017",
-            LogError::Replaced { .. } => "PF-2018",
+            LogError::TakenOver { .. } => "PF-2018",
+            LogError::Replaced { .. } => "PF-2019",
         }
     }
 }
@@ -265,6 +270,9 @@ pub trait Log: Send + Sync + 'static {
 
     /// Finishes what waits, and refuses what comes.
     fn close(&self) {}
+
+    /// What comes from now on is kept apart from what is there, so that [`Log::trim`] can delete all of that.
+    fn seal(&self) {}
 
     /// Deletes records below `offset`; only what a checkpoint covers may be passed.
     fn trim(&self, signal: Signal, partition: u32, offset: u64) -> Result<(), LogError>;

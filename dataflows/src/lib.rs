@@ -22,6 +22,6 @@ pub use runtime::{
     ArrangementFigures, BackfillProgress, Busy, CheckpointStatus, Engine, EngineError, EngineOptions,
     EngineStatus, ErasureBy, ErasureStage, ErasureStatus, ErasureSubject, Event, Frame, GapFigures,
     MonitorFigures, MonitorLimits, OperatorFigures, PeekResult, ReadHold, Refusal, Rejection,
-    StreamDescription, StreamFigures, SubscribeOptions, Subscription, Tail, ViewDescription, ViewName,
-    Wanted,
+    StreamDescription, StreamFigures, SubscribeOptions, Subscription, Tail, Verification, ViewDescription,
+    ViewName, Wanted, verify,
 };

@@ -1,6 +1,7 @@
 //! The command line: what can be typed, and who does it.
 
 mod adapters;
+mod backup;
 mod bench;
 mod client;
 mod config;
@@ -45,6 +46,15 @@ fn command() -> Command {
         .subcommand(client::MonitorArgs::augment_args(
             Command::new("monitor").about("List, create, explain and drop monitors"),
         ))
+        .subcommand(backup::BackupArgs::augment_args(
+            Command::new("backup").about("Copy a data directory to a folder, also while a server uses it"),
+        ))
+        .subcommand(backup::RestoreArgs::augment_args(
+            Command::new("restore").about("Make a data directory from a backup"),
+        ))
+        .subcommand(backup::VerifyArgs::augment_args(Command::new("verify").about(
+            "Read a backup or a data directory and say whether a server can start from it",
+        )))
         .subcommand(demo::DemoArgs::augment_args(
             Command::new("demo").about("Send realistic, labelled traffic over OTLP"),
         ))
@@ -67,6 +77,15 @@ pub fn run() -> ExitCode {
         Some(("monitor", matches)) => client::MonitorArgs::from_arg_matches(matches)
             .map_err(Into::into)
             .and_then(|args| block_on(client::monitor(args))),
+        Some(("backup", matches)) => backup::BackupArgs::from_arg_matches(matches)
+            .map_err(Into::into)
+            .and_then(backup::backup),
+        Some(("restore", matches)) => backup::RestoreArgs::from_arg_matches(matches)
+            .map_err(Into::into)
+            .and_then(backup::restore),
+        Some(("verify", matches)) => backup::VerifyArgs::from_arg_matches(matches)
+            .map_err(Into::into)
+            .and_then(|args| block_on(backup::verify(args))),
         Some(("demo", matches)) => demo::DemoArgs::from_arg_matches(matches)
             .map_err(Into::into)
             .and_then(|args| block_on(demo::run(args))),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use pyflare_connectors::{Log, TickLogError};
+use pyflare_connectors::{Log, TickLogError, faults};
 use pyflare_dataflows::plan::builtin;
 use pyflare_dataflows::{Engine, EngineOptions, MonitorLimits, ViewName};
 use pyflare_history::{QueryOptions, QueryService};
@@ -27,6 +27,7 @@ use super::streams::EngineStreams;
 
 pub fn run(configuration: Configuration) -> anyhow::Result<()> {
     start_logging(&configuration)?;
+    arm_faults()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("pyflare-io")
@@ -38,6 +39,19 @@ pub fn run(configuration: Configuration) -> anyhow::Result<()> {
         std::mem::forget(runtime);
     }
     outcome
+}
+
+/// Places at which a test wants the process to die or to break a promise; never without the variable.
+fn arm_faults() -> anyhow::Result<()> {
+    if let Ok(armed) = std::env::var(faults::VARIABLE) {
+        faults::arm(&armed)?;
+        tracing::warn!(
+            armed,
+            "{} is set: this server is going to fail on purpose, which is for tests only",
+            faults::VARIABLE
+        );
+    }
+    Ok(())
 }
 
 fn start_logging(configuration: &Configuration) -> anyhow::Result<()> {
@@ -232,7 +246,7 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
     let stopping_engine = engine.clone();
     tokio::task::spawn_blocking(move || stopping_engine.shutdown()).await?;
     log.close();
-    let _ = std::fs::remove_file(directory.endpoints_file());
+    withdraw(&directory);
     match ended_by.or_else(|| engine.status().failure) {
         Some(failure) => bail!("the server has stopped, start it again: {failure}"),
         None => {
@@ -412,6 +426,18 @@ fn announce(
     println!("  OTLP/gRPC    http://{grpc}");
     println!("Ctrl-C stops it; everything acknowledged stays.");
     Ok(())
+}
+
+/// Removes the addresses, unless they are those of a server that has taken over.
+fn withdraw(directory: &DataDirectory) {
+    let file = directory.endpoints_file();
+    let own = std::fs::read(&file)
+        .ok()
+        .and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok())
+        .is_none_or(|endpoints| endpoints["pid"] == std::process::id());
+    if own {
+        let _ = std::fs::remove_file(file);
+    }
 }
 
 async fn until(mut stopping: watch::Receiver<bool>) {

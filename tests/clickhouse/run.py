@@ -27,8 +27,9 @@ sys.path[:0] = [str(TESTS / "support"), str(TESTS / "oracle"), str(TESTS / "e2e"
 
 import clickhouse  # noqa: E402
 from clickhouse import ClickHouse, Unavailable  # noqa: E402
-from kill import Report, check_content  # noqa: E402
+from content import check_content  # noqa: E402
 from numbered_spans import SEND_TIMEOUT_SECONDS, Senders, build  # noqa: E402
+from report import Report  # noqa: E402
 from runner import Runner, assert_equal, eventually  # noqa: E402
 from server import Server, ServerFailed  # noqa: E402
 

@@ -12,7 +12,6 @@ Prints `N passed, N failed`; exit code 0 only if all passed.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import sys
 import tempfile
@@ -24,34 +23,13 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(TESTS / "support"), str(TESTS / "oracle")]
 
-from compare import compare  # noqa: E402
-from numbered_spans import SEND_TIMEOUT_SECONDS, SERVICE, Batch, Senders, span_id  # noqa: E402
+from content import check_content  # noqa: E402
+from numbered_spans import SEND_TIMEOUT_SECONDS, Senders  # noqa: E402
+from report import Report  # noqa: E402
 from server import Server, ServerFailed  # noqa: E402
 
-CHUNK = 20_000
 KILL_DURING_START_SHARE = 0.3
 SENT_AGAIN_AFTER_RESTART = 10
-SHOWN = 10
-
-
-class Report:
-    """What was checked, one line each."""
-
-    def __init__(self) -> None:
-        self.passed = 0
-        self.failed = 0
-
-    def check(self, what: str, problems: list[str]) -> None:
-        if problems:
-            self.failed += 1
-            print(f"FAIL {what}")
-            for problem in problems[:SHOWN]:
-                print(f"     {problem}")
-            if len(problems) > SHOWN:
-                print(f"     … and {len(problems) - SHOWN} more")
-        else:
-            self.passed += 1
-            print(f"ok   {what}")
 
 
 def kill_under_load(server: Server, senders: Senders, kills: int, seconds: float, source: random.Random) -> None:
@@ -74,60 +52,6 @@ def kill_under_load(server: Server, senders: Senders, kills: int, seconds: float
         print(f"     ready {time.monotonic() - started:.2f} s after the restart", flush=True)
         senders.send_again(SENT_AGAIN_AFTER_RESTART)
     time.sleep(pause)
-
-
-def copies_in_store(server: Server, last_number: int) -> dict[str, int]:
-    """How often each span id of the driver is in the store."""
-    copies: dict[str, int] = {}
-    for first in range(0, last_number + 1, CHUNK):
-        low, high = span_id(first), span_id(first + CHUNK - 1)
-        rows = server.sql(
-            "SELECT span_id, count(*) AS copies FROM history.spans "
-            f"WHERE service_name = '{SERVICE}' AND span_id >= '{low}' AND span_id <= '{high}' GROUP BY span_id"
-        )
-        copies.update({str(span): int(count) for span, count in rows})
-    return copies
-
-
-def settled_copies(server: Server, batches: list[Batch], settle_seconds: float) -> dict[str, int]:
-    """Waits, within reason, until every acknowledged span is there."""
-    last_number = max(batch.last for batch in batches)
-    wanted = {line["span_id"] for batch in batches if batch.acknowledged for line in batch.lines}
-    deadline = time.monotonic() + settle_seconds
-    while True:
-        copies = copies_in_store(server, last_number)
-        if wanted <= copies.keys() or time.monotonic() > deadline:
-            return copies
-        time.sleep(0.5)
-
-
-def check_content(
-    report: Report, server: Server, batches: list[Batch], scratch: Path, when: str, settle_seconds: float
-) -> None:
-    copies = settled_copies(server, batches, settle_seconds)
-    known = {line["span_id"]: (batch, line) for batch in batches for line in batch.lines}
-    acknowledged = {span for span, (batch, _) in known.items() if batch.acknowledged}
-    report.check(
-        f"{when}: every one of {len(acknowledged)} acknowledged spans is in history.spans",
-        [f"span {known[span][1]['span_id']} is missing" for span in sorted(acknowledged - copies.keys())],
-    )
-    report.check(
-        f"{when}: none is there twice",
-        [f"span {span} is there {count} times" for span, count in sorted(copies.items()) if count != 1],
-    )
-    total = int(server.sql(f"SELECT count(*) FROM history.spans WHERE service_name = '{SERVICE}'")[0][0])
-    report.check(
-        f"{when}: nothing is there that was not sent",
-        [f"span {span} was never sent" for span in sorted(copies.keys() - known.keys())]
-        + ([] if total == sum(copies.values()) else [f"{total} rows, but {sum(copies.values())} with known ids"]),
-    )
-    kept = scratch / "kept.ndjson"
-    present = (known[span][1] for span in copies if span in known)
-    kept.write_text("".join(json.dumps(line) + "\n" for line in present))
-    report.check(
-        f"{when}: the views count each span once (DuckDB over the sender's file)",
-        compare(server.api_url, [kept], wait_seconds=settle_seconds),
-    )
 
 
 @contextmanager

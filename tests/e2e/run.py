@@ -18,8 +18,10 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(TESTS / "support"), str(TESTS / "oracle")]
 
+import backups  # noqa: E402
 import clients  # noqa: E402
 import documents  # noqa: E402
+import erasures  # noqa: E402
 import live  # noqa: E402
 import monitors  # noqa: E402
 import refusals  # noqa: E402
@@ -137,6 +139,14 @@ def run(options: argparse.Namespace, scratch: Path) -> Runner:
             runner.check("the server did not end by itself", lambda: assert_equal(server.log_tail(), "", "its log"))
         server.kill()
     runner.check("no panic in the server's log", lambda: monitors.no_panic(server))
+    for topic in (erasures, backups):
+        other, claims = topic.claims(options.binary.resolve(), scratch, options.server_arg)
+        try:
+            for name, claim in claims:
+                runner.check(f"{topic.__name__}: {name}", claim)
+        finally:
+            other.kill()
+        runner.check(f"{topic.__name__}: no panic in the server's log", functools.partial(monitors.no_panic, other))
     if runner.failed:
         print(f"the server's log ends:\n{server.log_tail(40)}")
     return runner

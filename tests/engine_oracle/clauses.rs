@@ -1,9 +1,13 @@
 //! The language clause by clause: the monitors of `tests/slt/clauses` on engines with one, two and four workers, their
 //! rows in shuffled cuts; content at every tick = DataFusion's batch over the rows admitted until then.
 //!
+//! The same again with kills: an engine is dropped in the middle of its ticks and the next one, with another number of
+//! workers, goes on from the newest checkpoint and the tick log.
+//!
 //! `tests/clauses/run.py` runs the same files against DuckDB. `PYFLARE_SEED` repeats a run.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,12 +25,16 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
-use crate::bed::{Content, add_rows, all_rows, as_batch, between, declared, open, view_name};
+use crate::bed::{
+    Content, Opened, add_rows, all_rows, as_batch, between, copy_directory, declared, open, view_name,
+};
 use crate::clause_files::{self, Kind, Record};
 use crate::expected::Marks;
 use crate::frames::{Transcript, follow};
 use crate::graph::views_of;
+use crate::recovery::{NEVER, recovering};
 
 const BLOCKS: usize = 10;
 const ROWS_OF_BLOCK: usize = 24;
@@ -39,7 +47,7 @@ struct Request {
 }
 
 /// Rows as `rows.json` describes them; event time goes forward, and a row is at most eight minutes behind.
-fn requests(random: &mut StdRng, folder: &std::path::Path) -> Vec<Request> {
+fn requests(random: &mut StdRng, folder: &Path) -> Vec<Request> {
     let text = std::fs::read_to_string(folder.join("rows.json")).unwrap();
     let described: BTreeMap<String, Value> = serde_json::from_str(&text).unwrap();
     let shares: Vec<&String> = described
@@ -163,6 +171,8 @@ struct Run {
     rows: BTreeMap<String, RecordBatch>,
     marks: Marks,
     contents: BTreeMap<String, BTreeMap<u64, Content>>,
+    /// From which tick to which each engine told each monitor; in between nobody listened.
+    covered: BTreeMap<String, Vec<(u64, u64)>>,
     schemas: BTreeMap<String, SchemaRef>,
     row_ticks: BTreeSet<u64>,
     last: u64,
@@ -172,6 +182,12 @@ impl Run {
     fn at(&self, name: &str, tick: u64) -> Content {
         let found = self.contents[name].range(..=tick).next_back();
         found.map_or_else(Content::new, |(_, content)| content.clone())
+    }
+
+    /// Whether some engine told the content at this tick: while one was being killed nobody listened.
+    fn is_known(&self, name: &str, tick: u64) -> bool {
+        let covered = &self.covered[name];
+        covered.len() == 1 || covered.iter().any(|(from, to)| (*from..=*to).contains(&tick))
     }
 
     /// The batch of a monitor at a tick.
@@ -250,6 +266,8 @@ impl Run {
                 .copied()
                 .filter(|tick| *tick <= self.last),
         );
+        let reads: Vec<&str> = equal.plan.views().into_iter().chain([name.as_str()]).collect();
+        ticks.retain(|tick| reads.iter().all(|view| self.is_known(view, *tick)));
         for tick in &ticks {
             let batch = self.batch(&prepared, &equal, *tick)?;
             let mut expected = Content::new();
@@ -279,73 +297,107 @@ impl Run {
     }
 }
 
-/// Sends the rows and follows every view.
-async fn run(workers: usize, seed: u64) {
+/// Follows every view from now on.
+fn follow_all(
+    engine: &Engine,
+    installed: &[Installed<'_>],
+    stopped: &watch::Receiver<bool>,
+) -> Vec<JoinHandle<Transcript>> {
+    let follow_one = |view: &Installed<'_>| {
+        let options = SubscribeOptions {
+            snapshot: true,
+            progress: true,
+            ..SubscribeOptions::default()
+        };
+        follow(engine, &view_name(&view.definition), options, stopped.clone())
+    };
+    installed.iter().map(follow_one).collect()
+}
+
+/// Opens what was killed; the first engine of several takes checkpoints when it is told to.
+fn open_life(directory: &Path, workers: usize, of_several: bool) -> Opened {
+    match of_several {
+        true => recovering(directory, workers, NEVER),
+        false => open(directory, workers),
+    }
+}
+
+/// Sends the rows and follows every view, on one engine after the other: each but the last is killed.
+async fn run(lives: &[usize], seed: u64) {
     let begun = Instant::now();
     let directory = tempfile::tempdir().unwrap();
-    let opened = open(directory.path(), workers);
-    let engine = &opened.engine;
+    let of_several = lives.len() > 1;
+    let mut opened = open_life(directory.path(), lives[0], of_several);
     let mut random = StdRng::seed_from_u64(seed);
     let folder = clause_files::folder(env!("CARGO_MANIFEST_DIR"));
     let mut streams = Vec::new();
     for sql in clause_files::streams(&folder) {
-        let created = engine.create_stream(declared(&sql)).await.unwrap();
+        let created = opened.engine.create_stream(declared(&sql)).await.unwrap();
         streams.push(created.definition);
     }
     let files = clause_files::files(&folder);
     let records: Vec<&Record> = files.iter().flat_map(|file| &file.records).collect();
-    let installed = install(engine, &records, &streams).await;
-    let (stop, stopped) = watch::channel(false);
-    let following: Vec<_> = installed
-        .iter()
-        .map(|view| {
-            let options = SubscribeOptions {
-                snapshot: true,
-                ..SubscribeOptions::default()
-            };
-            follow(engine, &view_name(&view.definition), options, stopped.clone())
-        })
-        .collect();
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    let mut sent = 0;
-    for request in requests(&mut random, &folder) {
-        let body = request.rows.join("\n").into_bytes();
-        opened
-            .append_rows(&request.stream, ContentType::NdJson, body)
-            .await;
-        sent += 1;
-        // Some requests share a tick.
-        if random.random_range(0..2) > 0 {
-            opened.admitted(sent).await;
+    let installed = install(&opened.engine, &records, &streams).await;
+    let requests = requests(&mut random, &folder);
+    let mut told: BTreeMap<String, Vec<Transcript>> = BTreeMap::new();
+    let mut last = 0;
+    for (life, workers) in lives.iter().enumerate() {
+        if life > 0 {
+            drop(opened);
+            opened = open_life(directory.path(), *workers, of_several);
+            let restored = opened.engine.status().restored_tick;
+            assert!(restored.is_some(), "life {life} begins at a checkpoint");
         }
-    }
-    let last = opened.admitted(sent).await;
-    let tail = |name: &str| all_rows(&engine.stream_tail(&ViewName::of_project("default", name), last));
-    let rows: BTreeMap<String, RecordBatch> = streams
-        .iter()
-        .map(|stream| (stream.name.clone(), tail(&stream.name)))
-        .collect();
-    let mut left_out = BTreeMap::new();
-    for view in &installed {
-        let mut told = [0, 0];
-        for (companion, told) in Companion::ALL.into_iter().zip(&mut told) {
-            let mut name = view_name(&view.definition);
-            name.name.push_str(companion.suffix());
-            let peek = engine.peek(&name, &engine.hold(), None).await.unwrap();
-            for batch in &peek.batches {
-                let counts = batch.column(batch.num_columns() - 1).as_primitive::<Int64Type>();
-                *told += counts.values().iter().sum::<i64>();
+        let (stop, stopped) = watch::channel(false);
+        let following = follow_all(&opened.engine, &installed, &stopped);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let share = requests.len() * life / lives.len()..requests.len() * (life + 1) / lives.len();
+        let is_last = life + 1 == lives.len();
+        // The last ones of a life that is killed come when nobody follows any more, and nobody waits for their ticks.
+        let unseen = if is_last {
+            share.end
+        } else {
+            share.end - random.random_range(1..5)
+        };
+        let checkpoint_before = random.random_range(share.start + 1..unseen);
+        for (number, request) in requests.iter().enumerate().take(unseen).skip(share.start) {
+            if of_several && !is_last && number == checkpoint_before {
+                opened.engine.checkpoint().await.unwrap();
+            }
+            send(&opened, request).await;
+            // Some requests share a tick.
+            if random.random_range(0..2) > 0 {
+                opened.admitted(number as u64 + 1).await;
             }
         }
-        left_out.insert(view.definition.name.clone(), told);
+        if is_last {
+            last = opened.admitted(requests.len() as u64).await;
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        stop.send(true).unwrap();
+        for (view, transcript) in installed.iter().zip(following) {
+            let of_view = told.entry(view.definition.name.clone()).or_default();
+            of_view.push(transcript.await.unwrap());
+        }
+        for request in &requests[unseen..share.end] {
+            send(&opened, request).await;
+        }
+        tokio::time::sleep(Duration::from_millis(random.random_range(0..60))).await;
     }
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    stop.send(true).unwrap();
-    let mut transcripts: Vec<(String, Transcript)> = Vec::new();
-    for (view, transcript) in installed.iter().zip(following) {
-        transcripts.push((view.definition.name.clone(), transcript.await.unwrap()));
-    }
-    opened.shutdown();
+    let left_out = left_out(&opened.engine, &installed).await;
+    let rows = match of_several {
+        false => stream_rows(&opened, &streams, last),
+        true => {
+            // A checkpoint has no rows: those are read from a replay of everything.
+            drop(opened);
+            let whole = tempfile::tempdir().unwrap();
+            copy_directory(directory.path(), whole.path());
+            let replayed = open(whole.path(), 2);
+            let rows = stream_rows(&replayed, &streams, last);
+            replayed.shutdown();
+            rows
+        }
+    };
 
     let row_ticks: BTreeSet<u64> = rows
         .values()
@@ -353,17 +405,29 @@ async fn run(workers: usize, seed: u64) {
         .map(|tick| tick as u64)
         .collect();
     assert!(row_ticks.len() > 10, "{} ticks had rows", row_ticks.len());
+    let covered = told.iter().map(|(name, lives)| {
+        (
+            name.clone(),
+            lives.iter().filter_map(Transcript::covers).collect(),
+        )
+    });
     let run = Run {
+        covered: covered.collect(),
         rows,
         // Streams have their ids first: `calls` was declared first.
         marks: Marks::read(directory.path(), &1.into()),
-        contents: transcripts
+        contents: told
             .iter()
-            .map(|(name, transcript)| (name.clone(), transcript.contents(last)))
+            .map(|(name, lives)| {
+                let of_lives = lives
+                    .iter()
+                    .flat_map(|transcript| changes(transcript.contents(last)));
+                (name.clone(), of_lives.collect())
+            })
             .collect(),
-        schemas: transcripts
+        schemas: told
             .iter()
-            .map(|(name, transcript)| (name.clone(), SchemaRef::clone(&transcript.schema)))
+            .map(|(name, lives)| (name.clone(), SchemaRef::clone(&lives[0].schema)))
             .collect(),
         row_ticks,
         last,
@@ -376,7 +440,7 @@ async fn run(workers: usize, seed: u64) {
         .collect();
     assert!(
         wrong.is_empty(),
-        "seed {seed}, {workers} workers: {} of {} differ\n{}",
+        "seed {seed}, {lives:?} workers: {} of {} differ\n{}",
         wrong.len(),
         outcomes.len(),
         wrong
@@ -387,12 +451,68 @@ async fn run(workers: usize, seed: u64) {
     );
     let compared: usize = outcomes.into_iter().flatten().sum();
     println!(
-        "{workers} workers, seed {seed}: {} monitors, {} ticks with rows, run in {:.1} s; {compared} comparisons in {:.1} s",
+        "{lives:?} workers, seed {seed}: {} monitors, {} ticks with rows, run in {:.1} s; {compared} comparisons in {:.1} s",
         installed.len(),
         run.row_ticks.len(),
         ended.as_secs_f64(),
         (begun.elapsed() - ended).as_secs_f64(),
     );
+}
+
+/// The contents that are not the ones before.
+fn changes(contents: BTreeMap<u64, Content>) -> Vec<(u64, Content)> {
+    let mut changes: Vec<(u64, Content)> = Vec::new();
+    for (tick, content) in contents {
+        if changes.last().is_none_or(|(_, last)| *last != content) {
+            changes.push((tick, content));
+        }
+    }
+    changes
+}
+
+async fn send(opened: &Opened, request: &Request) {
+    let body = request.rows.join("\n").into_bytes();
+    opened
+        .append_rows(&request.stream, ContentType::NdJson, body)
+        .await;
+}
+
+/// The rows of every stream, with the ticks that admitted them.
+fn stream_rows(
+    opened: &Opened,
+    streams: &[Arc<StreamDefinition>],
+    last: u64,
+) -> BTreeMap<String, RecordBatch> {
+    let tail = |name: &str| {
+        all_rows(
+            &opened
+                .engine
+                .stream_tail(&ViewName::of_project("default", name), last),
+        )
+    };
+    let streams = streams.iter();
+    streams
+        .map(|stream| (stream.name.clone(), tail(&stream.name)))
+        .collect()
+}
+
+/// How many late rows and errors each monitor has counted.
+async fn left_out(engine: &Engine, installed: &[Installed<'_>]) -> BTreeMap<String, [i64; 2]> {
+    let mut left_out = BTreeMap::new();
+    for view in installed {
+        let mut told = [0, 0];
+        for (companion, told) in Companion::ALL.into_iter().zip(&mut told) {
+            let mut name = view_name(&view.definition);
+            name.name.push_str(companion.suffix());
+            let peek = engine.peek(&name, &engine.hold(), None).await.unwrap();
+            for batch in &peek.batches {
+                let counts = batch.column(batch.num_columns() - 1).as_primitive::<Int64Type>();
+                *told += counts.values().iter().sum::<i64>();
+            }
+        }
+        left_out.insert(view.definition.name.clone(), told);
+    }
+    left_out
 }
 
 /// Every monitor at every tick, on two threads.
@@ -437,6 +557,17 @@ async fn every_clause_equals_the_batch_at_every_tick_and_on_any_number_of_worker
         .and_then(|text| text.parse().ok());
     let seed = seed.unwrap_or_else(|| rand::rng().random_range(0..1_000_000));
     for workers in [1, 2, 4] {
-        run(workers, seed + workers as u64).await;
+        run(&[workers], seed + workers as u64).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_clause_equals_the_batch_after_kills_on_other_numbers_of_workers() {
+    let seed = std::env::var("PYFLARE_SEED")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    let seed = seed.unwrap_or_else(|| rand::rng().random_range(0..1_000_000));
+    let mut lives = vec![1, 2, 4, 2];
+    lives.shuffle(&mut StdRng::seed_from_u64(seed));
+    run(&lives, seed).await;
 }

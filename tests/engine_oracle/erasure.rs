@@ -2,19 +2,26 @@
 //! are stored and rows that are not; what comes later counts; every replay does the same.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{cast, concat_batches, filter_record_batch};
 use arrow::datatypes::{DataType, Int64Type};
 use futures::future::join_all;
+use pyflare_connectors::{Log, RowRange, Signal, Store};
 use pyflare_dataflows::{
-    Companion, Engine, EngineError, ErasureBy, ErasureStage, ErasureStatus, ErasureSubject, SubscribeOptions,
-    ViewName,
+    Companion, Engine, EngineError, EngineOptions, ErasureBy, ErasureStage, ErasureStatus, ErasureSubject,
+    SubscribeOptions, ViewName,
 };
+use pyflare_delta::DeltaStore;
+use pyflare_log::FileCheckpoints;
+use pyflare_operators::conform::conform;
 use tokio::sync::watch;
 
-use crate::bed::{Content, Opened, copy_directory, difference, open, request};
+use crate::bed::{
+    Content, Opened, add_rows, copy_directory, difference, open, open_with, request, view_name,
+};
 use crate::cases::{self, Case};
 use crate::expected::{Marks, Oracle};
 use crate::frames::{Transcript, again, follow};
@@ -68,9 +75,12 @@ fn left(rows: &RecordBatch, erasures: &[&ErasureStatus]) -> RecordBatch {
     filter_record_batch(rows, &BooleanArray::from(keep)).unwrap()
 }
 
+/// A relation as it was told.
+type Followed = (ViewName, Option<Companion>, Transcript);
+
 /// Compares what was followed with the batch over the rows that are left, at every tick with a frame.
 fn assert_equals_the_rest(
-    (case, transcripts): (&Case, &[(ViewName, Option<Companion>, Transcript)]),
+    (case, transcripts): (&Case, &[Followed]),
     rows: &RecordBatch,
     marks: &Marks,
     erasures: &[ErasureStatus],
@@ -175,6 +185,10 @@ async fn views_are_as_if_the_rows_had_never_been_there() {
         transcripts.push((name, companion, transcript.await.unwrap()));
     }
     assert_eq!(first.engine.erasures().len(), 3);
+    let mut kept: Vec<Content> = Vec::new();
+    for case in &cases {
+        kept.push(stored_content(&first, directory.path(), case, last).await);
+    }
     first.shutdown();
 
     let all: Vec<&ErasureStatus> = erasures.iter().collect();
@@ -191,6 +205,25 @@ async fn views_are_as_if_the_rows_had_never_been_there() {
         compared += assert_equals_the_rest((case, transcripts), &rows, &marks, &erasures, last);
     }
     assert!(compared > 1_000, "{compared} contents");
+    // What the store has of a view is the batch over all rows that are left, of panes that have ended too.
+    let rest = left(&rows, &all);
+    let mut rewritten = 0;
+    for (case, (transcripts, kept)) in cases.iter().zip(transcripts.chunks(3).zip(&kept)) {
+        // Joins keep what they have shown.
+        if !case.one_pane || format!("{:?}", case.definition.plan).contains("Join") {
+            continue;
+        }
+        rewritten += 1;
+        let schema = &transcripts[0].2.schema;
+        let expected = Oracle::new(case, &rest, &marks).stored(schema, last);
+        assert!(
+            *kept == expected,
+            "stored of {}: {}",
+            case.definition.name,
+            difference(schema, kept, &expected)
+        );
+    }
+    assert!(rewritten > 5, "{rewritten} views");
     for workers in [1, 2, 4] {
         let copy = tempfile::tempdir().unwrap();
         copy_directory(directory.path(), copy.path());
@@ -232,4 +265,184 @@ async fn what_cannot_be_erased_is_refused() {
     let nothing = erase(&opened.engine, subject(ErasureBy::Session, &["nobody"])).await;
     assert_eq!(nothing.rows, 0);
     opened.shutdown();
+}
+
+fn removing(directory: &Path, workers: usize) -> Opened {
+    open_with(directory, workers, |options: &mut EngineOptions| {
+        options.checkpoints = Some(FileCheckpoints::open(directory.join("checkpoints")).unwrap());
+        options.checkpoint_every = Duration::from_millis(300);
+        options.checkpoint_least_rows = 0;
+    })
+}
+
+/// The rows of `spans` that are stored until a tick.
+async fn stored_rows(directory: &Path, until: u64) -> Vec<RecordBatch> {
+    let store = DeltaStore::open(directory.join("tables")).unwrap();
+    let schema = pyflare_operators::fields::stream_schema("spans").unwrap();
+    let columns: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
+    let range = RowRange {
+        columns: &columns,
+        after: 0,
+        until,
+    };
+    let mut batches = Vec::new();
+    let mut visit = |batch: RecordBatch| {
+        batches.push(conform(&batch, &schema).unwrap());
+        true
+    };
+    store.read_rows("spans", range, &mut visit).await.unwrap();
+    batches
+}
+
+/// Every row there is, stored or not.
+async fn remaining(opened: &Opened, directory: &Path, until: u64) -> RecordBatch {
+    let tail = opened.engine.tail("spans", until);
+    let schema = pyflare_operators::fields::stream_schema("spans").unwrap();
+    let mut batches = stored_rows(directory, tail.flushed.unwrap_or(0)).await;
+    batches.extend(tail.batches.iter().map(|batch| conform(batch, &schema).unwrap()));
+    concat_batches(&schema, &batches).unwrap()
+}
+
+/// Once no start needs the rows they are in no file any more, and views still equal the batch over what is stored: while
+/// it runs and after kills, on any number of workers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_erased_goes_from_log_and_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut opened = removing(directory.path(), 2);
+    let cases = cases::all();
+    for case in &cases {
+        opened
+            .engine
+            .install(case.definition.clone(), false)
+            .await
+            .unwrap();
+    }
+    let base = first_time();
+    let mut erased_rows = 0;
+    for (round, workers) in [1, 4, 2].into_iter().enumerate() {
+        let (from, to) = (round as u64 * 25, round as u64 * 25 + 20);
+        send(&opened, base, from..to).await;
+        opened.admitted(20 * (round as u64 + 1)).await;
+        let before = remaining(&opened, directory.path(), u64::MAX >> 1).await;
+        let users: BTreeSet<String> = texts(&before, "user_id").into_iter().flatten().collect();
+        let user = users.iter().nth(round).unwrap().clone();
+        let start = |opened: &Opened| {
+            (0..2)
+                .map(|partition| opened.log.start_offset(Signal::Traces, partition))
+                .sum::<u64>()
+        };
+        let log_began = start(&opened);
+        let erased = erase(&opened.engine, subject(ErasureBy::User, &[&user])).await;
+        assert!(erased.rows > 20, "{erased:?}");
+        erased_rows += erased.rows as usize;
+        // A kill at once in the second round: what was retracted stays so.
+        if round == 1 {
+            drop(opened);
+            opened = removing(directory.path(), workers);
+        }
+        let deadline = Instant::now() + Duration::from_secs(40);
+        let stage = |opened: &Opened| {
+            let all = opened.engine.erasures().into_iter();
+            all.filter(|erasure| erasure.id == erased.id)
+                .map(|erasure| erasure.stage)
+                .next()
+        };
+        while stage(&opened) != Some(ErasureStage::Removed) {
+            assert!(
+                Instant::now() < deadline,
+                "{:?}, {:?}",
+                opened.engine.erasures(),
+                opened.engine.checkpoint_status()
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(start(&opened) > log_began, "the log has let go of what it had");
+        let of_user = |rows: &RecordBatch| {
+            let named = texts(rows, "user_id").into_iter().flatten();
+            named.filter(|name| *name == user).count()
+        };
+        let stored = stored_rows(directory.path(), erased.until).await;
+        assert_eq!(stored.iter().map(of_user).sum::<usize>(), 0);
+        if round == 0 {
+            drop(opened);
+            opened = removing(directory.path(), workers);
+            assert_eq!(stage(&opened), Some(ErasureStage::Removed));
+        }
+        let statuses = opened.engine.erasures();
+        assert!(
+            statuses.iter().all(|erasure| erasure.subject.values.is_empty()),
+            "{statuses:?}"
+        );
+        let admitted = opened.engine.status();
+        opened.engine.wait_complete(admitted.tick).await;
+        let hold = opened.engine.hold();
+        let rows = remaining(&opened, directory.path(), hold.tick()).await;
+        assert_eq!(rows.num_rows() + erased_rows, (round + 1) * 20 * SPANS);
+        let marks = Marks::read(directory.path(), &"traces".into());
+        for case in &cases {
+            let oracle = Oracle::new(case, &rows, &marks);
+            for (name, companion) in relations(case) {
+                let peek = opened.engine.peek(&name, &hold, None).await.unwrap();
+                let mut content = Content::new();
+                for batch in &peek.batches {
+                    add_rows(&peek.schema, batch, None, &mut content);
+                }
+                let expected = match companion {
+                    None => oracle.view(&peek.schema, hold.tick()),
+                    Some(Companion::Late) => oracle.late(&peek.schema, hold.tick()),
+                    Some(Companion::Errors) => oracle.errors(&peek.schema, hold.tick()),
+                };
+                assert!(
+                    content == expected,
+                    "{name} in round {round}: {}",
+                    difference(&peek.schema, &content, &expected)
+                );
+            }
+        }
+    }
+    drop(opened);
+}
+
+/// The sum of a view's changes, stored or not.
+async fn stored_content(opened: &Opened, directory: &Path, case: &Case, until: u64) -> Content {
+    let name = view_name(&case.definition);
+    let view = opened.engine.view_named(&name).unwrap();
+    let tail = opened.engine.changes_tail(&name, until);
+    let mut content = Content::new();
+    let columns: Vec<String> = view
+        .schema
+        .fields()
+        .iter()
+        .map(|field| field.name().clone())
+        .chain(["_diff".to_string()])
+        .collect();
+    let mut add = |batch: &RecordBatch| {
+        let places: Vec<usize> = columns
+            .iter()
+            .map(|name| batch.schema().index_of(name).unwrap())
+            .collect();
+        let batch = batch.project(&places).unwrap();
+        let (rows, diffs) = (0..places.len() - 1, batch.column(places.len() - 1));
+        let rows = batch.project(&rows.collect::<Vec<_>>()).unwrap();
+        let diffs = diffs.as_primitive::<Int64Type>();
+        add_rows(&view.schema, &rows, Some(diffs.values()), &mut content);
+    };
+    tail.batches.iter().for_each(&mut add);
+    if let Some(flushed) = tail.flushed {
+        let store = DeltaStore::open(directory.join("tables")).unwrap();
+        let range = RowRange {
+            columns: &columns,
+            after: 0,
+            until: flushed,
+        };
+        let mut visit = |batch: RecordBatch| {
+            add(&batch);
+            true
+        };
+        store
+            .read_rows(&view.changes_table, range, &mut visit)
+            .await
+            .unwrap();
+    }
+    content
 }

@@ -67,7 +67,7 @@ async fn install_all(opened: &Opened) {
     }
 }
 
-fn recovering(directory: &Path, workers: usize, every: Duration) -> Opened {
+pub fn recovering(directory: &Path, workers: usize, every: Duration) -> Opened {
     open_with(directory, workers, |options: &mut EngineOptions| {
         options.checkpoints = Some(FileCheckpoints::open(directory.join("checkpoints")).unwrap());
         options.checkpoint_every = every;
@@ -75,7 +75,7 @@ fn recovering(directory: &Path, workers: usize, every: Duration) -> Opened {
     })
 }
 
-const NEVER: Duration = Duration::from_secs(3_600);
+pub const NEVER: Duration = Duration::from_secs(3_600);
 
 /// The ticks at which the checkpoints stand, the newest last.
 fn checkpoints(directory: &Path) -> Vec<(PathBuf, u64)> {

@@ -30,8 +30,9 @@ import clients  # noqa: E402
 import collector  # noqa: E402
 import kafka  # noqa: E402
 import topic_streams  # noqa: E402
-from kill import Report, check_content  # noqa: E402
+from content import check_content  # noqa: E402
 from numbered_spans import SERVICE, Batch, Senders, build  # noqa: E402
+from report import Report  # noqa: E402
 from runner import Skipped  # noqa: E402
 from server import Endpoints, Server, ServerFailed  # noqa: E402
 

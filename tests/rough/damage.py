@@ -7,19 +7,22 @@ refusal must leave log and tick log as they were, since somebody may want to rep
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import newer
 from load import SETTLE_SECONDS, kept_exactly, no_panic, under_load
 from numbered_spans import Senders
 from runner import Runner
 from server import Server
 
-ADVICE = ("backup", "newer version", "free some space", "choose")
+ADVICE = ("backup", "newer version", "version of pyflare", "free some space", "choose")
 
 
 def flip(path: Path, at: float) -> None:
@@ -74,7 +77,93 @@ CASES: list[tuple[str, bool, Callable[[Path], object]]] = [
     ("catalog: deleted", False, lambda data: catalog(data).unlink()),
     ("the version garbled", True, lambda data: (data / "VERSION").write_text("?")),
     ("a newer version", True, lambda data: (data / "VERSION").write_text("99\n")),
+    ("a tick record of a newer format", True, lambda data: newer.tick_record(journal(data))),
+    ("a catalog entry of a newer format", True, lambda data: newer.catalog_entry(catalog(data))),
+    ("a log segment of a newer format", True, lambda data: newer.segment(segment(data))),
+    ("a log layout of a newer format", True, lambda data: newer.layout(data / "log" / "LAYOUT.json")),
 ]
+
+
+def manifests(data: Path) -> list[Path]:
+    return sorted((data / "checkpoints" / "manifests").glob("*.json"))
+
+
+def files_of(manifest: Path) -> list[Path]:
+    """Those of the checkpoint, by its manifest."""
+    described = json.loads(manifest.read_text().split("\n", 1)[1])
+    return [manifest.parent.parent / file["name"] for file in described["files"]]
+
+
+def both_manifests(data: Path) -> list[Path]:
+    damaged = manifests(data)
+    for manifest in damaged:
+        flip(manifest, 0.7)
+    return damaged
+
+
+def newest(data: Path, harm: Callable[[Path], object]) -> list[Path]:
+    damaged = manifests(data)[-1]
+    harm(damaged)
+    return [damaged]
+
+
+def state(data: Path, kind: str, harm: Callable[[Path], object]) -> list[Path]:
+    found = [
+        file for file in files_of(manifests(data)[-1]) if (file.name == "admitted.parquet") == (kind == "admitted")
+    ]
+    harm(found[-1])
+    return [found[-1]]
+
+
+def ticks_cut(data: Path) -> list[Path]:
+    """The tick log ends before the older checkpoint."""
+    cut(journal(data), 0.05)
+    return []
+
+
+# name, what is done, and which files are damaged by it; the server starts from what is left and names one of them.
+CHECKPOINT_CASES: list[tuple[str, Callable[[Path], list[Path]]]] = [
+    ("the newest manifest, a byte", lambda data: newest(data, lambda file: flip(file, 0.5))),
+    ("the newest manifest, its checksum", lambda data: newest(data, lambda file: flip(file, 0.0))),
+    ("the newest manifest, cut", lambda data: newest(data, lambda file: cut(file, 0.5))),
+    ("the newest manifest, empty", lambda data: newest(data, lambda file: file.write_bytes(b""))),
+    ("the state, a byte", lambda data: state(data, "state", lambda file: flip(file, 0.4))),
+    ("the state, cut", lambda data: state(data, "state", lambda file: cut(file, 0.6))),
+    ("the state, deleted", lambda data: state(data, "state", Path.unlink)),
+    ("the hashes, a byte", lambda data: state(data, "admitted", lambda file: flip(file, 0.5))),
+    ("the hashes, deleted", lambda data: state(data, "admitted", Path.unlink)),
+    ("both manifests", both_manifests),
+]
+
+
+def another_taken(binary: Path, original: Path, senders: Senders, harm: Callable[[Path], list[Path]]) -> None:
+    """A damaged checkpoint is named, and the start takes the one before or replays everything; nothing is missing."""
+    copy = original.with_name("damaged")
+    shutil.rmtree(copy, ignore_errors=True)
+    copy.with_name("damaged.log").unlink(missing_ok=True)
+    shutil.copytree(original, copy)
+    damaged = harm(copy)
+    server = Server(binary, copy, ["--checkpoints-seconds", "3600"])
+    try:
+        server.start()
+        text = server.log.read_text(errors="replace")
+        assert "WARN" in text, f"there is no warning in:\n{text}"
+        epochs = {re.sub(r"^0+", "", file.stem) for file in damaged if file.suffix == ".json"}
+        names = {str(file.relative_to(copy / "checkpoints")) for file in damaged} | {
+            f"checkpoint {at}" for at in epochs
+        }
+        assert any(name in text for name in names), f"none of {sorted(names)} is named in:\n{text}"
+        kept_exactly(server, senders, original.parent)
+        assert server.stop() == 0, "exit code after SIGTERM"
+    finally:
+        server.kill()
+    no_panic(server)
+
+
+def ticks_before_checkpoint(binary: Path, original: Path, senders: Senders) -> None:
+    refused_or_complete(binary, original, senders, True, ticks_cut)
+    text = original.with_name("damaged.log").read_text(errors="replace")
+    assert "PF-3019" in text, f"no PF-3019 in:\n{text}"
 
 
 def refused_or_complete(
@@ -109,7 +198,7 @@ def refused_or_complete(
         for name, files in before.items():
             after = digest(copy / name)
             changed = sorted(file for file in files if file in after and after[file] != files[file])
-            changed = [file for file in changed if file not in ("GENERATION",)]
+            changed = [file for file in changed if file not in ("GENERATION", "OWNER")]
             assert not changed and files.keys() <= after.keys(), f"the refused start changed {name}/: {changed}"
     finally:
         server.kill()
@@ -140,9 +229,10 @@ def stored_file_deleted(binary: Path, original: Path) -> None:
     no_panic(server)
 
 
-def filled(binary: Path, scratch: Path, seed: int) -> tuple[Path, Senders]:
+def filled(binary: Path, scratch: Path, seed: int, name: str, *arguments: str) -> tuple[Path, Senders]:
     """A data directory with data in every file, killed once all of it was admitted and flushed."""
-    server = Server(binary, scratch / "original", ["--store-flush-seconds", "1"])
+    (scratch / name).mkdir()
+    server = Server(binary, scratch / name / "original", ["--store-flush-seconds", "1", *arguments])
     with under_load(server, seed) as senders:
         time.sleep(4)
         senders.stop(SETTLE_SECONDS)
@@ -153,17 +243,14 @@ def filled(binary: Path, scratch: Path, seed: int) -> tuple[Path, Senders]:
 
 
 def checks(runner: Runner, binary: Path, scratch: Path, seed: int) -> None:
-    made: list[tuple[Path, Senders]] = []
-    if not runner.check("damage: a directory to damage", lambda: made.append(filled(binary, scratch, seed))):
-        return
-    if not made:
-        made.append(filled(binary, scratch, seed))
-    original, senders = made[0]
+    original, senders = filled(binary, scratch, seed, "logs")
     for name, must_refuse, harm in CASES:
         runner.check(
             f"damage: {name}",
-            lambda harm=harm, must_refuse=must_refuse: refused_or_complete(  # type: ignore[misc]
-                binary, original, senders, must_refuse, harm
-            ),
+            partial(refused_or_complete, binary, original, senders, must_refuse, harm),
         )
-    runner.check("damage: a stored file deleted", lambda: stored_file_deleted(binary, original))
+    runner.check("damage: a stored file deleted", partial(stored_file_deleted, binary, original))
+    original, senders = filled(binary, scratch, seed + 1, "checkpoints", "--checkpoints-seconds", "1")
+    for name, damage in CHECKPOINT_CASES:
+        runner.check(f"damage: checkpoints: {name}", partial(another_taken, binary, original, senders, damage))
+    runner.check("damage: ticks end before a checkpoint", partial(ticks_before_checkpoint, binary, original, senders))

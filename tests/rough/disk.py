@@ -8,8 +8,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -18,39 +17,10 @@ from load import SETTLE_SECONDS, kept_exactly, no_panic, under_load
 from numbered_spans import GRPC_METHOD, build
 from runner import Runner, Skipped, assert_equal, eventually
 from server import Server
+from small_disk import CannotMount, fill, small_disk
 
-DISK_MB = 160
 LEFT_FREE_KB = 3_000
 FULL_SECONDS = 6.0
-
-
-@contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """A file system of its own in memory, small enough to fill."""
-    folder.mkdir(parents=True, exist_ok=True)
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "pyflare-test", str(folder)], capture_output=True
-    )
-    if mounted.returncode != 0:
-        raise Skipped(f"a small disk cannot be mounted here: {mounted.stderr.decode().strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=False)
-
-
-def fill(ballast: Path, leave_kb: int) -> None:
-    """Writes until only so much is free; again if somebody gave something back."""
-    with ballast.open("ab", buffering=0) as file:
-        while True:
-            stat = os.statvfs(ballast)
-            free = stat.f_bavail * stat.f_frsize - leave_kb * 1024
-            if free <= 0:
-                return
-            try:
-                file.write(bytes(min(free, 1 << 20)))
-            except OSError:
-                return
 
 
 class Probe:
@@ -198,7 +168,21 @@ def cap_refuses(binary: Path, scratch: Path, seed: int) -> None:
     no_panic(server)
 
 
+def mounted(claim: Callable[[], None]) -> Callable[[], None]:
+    """A claim that needs a disk of its own, or a skip."""
+
+    def run() -> None:
+        try:
+            claim()
+        except CannotMount as reason:
+            raise Skipped(str(reason)) from reason
+
+    return run
+
+
 def checks(runner: Runner, binary: Path, scratch: Path, seed: int) -> None:
-    runner.check("disk: full under load, goes on once there is room", lambda: full_disk(runner, binary, scratch, seed))
-    runner.check("disk: full at stop and start", lambda: full_disk_at_start_and_stop(binary, scratch, seed))
+    full = mounted(lambda: full_disk(runner, binary, scratch, seed))
+    runner.check("disk: full under load, goes on once there is room", full)
+    at_start_and_stop = mounted(lambda: full_disk_at_start_and_stop(binary, scratch, seed))
+    runner.check("disk: full at stop and start", at_start_and_stop)
     runner.check("disk: the caps refuse before it is full", lambda: cap_refuses(binary, scratch, seed))

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from compare import compare
-from kill import copies_in_store
+from content import copies_in_store
 from numbered_spans import SERVICE, Senders
 from server import Server
 

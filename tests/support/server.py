@@ -8,6 +8,7 @@ earlier process is recognised by its pid. Only processes started here are ever s
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -54,6 +55,7 @@ class Server:
     binary: Path
     data_dir: Path
     arguments: list[str] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     endpoints: Endpoints | None = None
 
@@ -75,7 +77,11 @@ class Server:
         self.endpoints = None
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*command, *self.arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [*command, *self.arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=os.environ | self.environment,
             )
 
     def wait_until_ready(self, seconds: float = READY_SECONDS) -> Endpoints:
@@ -94,12 +100,35 @@ class Server:
         self.launch()
         return self.wait_until_ready()
 
+    def wait_for_end(self, seconds: float) -> int | None:
+        """The exit code once it ends by itself, none if it still runs; finds out meanwhile where it listens."""
+        deadline = time.monotonic() + seconds
+        while self.process is not None and self.process.poll() is None:
+            if time.monotonic() > deadline:
+                return None
+            if self.endpoints is None:
+                self.endpoints = self._read_endpoints()
+            time.sleep(0.01)
+        code = None if self.process is None else self.process.returncode
+        self.process = self.endpoints = None
+        return code
+
+    def log_since(self, position: int) -> str:
+        """What was written to the log after so many bytes."""
+        with self.log.open("rb") as log:
+            log.seek(position)
+            return log.read().decode(errors="replace")
+
+    @property
+    def log_size(self) -> int:
+        return self.log.stat().st_size if self.log.exists() else 0
+
     def kill(self) -> None:
         """SIGKILL: the process gets no chance to write anything more."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
-        self.process = None
+        self.process = self.endpoints = None
 
     def stop(self, seconds: float = STOP_SECONDS) -> int:
         """SIGTERM; returns the exit code once the server has drained and flushed."""

@@ -49,7 +49,10 @@ pub async fn settle_changes(client: &Client, table: &Table, until: u64) -> Resul
     let until = i64::try_from(until).map_err(|error| failure(&table.name, error))?;
     let path = table.path();
     // Texts compare as the values do, NULL and NaN among them.
-    let row = format!("sipHash128(toString(tuple({})))", content(&table.schema).join(", "));
+    let row = format!(
+        "sipHash128(toString(tuple({})))",
+        content(&table.schema).join(", ")
+    );
     let delete = format!(
         "ALTER TABLE {path} DELETE WHERE _tick <= {until} AND {row} IN \
          (SELECT {row} FROM {path} WHERE _tick <= {until} GROUP BY {row} HAVING sum(_diff) = 0) \

@@ -18,6 +18,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::ipc::writer::StreamWriter;
 use futures::stream::{self, StreamExt};
 use parking_lot::{Mutex, RwLock};
+use pyflare_connectors::faults::{self, Step};
 use pyflare_connectors::{Part, StoreError, physical};
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -177,6 +178,7 @@ impl Table {
         let cut = i64::try_from(cut).map_err(|_| failure(&self.name, "the cut is beyond 63 bits"))?;
         let was_suspect = std::mem::replace(&mut writing.is_suspect, true);
         self.write_parts(cut, parts, writing.attempt.as_deref()).await?;
+        faults::at(Step::BlockWritten);
         if was_suspect {
             self.count(rows as u64, &mut writing).await?;
         }
@@ -192,6 +194,7 @@ impl Table {
             text(&self.id)
         );
         self.client.execute(&self.name, &complete).await?;
+        faults::at(Step::BlockRecorded);
         *self.last_cut.write() = Some(cut as u64);
         *writing = Writing {
             is_suspect: false,

@@ -116,7 +116,11 @@ fn finish(
         return Err(error);
     }
     // In name order files are in the order of admission.
-    let cuts = || inputs.iter().filter_map(|file| crate::maintenance::cuts_of(&file.path));
+    let cuts = || {
+        inputs
+            .iter()
+            .filter_map(|file| crate::maintenance::cuts_of(&file.path))
+    };
     let first = cuts().map(|cuts| cuts.0).min().unwrap_or(0);
     let last = cuts().map(|cuts| cuts.1).max().unwrap_or(0);
     let suffix = uuid::Uuid::new_v4().simple().to_string();
@@ -130,7 +134,8 @@ fn read(
 ) -> Result<impl Iterator<Item = Result<RecordBatch, io::Error>>, io::Error> {
     let file = std::fs::File::open(table.directory.join(&input.path))?;
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-    let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file, options).map_err(io::Error::other)?;
+    let builder =
+        ParquetRecordBatchReaderBuilder::try_new_with_options(file, options).map_err(io::Error::other)?;
     let mask = match columns {
         None => ProjectionMask::all(),
         Some(columns) => ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied()),
@@ -198,7 +203,11 @@ fn settled(table: &Table, inputs: &[StoredFile], until: u64) -> Result<Option<Wr
         .map(|place| SortField::new(schema.field(*place).data_type().clone()));
     let converter = RowConverter::new(fields.collect()).map_err(io::Error::other)?;
     let rows: u64 = inputs.iter().map(|file| file.statistics.rows).sum();
-    let mut writer = FileWriter::create(&table.directory, schema, usize::try_from(rows).unwrap_or(usize::MAX))?;
+    let mut writer = FileWriter::create(
+        &table.directory,
+        schema,
+        usize::try_from(rows).unwrap_or(usize::MAX),
+    )?;
     let mut written = 0;
     let mut copy = || -> Result<(), io::Error> {
         let passes = rows.div_ceil(ROWS_AT_ONCE).max(1);
@@ -208,7 +217,10 @@ fn settled(table: &Table, inputs: &[StoredFile], until: u64) -> Result<Option<Wr
             for input in inputs {
                 for batch in read(table, input, None)? {
                     let batch = batch?;
-                    let columns: Vec<_> = content.iter().map(|place| Arc::clone(batch.column(*place))).collect();
+                    let columns: Vec<_> = content
+                        .iter()
+                        .map(|place| Arc::clone(batch.column(*place)))
+                        .collect();
                     let keys = converter.convert_columns(&columns).map_err(io::Error::other)?;
                     let ticks = batch.column(tick_at).as_primitive::<Int64Type>();
                     let diffs = batch.column(diff_at).as_primitive::<Int64Type>();

@@ -17,6 +17,7 @@ use arrow::datatypes::SchemaRef;
 use deltalake::{DeltaTable, DeltaTableBuilder};
 use futures::stream::{self, StreamExt};
 use parking_lot::{Mutex, RwLock};
+use pyflare_connectors::faults::{self, Step};
 use pyflare_connectors::{Part, StoreError, TableDefinition};
 
 use crate::files::{FileWriter, WrittenFile};
@@ -153,6 +154,7 @@ impl Table {
             return Ok(false);
         }
         let block = self.write_block(cut, parts).await?;
+        faults::at(Step::BlockWritten);
         for _ in 0..COMMIT_ATTEMPTS {
             let known = self.current();
             if known.last_cut.is_some_and(|last| last >= cut) {
@@ -169,6 +171,7 @@ impl Table {
                 })
                 .await?;
             if moved {
+                faults::at(Step::BlockRecorded);
                 return Ok(true);
             }
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::{Mutex, RwLock};
+use pyflare_connectors::faults::{self, Step};
 use pyflare_connectors::log::AppendListener;
 use pyflare_connectors::{Appended, Feed, FeedOptions, Log, LogError, LogRecord, Signal};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -171,8 +172,10 @@ impl Log for KafkaLog {
             .payload(&record.body[..])
             .headers(message::headers(&record));
         let producer = Arc::clone(&self.producer.read());
+        faults::at(Step::KafkaProduce);
         match producer.send(message, FULL_QUEUE).await {
             Ok(delivery) => {
+                faults::at(Step::KafkaAcknowledged);
                 self.witness.answered();
                 let appended = Appended {
                     partition: delivery.partition as u32,

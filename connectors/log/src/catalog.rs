@@ -10,12 +10,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use pyflare_connectors::faults::Step;
 use pyflare_connectors::{Catalog, CatalogError};
 
-use crate::journal::{Journal, JournalError};
+use crate::journal::{AppendSteps, Journal, JournalError};
 
 /// Below this the journal is never rewritten.
 const SMALLEST_REWRITE: u64 = 1 << 20;
+const STEPS: AppendSteps = [Step::CatalogAppend, Step::CatalogWritten, Step::CatalogSynced];
 
 /// See the module's head.
 #[derive(Debug)]
@@ -83,7 +85,7 @@ impl FileCatalog {
         })?;
         let path = directory.join("catalog.journal");
         let mut entries: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-        let journal = Journal::open(&path, &mut |payload| {
+        let journal = Journal::open(&path, STEPS, &mut |payload| {
             let Some((key, value)) = decode(payload) else {
                 return Err(CatalogJournalError(CatalogError::Corrupt {
                     key: path.display().to_string(),
@@ -128,7 +130,7 @@ impl FileCatalog {
                 .entries
                 .iter()
                 .map(|(key, value)| Cow::Owned(encode(key, Some(value))));
-            match Journal::replace(&self.path, all) {
+            match Journal::replace(&self.path, STEPS, all) {
                 Ok(journal) => inner.journal = journal,
                 // The change itself is durable; the next one tries again.
                 Err(error) => tracing::warn!(%error, "could not rewrite the catalog"),

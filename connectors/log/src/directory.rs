@@ -74,6 +74,11 @@ impl DataDirectory {
         Ok(DataDirectory { path, _lock: lock })
     }
 
+    /// Refuses a directory that this version does not know, without taking it.
+    pub fn check(path: impl AsRef<Path>) -> Result<(), DataDirectoryError> {
+        check_version(path.as_ref())
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }

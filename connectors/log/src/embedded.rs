@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! log/LAYOUT.json                          {"format": 1, "partitions": 1}
+//! log/OWNER                                who opened it last
 //! log/otlp_spans/0/00000000000000000000.segment
 //! ```
 
@@ -19,9 +20,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::budget::DiskBudget;
 use crate::compression::Packer;
-use crate::partition::{Durable, Listeners, Partition, SegmentEntry};
+use crate::owner::Owner;
+use crate::partition::{Durable, Listeners, Partition, SegmentEntry, Shared};
 use crate::recovery::recover_last;
-use crate::segment::{ActiveSegment, corrupt, io_error, list_segments, segment_path, sync_directory};
+use crate::segment::{InheritedSegment, corrupt, io_error, list_segments, segment_path, sync_directory};
 use crate::tail::{SparseIndex, Tail};
 use crate::writer::Writer;
 
@@ -85,13 +87,18 @@ impl EmbeddedLog {
             options.cap_bytes,
             options.min_free_bytes,
         ));
-        let listeners: Listeners = Arc::new(RwLock::new(Vec::new()));
+        let shared = Shared {
+            budget: Arc::clone(&budget),
+            listeners: Arc::new(RwLock::new(Vec::new())),
+            // Before anybody looks where the log ends.
+            owner: Arc::new(Owner::take(&options.directory)?),
+        };
         let mut writers = Vec::new();
         let mut partitions = Vec::new();
         for signal in Signal::ALL {
             let mut of_signal = Vec::new();
             for number in 0..layout.partitions {
-                let (partition, writer) = open_partition(&options, signal, number, &budget, &listeners)?;
+                let (partition, writer) = open_partition(&options, signal, number, &shared)?;
                 writers.push((format!("log-{signal}-{number}"), writer));
                 of_signal.push(partition);
             }
@@ -100,7 +107,7 @@ impl EmbeddedLog {
         let log = EmbeddedLog {
             partitions,
             budget,
-            listeners,
+            listeners: shared.listeners,
             writers: Mutex::new(Vec::new()),
         };
         for (name, writer) in writers {
@@ -127,12 +134,12 @@ impl EmbeddedLog {
         }
     }
 
-    /// Whether a writer thread has failed: its partition takes nothing until the log is opened again.
-    pub fn has_failed(&self) -> bool {
-        self.partitions
-            .iter()
-            .flatten()
-            .any(|partition| partition.has_failed())
+    /// Why a writer thread has ended, if one has: its partition takes nothing until the log is opened again.
+    pub fn writer_failure(&self) -> Option<LogError> {
+        let partitions = self.partitions.iter().flatten();
+        partitions
+            .map(|partition| partition.failure())
+            .find_map(|failure| failure)
     }
 
     fn partition(&self, signal: Signal, partition: u32) -> Option<&Arc<Partition>> {
@@ -192,11 +199,22 @@ impl Log for EmbeddedLog {
     }
 
     fn failure(&self) -> Option<LogError> {
-        self.has_failed().then_some(LogError::WriterFailed)
+        self.writer_failure()
     }
 
     fn close(&self) {
         EmbeddedLog::close(self);
+    }
+
+    fn start_offset(&self, signal: Signal, partition: u32) -> u64 {
+        let known = self.known_partition(signal, partition);
+        known.map_or(0, |partition| partition.first_offset())
+    }
+
+    fn seal(&self) {
+        for partition in self.partitions.iter().flatten() {
+            partition.seal();
+        }
     }
 
     fn trim(&self, signal: Signal, partition: u32, offset: u64) -> Result<(), LogError> {
@@ -253,14 +271,13 @@ fn open_partition(
     options: &LogOptions,
     signal: Signal,
     number: u32,
-    budget: &Arc<DiskBudget>,
-    listeners: &Listeners,
+    shared: &Shared,
 ) -> Result<(Arc<Partition>, Writer), LogError> {
     let directory = options.directory.join(signal.topic()).join(number.to_string());
     fs::create_dir_all(&directory).map_err(|error| io_error(&directory, error))?;
     let firsts = list_segments(&directory)?;
     let mut segments = Vec::with_capacity(firsts.len());
-    let mut active = None;
+    let mut inherited = None;
     let mut end = 0;
     for (at, first_offset) in firsts.iter().copied().enumerate() {
         let path = segment_path(&directory, first_offset);
@@ -278,15 +295,14 @@ fn open_partition(
             end = recovered.next_offset;
             entry.readable = Some(recovered.position);
             entry.index = recovered.index;
-            active = Some(ActiveSegment::reopen(
-                path.clone(),
-                recovered.header,
-                recovered.position,
-                recovered.length,
-            )?);
+            inherited = Some(InheritedSegment {
+                path: path.clone(),
+                position: recovered.position,
+                length: recovered.length,
+            });
         }
         let bytes = fs::metadata(&path).map_err(|error| io_error(&path, error))?.len();
-        budget.adopt(bytes);
+        shared.budget.adopt(bytes);
         segments.push(entry);
     }
     let durable = Durable {
@@ -295,16 +311,8 @@ fn open_partition(
         end,
     };
     let segment_bytes = options.segment_bytes.max(1 << 16);
-    let partition = Partition::new(
-        signal,
-        number,
-        directory,
-        segment_bytes,
-        Arc::clone(budget),
-        durable,
-        Arc::clone(listeners),
-    );
+    let partition = Partition::new(signal, number, directory, segment_bytes, shared, durable);
     let partition = Arc::new(partition);
-    let writer = Writer::new(Arc::clone(&partition), active)?;
+    let writer = Writer::new(Arc::clone(&partition), inherited);
     Ok((partition, writer))
 }

@@ -11,6 +11,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use pyflare_connectors::faults::{self, Step};
+
 use crate::checksum::crc32c_pair;
 
 const HEADER_BYTES: usize = 20;
@@ -35,6 +37,9 @@ struct Scan {
     torn: bool,
 }
 
+/// The steps of an append: before it is written, before it is durable, and after.
+pub(crate) type AppendSteps = [Step; 3];
+
 /// A journal opened for appending.
 #[derive(Debug)]
 pub(crate) struct Journal {
@@ -44,6 +49,7 @@ pub(crate) struct Journal {
     torn: bool,
     end: u64,
     sequence: u64,
+    steps: AppendSteps,
 }
 
 fn io_at(path: &Path) -> impl Fn(io::Error) -> JournalError + '_ {
@@ -58,15 +64,17 @@ impl Journal {
     /// that a start which is refused leaves the file as it was.
     pub(crate) fn open<E: From<JournalError>>(
         path: &Path,
+        steps: AppendSteps,
         visit: &mut dyn FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<Journal, E> {
-        Journal::open_at(path, 0, visit)
+        Journal::open_at(path, 0, steps, visit)
     }
 
     /// [`Journal::open`] of a file whose first payload has the number `first`.
     pub(crate) fn open_at<E: From<JournalError>>(
         path: &Path,
         first: u64,
+        steps: AppendSteps,
         visit: &mut dyn FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<Journal, E> {
         let existed = path.exists();
@@ -92,6 +100,7 @@ impl Journal {
             torn: scan.torn,
             end: scan.end,
             sequence: scan.sequence,
+            steps,
         })
     }
 
@@ -106,6 +115,18 @@ impl Journal {
             Ok(file) => scan(path, &file, first, visit).map(|scan| (scan.sequence, scan.torn)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((first, false)),
             Err(error) => Err(io_at(path)(error).into()),
+        }
+    }
+
+    /// Bytes of the file, of which the first payload has the number `first`, that are whole; a missing file has none.
+    pub(crate) fn whole(path: &Path, first: u64) -> Result<u64, JournalError> {
+        match File::open(path) {
+            Ok(file) => {
+                let scan = scan(path, &file, first, &mut |_| Ok::<(), JournalError>(()))?;
+                Ok(scan.end)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(io_at(path)(error)),
         }
     }
 
@@ -125,16 +146,19 @@ impl Journal {
             self.cut()?;
         }
         let bytes = frame(self.sequence, payload);
-        let written = self
-            .file
-            .write_all_at(&bytes, self.end)
-            .and_then(|()| rustix::fs::fdatasync(&self.file).map_err(io::Error::from));
+        let [before_it, after_writing, when_durable] = self.steps;
+        faults::at(before_it);
+        let written = self.file.write_all_at(&bytes, self.end).and_then(|()| {
+            faults::at(after_writing);
+            rustix::fs::fdatasync(&self.file).map_err(io::Error::from)
+        });
         if let Err(error) = written {
             self.torn = true;
             // If this fails too, the next append tries again before it writes.
             self.cut().ok();
             return Err(io_at(&self.path)(error));
         }
+        faults::at(when_durable);
         self.end += bytes.len() as u64;
         self.sequence += 1;
         Ok(())
@@ -152,6 +176,7 @@ impl Journal {
     /// Puts a journal with these payloads in the place of the file, atomically.
     pub(crate) fn replace<'a>(
         path: &Path,
+        steps: AppendSteps,
         payloads: impl Iterator<Item = std::borrow::Cow<'a, [u8]>>,
     ) -> Result<Journal, JournalError> {
         let mut bytes = Vec::new();
@@ -183,6 +208,7 @@ impl Journal {
             torn: false,
             end: bytes.len() as u64,
             sequence,
+            steps,
         })
     }
 }
@@ -269,6 +295,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    const STEPS: AppendSteps = [Step::TickAppend, Step::TickWritten, Step::TickSynced];
+
     fn payloads(path: &Path) -> Result<Vec<Vec<u8>>, JournalError> {
         let mut seen = Vec::new();
         Journal::read_at(path, 0, &mut |payload| {
@@ -279,7 +307,7 @@ mod tests {
     }
 
     fn open(path: &Path) -> Journal {
-        Journal::open(path, &mut |_| Ok::<(), JournalError>(())).unwrap()
+        Journal::open(path, STEPS, &mut |_| Ok::<(), JournalError>(())).unwrap()
     }
 
     #[test]
@@ -339,7 +367,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("journal");
         let all: Vec<Vec<u8>> = (0..40_u8).map(|at| vec![at; 100_000 + usize::from(at)]).collect();
-        Journal::replace(&path, all.iter().map(|payload| payload.as_slice().into())).unwrap();
+        Journal::replace(&path, STEPS, all.iter().map(|payload| payload.as_slice().into())).unwrap();
         assert_eq!(payloads(&path).unwrap(), all);
     }
 }

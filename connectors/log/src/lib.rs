@@ -18,6 +18,7 @@ mod compression;
 mod directory;
 mod embedded;
 mod journal;
+mod owner;
 mod partition;
 mod reader;
 mod record;
@@ -25,6 +26,7 @@ mod recovery;
 mod segment;
 mod tail;
 mod tick_log;
+mod whole;
 mod writer;
 
 pub use catalog::FileCatalog;
@@ -33,3 +35,6 @@ pub use directory::{DATA_FORMAT, DataDirectory, DataDirectoryError};
 pub use embedded::{EmbeddedLog, LogOptions};
 pub use pyflare_connectors::memory::{MemoryCatalog, MemoryTickLog};
 pub use tick_log::FileTickLog;
+pub use whole::{
+    PartitionSegments, WholeSegment, check_partition, partitions_of, whole_journal, whole_segment,
+};

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 use pyflare_connectors::log::AppendListener;
@@ -15,6 +15,7 @@ use pyflare_connectors::{Appended, LogError, LogRecord, Signal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::budget::DiskBudget;
+use crate::owner::Owner;
 use crate::reader::SegmentReader;
 use crate::record;
 use crate::segment::{FIRST_RECORD, io_error, sync_directory};
@@ -45,15 +46,12 @@ impl Pending {
 pub(crate) struct Queue {
     pub waiting: VecDeque<Pending>,
     pub closed: bool,
-    /// The writer is gone, and not because it was told to.
-    pub failed: bool,
+    /// Why the writer is gone, if not because it was told to.
+    pub failed: Option<LogError>,
 }
 
 fn closed(queue: &Queue) -> LogError {
-    match queue.failed {
-        true => LogError::WriterFailed,
-        false => LogError::Closed,
-    }
+    queue.failed.clone().unwrap_or(LogError::Closed)
 }
 
 pub(crate) struct SegmentEntry {
@@ -70,6 +68,14 @@ pub(crate) struct Durable {
     pub end: u64,
 }
 
+/// What all partitions of a log have in common.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub budget: Arc<DiskBudget>,
+    pub listeners: Listeners,
+    pub owner: Arc<Owner>,
+}
+
 pub(crate) struct Partition {
     pub signal: Signal,
     pub number: u32,
@@ -80,8 +86,11 @@ pub(crate) struct Partition {
     pub wake: Condvar,
     pub durable: Mutex<Durable>,
     pub listeners: Listeners,
+    pub owner: Arc<Owner>,
     room: Arc<Semaphore>,
     end: AtomicU64,
+    /// The writer is asked to end its segment.
+    sealing: AtomicBool,
 }
 
 impl Partition {
@@ -90,10 +99,14 @@ impl Partition {
         number: u32,
         directory: PathBuf,
         segment_bytes: u64,
-        budget: Arc<DiskBudget>,
+        shared: &Shared,
         durable: Durable,
-        listeners: Listeners,
     ) -> Self {
+        let Shared {
+            budget,
+            listeners,
+            owner,
+        } = shared.clone();
         let end = AtomicU64::new(durable.end);
         Partition {
             signal,
@@ -105,9 +118,27 @@ impl Partition {
             wake: Condvar::new(),
             durable: Mutex::new(durable),
             listeners,
+            owner,
             room: Arc::new(Semaphore::new(QUEUE_BYTES / QUEUE_UNIT)),
             end,
+            sealing: AtomicBool::new(false),
         }
+    }
+
+    /// What is written from now on goes to another file than what was written before.
+    pub(crate) fn seal(&self) {
+        // Under the lock, or the writer could look before and sleep after it.
+        let _queue = self.queue.lock();
+        self.sealing.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn is_sealing(&self) -> bool {
+        self.sealing.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn take_sealing(&self) -> bool {
+        self.sealing.swap(false, Ordering::AcqRel)
     }
 
     pub(crate) fn end(&self) -> u64 {
@@ -151,22 +182,22 @@ impl Partition {
         self.wake.notify_one();
     }
 
-    /// Called when the writer thread ends in a panic: nobody may wait for it any more.
-    pub(crate) fn fail(&self) {
+    /// Called when the writer thread ends in a panic, or may not write any more: nobody may wait for it.
+    pub(crate) fn fail(&self, reason: LogError) {
         let waiting = {
             let mut queue = self.queue.lock();
             queue.closed = true;
-            queue.failed = true;
+            queue.failed = Some(reason.clone());
             std::mem::take(&mut queue.waiting)
         };
         self.room.close();
         for pending in waiting {
-            pending.fail(LogError::WriterFailed);
+            pending.fail(reason.clone());
         }
     }
 
-    pub(crate) fn has_failed(&self) -> bool {
-        self.queue.lock().failed
+    pub(crate) fn failure(&self) -> Option<LogError> {
+        self.queue.lock().failed.clone()
     }
 
     /// Makes a commit visible. `position` is the new end of the last segment.
@@ -245,7 +276,7 @@ impl Partition {
         Ok(out)
     }
 
-    fn first_offset(&self) -> u64 {
+    pub(crate) fn first_offset(&self) -> u64 {
         let durable = self.durable.lock();
         durable
             .segments

@@ -6,7 +6,7 @@
 //!
 //! A damaged last commit looks like a torn one: nothing in the segment can tell them apart. The tick log can,
 //! since it never names an offset that was not durable; the engine compares the two at start. Until then nothing
-//! is changed: the segment is cut by the first append, so that a refused start leaves what may be repaired.
+//! is changed: the first append cuts the segment and begins another, so that a refused start leaves what may be repaired.
 
 use std::path::Path;
 

@@ -13,8 +13,9 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use pyflare_connectors::LogError;
+use pyflare_connectors::faults::{self, Step};
 
-use crate::block_buffer::{BLOCK, BlockBuffer};
+use crate::block_buffer::BLOCK;
 use crate::budget::DiskBudget;
 use crate::checksum::crc32c;
 
@@ -127,23 +128,57 @@ pub(crate) struct ActiveSegment {
     pub position: u64,
     /// Bytes of the file, all taken from the budget.
     pub allocated: u64,
-    /// After a crash: what lies behind `position` is to be cut before anything is written.
-    torn: bool,
+}
+
+/// The last segment of the process before this one. Nothing is added to it: that process may still run.
+pub(crate) struct InheritedSegment {
+    pub path: PathBuf,
+    /// End of its records.
+    pub position: u64,
+    /// Bytes of the file, which the budget has adopted.
+    pub length: u64,
+}
+
+impl InheritedSegment {
+    /// Cuts what a crash left behind the records.
+    pub(crate) fn cut(&self, budget: &DiskBudget) -> Result<(), LogError> {
+        if self.length > self.position {
+            cut(&self.path, self.position)?;
+            budget.give_back(self.length - self.position);
+            tracing::debug!(path = %self.path.display(), position = self.position, "cut the unused end of a segment");
+        }
+        Ok(())
+    }
+}
+
+fn cut(path: &Path, position: u64) -> Result<(), LogError> {
+    OpenOptions::new()
+        .write(true)
+        .open(path)
+        .and_then(|file| file.set_len(position).and_then(|()| file.sync_all()))
+        .map_err(|error| io_error(path, error))
 }
 
 impl ActiveSegment {
-    /// Creates the segment and makes its header and its name durable.
+    /// Creates the segment and makes its header and its name durable. `replaces`: one without records has its name;
+    /// else one of that name is another process'.
     pub(crate) fn create(
         directory: &Path,
         topic: &str,
         header: SegmentHeader,
+        replaces: bool,
         budget: &DiskBudget,
     ) -> Result<ActiveSegment, LogError> {
         let path = segment_path(directory, header.first_offset);
         let unfinished = path.with_extension("new");
         let allocated = budget.take(FIRST_RECORD, FIRST_RECORD)?;
         let made = Self::write_header(&unfinished, topic, &header)
-            .and_then(|()| std::fs::rename(&unfinished, &path))
+            .and_then(|()| match replaces {
+                true => std::fs::rename(&unfinished, &path),
+                false => {
+                    std::fs::hard_link(&unfinished, &path).and_then(|()| std::fs::remove_file(&unfinished))
+                }
+            })
             .map_err(|error| disk_error(&path, &error, budget))
             .and_then(|()| sync_directory(directory))
             .and_then(|()| open_for_writing(&path).map_err(|error| io_error(&path, error)));
@@ -154,7 +189,6 @@ impl ActiveSegment {
                 file,
                 position: FIRST_RECORD,
                 allocated,
-                torn: false,
             }),
             Err(error) => {
                 budget.give_back(allocated);
@@ -177,55 +211,8 @@ impl ActiveSegment {
         file.sync_all()
     }
 
-    /// Opens a recovered segment, whose bytes the budget has adopted, to go on writing at `position`.
-    pub(crate) fn reopen(
-        path: PathBuf,
-        header: SegmentHeader,
-        position: u64,
-        allocated: u64,
-    ) -> Result<ActiveSegment, LogError> {
-        let file = open_for_writing(&path).map_err(|error| io_error(&path, error))?;
-        Ok(ActiveSegment {
-            path,
-            header,
-            file,
-            position,
-            allocated,
-            torn: allocated != position,
-        })
-    }
-
-    pub(crate) fn is_torn(&self) -> bool {
-        self.torn
-    }
-
-    /// Cuts what a crash left behind `position`, once.
-    fn cut_torn_end(&mut self, budget: &DiskBudget) -> Result<(), LogError> {
-        if self.torn {
-            self.seal(budget)?;
-            self.torn = false;
-            tracing::debug!(path = %self.path.display(), position = self.position, "cut the unused end of a segment");
-        }
-        Ok(())
-    }
-
-    /// The bytes between the last block boundary and `position`: the start of the next commit's first block.
-    pub(crate) fn load_last_block(&self, buffer: &mut BlockBuffer) -> Result<(), LogError> {
-        buffer.truncate(0);
-        let within = (self.position % BLOCK as u64) as usize;
-        if within > 0 {
-            let mut bytes = vec![0_u8; within];
-            File::open(&self.path)
-                .and_then(|file| file.read_exact_at(&mut bytes, self.position - within as u64))
-                .map_err(|error| io_error(&self.path, error))?;
-            buffer.extend(&bytes);
-        }
-        Ok(())
-    }
-
     /// Makes sure that the file has `end` bytes, growing it in steps that double up to 32 MiB.
     pub(crate) fn allocate(&mut self, end: u64, limit: u64, budget: &DiskBudget) -> Result<(), LogError> {
-        self.cut_torn_end(budget)?;
         let end = crate::block_buffer::round_up(end);
         if end <= self.allocated {
             return Ok(());
@@ -255,7 +242,10 @@ impl ActiveSegment {
     pub(crate) fn write(&self, at: u64, blocks: &[u8], budget: &DiskBudget) -> Result<(), LogError> {
         self.file
             .write_all_at(blocks, at)
-            .and_then(|()| rustix::fs::fdatasync(&self.file).map_err(io::Error::from))
+            .and_then(|()| {
+                faults::at(Step::LogWritten);
+                rustix::fs::fdatasync(&self.file).map_err(io::Error::from)
+            })
             .map_err(|error| disk_error(&self.path, &error, budget))
     }
 
@@ -268,11 +258,7 @@ impl ActiveSegment {
     /// Gives the unused allocation back. Called when the segment is full, abandoned or closed.
     pub(crate) fn seal(&mut self, budget: &DiskBudget) -> Result<(), LogError> {
         // By name: after a failed write the handle is not relied upon.
-        OpenOptions::new()
-            .write(true)
-            .open(&self.path)
-            .and_then(|file| file.set_len(self.position).and_then(|()| file.sync_all()))
-            .map_err(|error| io_error(&self.path, error))?;
+        cut(&self.path, self.position)?;
         budget.give_back(self.allocated.saturating_sub(self.position));
         self.allocated = self.position;
         Ok(())

@@ -21,10 +21,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use pyflare_connectors::faults::{self, Step};
 use pyflare_connectors::{TickLog, TickLogError, VisitPayload};
 use rustix::fs::{FlockOperation, flock};
 
-use crate::journal::{Journal, JournalError};
+use crate::journal::{AppendSteps, Journal, JournalError};
 
 /// See the module's head.
 #[derive(Debug)]
@@ -40,6 +41,7 @@ pub struct FileTickLog {
 
 /// The bytes of a file after which the next one is begun.
 const SEGMENT_BYTES: u64 = 4 << 20;
+const STEPS: AppendSteps = [Step::TickAppend, Step::TickWritten, Step::TickSynced];
 /// How long to wait before a full disk is tried again.
 const FULL_DISK_PAUSE: Duration = Duration::from_millis(250);
 
@@ -157,7 +159,7 @@ impl FileTickLog {
 
     fn open_journal(&self, first: u64) -> Result<Journal, TickLogError> {
         let path = self.journal_path(first);
-        let journal = Journal::open_at(&path, first, &mut |_| Ok::<(), TickJournalError>(()));
+        let journal = Journal::open_at(&path, first, STEPS, &mut |_| Ok::<(), TickJournalError>(()));
         journal.map_err(|error| error.0)
     }
 
@@ -255,6 +257,7 @@ impl TickLog for FileTickLog {
             // The journal first: a generation without one is a journal that was lost.
             *writer = Some(self.open_journal(last.unwrap_or(0))?);
             self.store_generation(newest + 1)?;
+            faults::at(Step::GenerationBegun);
             Ok(newest + 1)
         })
     }

@@ -6,19 +6,21 @@
 //!
 //! Invariants: a caller hears of success only after `fdatasync`; after a failed write or `fdatasync` nothing
 //! of that file's later bytes is trusted again: the segment ends at its last durable record and a new one
-//! begins, so that what was acknowledged stays readable and the log goes on when the disk does.
+//! begins, so that what was acknowledged stays readable and the log goes on when the disk does; a segment of another
+//! process is never written to, and a process that was taken over tells nobody of success ([`crate::owner`]).
 
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pyflare_connectors::faults::{self, Fault, Step};
 use pyflare_connectors::{Appended, LogError, LogRecord};
 
 use crate::block_buffer::{BLOCK, BlockBuffer};
 use crate::compression::{Packer, StoredBody};
 use crate::partition::{Partition, Pending, SegmentEntry};
 use crate::record::{encode, encoded_len};
-use crate::segment::{ActiveSegment, FIRST_RECORD, SegmentHeader};
+use crate::segment::{ActiveSegment, FIRST_RECORD, InheritedSegment, SegmentHeader};
 use crate::tail::SparseIndex;
 
 /// A commit is closed when it has this many bytes.
@@ -30,6 +32,8 @@ const IDLE: Duration = Duration::from_secs(5);
 pub(crate) struct Writer {
     partition: Arc<Partition>,
     active: Option<ActiveSegment>,
+    /// Until the first append.
+    inherited: Option<InheritedSegment>,
     /// Begins at the block that holds the end of the durable records.
     buffer: BlockBuffer,
     /// What is in the buffer and not yet durable, with its position in the segment.
@@ -37,17 +41,14 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn new(partition: Arc<Partition>, active: Option<ActiveSegment>) -> Result<Self, LogError> {
-        let mut buffer = BlockBuffer::default();
-        if let Some(active) = &active {
-            active.load_last_block(&mut buffer)?;
-        }
-        Ok(Writer {
+    pub(crate) fn new(partition: Arc<Partition>, inherited: Option<InheritedSegment>) -> Writer {
+        Writer {
             partition,
-            active,
-            buffer,
+            active: None,
+            inherited,
+            buffer: BlockBuffer::default(),
             group: Vec::new(),
-        })
+        }
     }
 
     /// Runs until the partition is closed and its queue is empty.
@@ -57,21 +58,33 @@ impl Writer {
         loop {
             let waiting = {
                 let mut queue = partition.queue.lock();
-                while queue.waiting.is_empty() && !queue.closed {
+                while queue.waiting.is_empty() && !queue.closed && !partition.is_sealing() {
                     if partition.wake.wait_for(&mut queue, IDLE).timed_out() {
                         self.buffer.shrink(IDLE_BUFFER_BYTES);
                         packer.shrink(IDLE_BUFFER_BYTES);
                     }
                 }
-                if queue.waiting.is_empty() {
+                if queue.waiting.is_empty() && queue.closed {
                     break;
                 }
                 mem::take(&mut queue.waiting)
             };
+            if partition.take_sealing() && self.holds_records() {
+                self.commit();
+                self.roll();
+                if let Err(error) = self.begin_segment() {
+                    tracing::warn!(%error, "no new log segment could be begun; the next record tries it again");
+                }
+            }
             for pending in waiting {
                 match self.place(&pending.record, packer.pack(&pending.record.body)) {
                     Ok(position) => self.group.push((position, pending)),
-                    Err(error) => pending.fail(error),
+                    Err(error) => {
+                        pending.fail(error.clone());
+                        if matches!(error, LogError::TakenOver { .. }) {
+                            partition.fail(error);
+                        }
+                    }
                 }
                 if self.buffer.len() >= COMMIT_BYTES {
                     self.commit();
@@ -80,8 +93,6 @@ impl Writer {
             self.commit();
         }
         if let Some(mut active) = self.active.take()
-            // What a crash left is cut by the next append; without one it may have been a start that was refused.
-            && !active.is_torn()
             && let Err(error) = active.seal(&partition.budget)
         {
             tracing::warn!(%error, "could not give back the unused end of a log segment");
@@ -175,14 +186,22 @@ impl Writer {
             salt: fresh_salt(),
         };
         let topic = partition.signal.topic();
-        let active = ActiveSegment::create(&partition.directory, topic, header, &partition.budget)?;
+        partition.owner.check()?;
+        if let Some(inherited) = self.inherited.take()
+            && let Err(error) = inherited.cut(&partition.budget)
+        {
+            // Its records are readable; only the unused end stays on disk.
+            tracing::warn!(%error, "could not give back the unused end of a log segment");
+        }
+        let replaces = {
+            let durable = partition.durable.lock();
+            let last = durable.segments.last();
+            last.is_some_and(|segment| segment.first_offset == first_offset)
+        };
+        let active = ActiveSegment::create(&partition.directory, topic, header, replaces, &partition.budget)?;
         self.buffer.truncate(0);
         let mut durable = partition.durable.lock();
-        if durable
-            .segments
-            .last()
-            .is_some_and(|segment| segment.first_offset == first_offset)
-        {
+        if replaces {
             // The last one was abandoned before it held a record; the new one took its name.
             durable.segments.pop();
             partition.budget.give_back(FIRST_RECORD);
@@ -207,10 +226,16 @@ impl Writer {
         let Some(mut active) = self.active.take() else {
             return;
         };
+        faults::at(Step::LogAppend);
+        if faults::planted(Fault::LogSyncSkipped) {
+            self.lose_with_the_power(group);
+        }
         let start = Writer::buffer_start(&active);
         let position = start + self.buffer.len() as u64;
-        match active.write(start, self.buffer.padded(), &self.partition.budget) {
+        let written = active.write(start, self.buffer.padded(), &self.partition.budget);
+        match written.and_then(|()| self.partition.owner.check()) {
             Ok(()) => {
+                faults::at(Step::LogSynced);
                 active.position = position;
                 self.active = Some(active);
                 self.buffer.keep_last_block();
@@ -218,13 +243,28 @@ impl Writer {
             }
             Err(error) => {
                 tracing::error!(%error, requests = group.len(), "a log commit failed");
-                self.active = Some(active);
-                self.roll();
                 for (_, pending) in group {
                     pending.fail(error.clone());
                 }
+                if matches!(error, LogError::TakenOver { .. }) {
+                    // What lies there now is another process' affair.
+                    self.partition.fail(error);
+                    return;
+                }
+                self.active = Some(active);
+                self.roll();
             }
         }
+    }
+
+    /// What a power cut does to requests that were acknowledged without having been synced.
+    fn lose_with_the_power(&self, group: Vec<(u64, Pending)>) -> ! {
+        let partition = self.partition.number;
+        for (offset, (_, pending)) in (self.partition.end()..).zip(group) {
+            pending.done.send(Ok(Appended { partition, offset })).ok();
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        faults::die(Fault::LogSyncSkipped.name())
     }
 
     fn acknowledge(&self, group: Vec<(u64, Pending)>, position: u64) {
@@ -249,7 +289,7 @@ struct FailureGuard(Arc<Partition>);
 impl Drop for FailureGuard {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.fail();
+            self.0.fail(LogError::WriterFailed);
         }
     }
 }

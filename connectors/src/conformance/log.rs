@@ -244,6 +244,8 @@ fn patiently(
         let is_all = next >= log.end_offset(Signal::Traces, partition);
         match place {
             Place::Elsewhere(patience) if !is_all && since.elapsed() < patience => {}
+            // A read may end with the file that the records are in.
+            Place::Here if !is_all && more > 0 => {}
             _ => return read,
         }
     }

@@ -68,16 +68,25 @@ where
     for block in 0..4 {
         let cut = FIRST_CUT + 100 * (block + 1);
         let batch = rows(100 * block as i64, 100);
-        store.append(table, cut, vec![batch]).await.expect("it is appended");
+        store
+            .append(table, cut, vec![batch])
+            .await
+            .expect("it is appended");
     }
     let until = FIRST_CUT + 249;
     let nobody = of("another", None, until);
-    assert_eq!(store.remove_rows(table, &nobody).await, Ok(0), "of another project");
+    assert_eq!(
+        store.remove_rows(table, &nobody).await,
+        Ok(0),
+        "of another project"
+    );
     // Rows 7, 150 and 151 are there until then, 390 is not.
     let named = of("default", Some(&[7, 150, 151, 390, 9_999]), until);
     assert_eq!(store.remove_rows(table, &named).await, Ok(3));
     assert_eq!(store.remove_rows(table, &named).await, Ok(0), "once");
-    let left: Vec<i64> = (0..400).filter(|number| ![7, 150, 151].contains(number)).collect();
+    let left: Vec<i64> = (0..400)
+        .filter(|number| ![7, 150, 151].contains(number))
+        .collect();
     assert_eq!(offsets(store.as_ref(), table).await, left);
     let strange = Removal {
         by: Some(("no_such_column".into(), ["7".to_owned()].into())),
@@ -106,7 +115,10 @@ where
     let left: Vec<i64> = left.into_iter().chain(400..410).collect();
     assert_eq!(offsets(store.as_ref(), table).await, left);
     // A whole project until a tick, of which a whole block.
-    assert_eq!(store.remove_rows(table, &of("default", None, until)).await, Ok(247));
+    assert_eq!(
+        store.remove_rows(table, &of("default", None, until)).await,
+        Ok(247)
+    );
     let left: Vec<i64> = (250..410).collect();
     assert_eq!(offsets(store.as_ref(), table).await, left);
     store
@@ -156,7 +168,12 @@ async fn summed(store: &dyn Store, table: &str) -> Summed {
     let mut visit = |batch: RecordBatch| {
         let keys = arrow::compute::cast(batch.column(0), &DataType::Utf8).expect("a text");
         for row in 0..batch.num_rows() {
-            let key = keys.as_string::<i32>().iter().nth(row).flatten().map(str::to_owned);
+            let key = keys
+                .as_string::<i32>()
+                .iter()
+                .nth(row)
+                .flatten()
+                .map(str::to_owned);
             let value = batch.column(1).as_primitive::<Float64Type>().value(row).to_bits();
             let number = batch.column(2).as_primitive::<Int64Type>().value(row);
             let sum = found.entry((key, value, number)).or_default();
@@ -217,7 +234,10 @@ where
     let before = summed(store.as_ref(), table).await;
     assert_eq!(before.len(), 5);
     for _ in 0..2 {
-        store.settle_changes(table, tick(2)).await.expect("it is summed up");
+        store
+            .settle_changes(table, tick(2))
+            .await
+            .expect("it is summed up");
         let after = summed(store.as_ref(), table).await;
         let numbers: Vec<(i64, (i64, usize))> = after.iter().map(|(row, sum)| (row.2, *sum)).collect();
         let mut numbers = numbers;
@@ -236,7 +256,10 @@ where
     drop(store);
     let store = reopen().await;
     store.ensure_table(&definition).await.expect("the table is there");
-    store.settle_changes(table, tick(9)).await.expect("it is summed up");
+    store
+        .settle_changes(table, tick(9))
+        .await
+        .expect("it is summed up");
     let after = summed(store.as_ref(), table).await;
     assert!(after.keys().all(|row| [2, 4].contains(&row.2)), "{after:?}");
 }

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use pyflare_connectors::faults::{self, Fault};
 use pyflare_connectors::{Log, LogError, LogRecord, Signal};
 
 use super::checkpoint::Manifest;
@@ -273,6 +274,9 @@ impl Admission {
             taken.moved.push(index);
         }
         let (source, partition) = (held.source, held.partition);
+        if !records.is_empty() && faults::planted(Fault::OffsetsDropped) {
+            return;
+        }
         for (offset, record) in records {
             let stream = match (source, &record.stream) {
                 (StreamId::User(_), _) => source,
@@ -403,7 +407,10 @@ impl Admission {
     }
 
     /// Stands where a checkpoint does.
-    pub fn restore(&mut self, manifest: &Manifest, admitted: Vec<(u64, u128)>) {
+    pub fn restore(&mut self, manifest: &Manifest, mut admitted: Vec<(u64, u128)>) {
+        if faults::planted(Fault::HashesForgotten) {
+            admitted.clear();
+        }
         self.gaps.add(manifest.gaps.iter().cloned());
         self.close_logged(&manifest.partitions, &manifest.marks);
         self.duplicates = manifest.counts.duplicates;

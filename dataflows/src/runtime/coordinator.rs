@@ -12,12 +12,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use pyflare_connectors::faults::{self, Fault, Step};
 use pyflare_connectors::{Catalog, CheckpointStore, Log, Signal, TickLog};
 use tokio::sync::oneshot;
 
 use super::EngineError;
 use super::admission::{Admission, Taken};
-use super::backfill::{Backfills, Past, ReadJob, Sums};
+use super::backfill::{Backfills, Past, ReadJob};
 use super::checkpoint::{Checkpoints, Run};
 use super::erasing::ErasureQueue;
 use super::flush::FlusherHandle;
@@ -27,6 +28,7 @@ use super::messages::{AppliedCommand, Commit, DecodeSummary, FromWorker, Horizon
 use super::starting::{Reply, Starting};
 use super::status::Gauges;
 use super::streams::{InstalledStream, Marks, StreamId, StreamRegistry};
+use super::sums::Sums;
 use super::tail::HistoryTail;
 use super::tick_record::{FORMAT, TickRecord};
 use super::views::{InstalledView, ViewRegistry};
@@ -138,7 +140,7 @@ impl Coordinator {
         let mut last_start = Instant::now();
         loop {
             self.take_started(&mut pending);
-            self.advance_erasures();
+            self.advance_erasures(&mut pending);
             let urgent = !pending.is_empty()
                 || !self.exceeding.is_empty()
                 || self.starting.is_busy()
@@ -346,12 +348,16 @@ impl Coordinator {
             gaps: self.admission.found_gaps(),
         };
         let has_events = !record.partitions.is_empty() || !record.commands.is_empty();
-        let position = self
-            .tick_log
-            .append(self.generation, &record.encode())
-            .map_err(|error| EngineError::TickLog {
-                detail: error.to_string(),
-            })?;
+        let is_lost = had_rows && begun.is_none() && faults::planted(Fault::TickRecordLost);
+        let position = match is_lost {
+            true => 0,
+            false => {
+                let appended = self.tick_log.append(self.generation, &record.encode());
+                appended.map_err(|error| EngineError::TickLog {
+                    detail: error.to_string(),
+                })?
+            }
+        };
         let outlook = Outlook {
             enforced: true,
             checkpoint: begun.as_ref().map(|begun| Arc::clone(&begun.run)),
@@ -359,6 +365,12 @@ impl Coordinator {
         };
         let marks_before = Arc::clone(&marks);
         self.commit(tick, marks, commands, outlook)?;
+        faults::at(Step::TickEmitted);
+        if is_lost {
+            // Subscribers hear of it first.
+            std::thread::sleep(Duration::from_millis(300));
+            faults::die(Fault::TickRecordLost.name());
+        }
         if let Some(checkpoints) = &mut self.checkpoints {
             checkpoints.note(has_events);
         }
@@ -516,6 +528,9 @@ impl Coordinator {
         for command in &commit.commands {
             match command {
                 AppliedCommand::Install(view) => {
+                    if !is_restored {
+                        note_ended(view, &commit.marks, tick);
+                    }
                     self.views.insert(Arc::clone(view));
                     self.keep_in_catalog(view);
                 }
@@ -589,5 +604,13 @@ impl Coordinator {
             // Half of the old budget remains, so that one slow tick does not decide alone.
             self.budget = (self.budget / 2 + measured / 2).clamp(LEAST_BUDGET, GREATEST_BUDGET);
         }
+    }
+}
+
+/// Takes note of which panes a view cannot have shown.
+fn note_ended(view: &InstalledView, marks: &Marks, tick: Tick) {
+    if let ([leaf], [stream]) = (view.rendered.leaves.as_slice(), view.streams.as_slice()) {
+        let until = leaf.base.rule.expired_until(marks.of(*stream), tick);
+        view.note_ended(until.unwrap_or(i64::MIN));
     }
 }

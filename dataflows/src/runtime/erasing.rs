@@ -4,28 +4,41 @@
 //! its rows are read back beside the dataflow ([`super::backfill`]), and what they added to the bases is subtracted at one
 //! tick. One erasure is subtracted after the other: a row that two of them name goes once.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::sync::oneshot;
 
 use super::EngineError;
-use super::backfill::{ReadJob, Sums};
-use super::coordinator::Coordinator;
+use super::backfill::ReadJob;
+use super::coordinator::{Coordinator, Pending};
 use super::engine::Engine;
 use super::erasure::{Erased, ErasureBy, ErasureStatus, ErasureSubject, Erasures, Request};
 use super::messages::{AppliedCommand, ToCoordinator, ToWorker};
+use super::rewriting::{EndedUntil, Rewrite, rewrites};
+use super::sums::{Seed, Sums};
+use super::views::InstalledView;
 use crate::time::{Tick, now_ms};
 
 /// Where wishes are kept in the catalog until they are commands.
 const WISHES: &str = "erasures/";
 
+/// Panes that end so soon, microseconds, are counted among those that have ended, since reading takes a while.
+const FIRST_SLACK_US: i64 = 600_000_000;
+
 /// An erasure whose rows are read.
 pub(crate) struct Erasing {
     pub request: Request,
     pub sums: Sums,
+    /// Until when panes are expected to have ended by then.
+    pub ended: EndedUntil,
+    /// The whole groups of such panes.
+    pub whole: Option<Sums>,
     /// Whether all of them could be read.
     pub is_complete: bool,
+    /// How far panes are looked ahead, microseconds.
+    slack_us: i64,
 }
 
 /// What is not done yet.
@@ -36,6 +49,8 @@ pub(crate) struct ErasureQueue {
     wished: Vec<Wish>,
     /// Ready to be subtracted.
     read: VecDeque<Erasing>,
+    /// Those whose rows the store was told to forget.
+    removing: BTreeSet<u64>,
 }
 
 /// What is wanted once the log is admitted as far as it was.
@@ -107,8 +122,25 @@ impl Coordinator {
         self.erasing.wished.push(Wish { ends, wanted });
     }
 
+    /// Has the store forget what no start can need any more.
+    fn remove_erased(&mut self, pending: &mut Vec<Pending>) {
+        let (Some(flusher), Some(checkpoints)) = (&self.flusher, &self.checkpoints) else {
+            return;
+        };
+        let removed = std::mem::take(&mut *flusher.state.removed.lock());
+        pending.extend(removed.into_iter().map(Pending::EraseDone));
+        let oldest = checkpoints.state.oldest.load(Ordering::Acquire);
+        for erased in self.erasing.known.erased() {
+            let is_due = !erased.is_removed && erased.at <= oldest;
+            if is_due && self.erasing.removing.insert(erased.request.id) {
+                flusher.remove(erased);
+            }
+        }
+    }
+
     /// Begins what can be begun.
-    pub(super) fn advance_erasures(&mut self) {
+    pub(super) fn advance_erasures(&mut self, pending: &mut Vec<Pending>) {
+        self.remove_erased(pending);
         let admitted = |wish: &mut Wish| self.admission.has_passed(&wish.ends);
         let begun: Vec<Wish> = self.erasing.wished.extract_if(.., admitted).collect();
         for wish in begun {
@@ -136,16 +168,21 @@ impl Coordinator {
         self.next_view_id += 1;
         let id = request.id;
         self.erasing.known.ask(&request);
-        self.read_for(request)?;
+        self.read_for(request, FIRST_SLACK_US)?;
         Ok(id)
     }
 
-    fn read_for(&self, request: Request) -> Result<(), EngineError> {
-        let sums = Sums::taking_back(&request, &self.views.all(), self.erasing.known.erased());
+    fn read_for(&self, request: Request, slack_us: i64) -> Result<(), EngineError> {
+        let installed = self.views.all();
+        let sums = Sums::taking_back(&request, &installed, self.erasing.known.erased());
+        let now = (self.last_tick, &*self.admission.marks());
         let erasing = Erasing {
             request,
             sums,
+            ended: EndedUntil::expected(&installed, now, slack_us),
+            whole: None,
             is_complete: false,
+            slack_us,
         };
         self.to_reader
             .send(ReadJob::Erasure(Box::new(erasing)))
@@ -164,18 +201,31 @@ impl Coordinator {
         let Erasing {
             request,
             sums,
+            whole,
             is_complete,
+            slack_us,
+            ..
         } = erasing;
         let installed = self.installed_with(before);
         // A view has come whose past was read meanwhile, or another erasure has taken some of the rows.
         let is_current =
             sums.covers(&installed, request.until) && sums.erasures() == self.erasing.known.count();
-        if !is_complete || !is_current {
-            self.read_for(request)?;
+        let flushed = self.tail.flushed();
+        let whole = whole.filter(|whole| is_current && (whole.is_empty() || flushed <= Some(whole.upto())));
+        let (true, Some(mut whole)) = (is_complete, whole) else {
+            self.read_for(request, slack_us)?;
             return Ok(None);
-        }
+        };
+        self.complete(&mut whole, tick)?;
         let rows = sums.rows();
-        self.subtract(sums, tick);
+        let Some(shares) = self.shares(sums, whole, &installed, tick) else {
+            // Panes have ended meanwhile that were not expected to.
+            self.read_for(request, slack_us.saturating_mul(4))?;
+            return Ok(None);
+        };
+        self.subtract(shares);
+        // Trimming shall not wait until the files that have the rows are full.
+        self.log.seal();
         Ok(Some(AppliedCommand::Erase(Erased {
             request,
             at: tick,
@@ -184,10 +234,32 @@ impl Coordinator {
         })))
     }
 
-    /// Tells the workers what their bases lose at the tick.
-    fn subtract(&self, sums: Sums, tick: Tick) {
+    /// Adds the newest ticks to whole groups.
+    fn complete(&self, whole: &mut Sums, tick: Tick) -> Result<(), EngineError> {
+        match &self.past {
+            Some(past) if !whole.is_empty() => past.add_until(whole, tick - 1, &|_, _| Ok(())),
+            _ => Ok(()),
+        }
+    }
+
+    /// What each worker's bases lose at the tick, and what stores are told; `None`: the whole of a group is not known.
+    fn shares(
+        &self,
+        sums: Sums,
+        mut whole: Sums,
+        installed: &[Arc<InstalledView>],
+        tick: Tick,
+    ) -> Option<Vec<Vec<Seed>>> {
         let marks = self.admission.marks();
-        let shares = sums.retractions((tick, &marks, &self.previous_marks), self.workers.len());
+        let (mut shares, ended) = sums.retractions((tick, &marks, &self.previous_marks), self.workers.len());
+        for (place, ended) in ended.iter().enumerate() {
+            let changes: Vec<Rewrite> = rewrites(ended, &mut whole, installed)?;
+            shares[0][place].rewrites = changes;
+        }
+        Some(shares)
+    }
+
+    fn subtract(&self, shares: Vec<Vec<Seed>>) {
         for (worker, seeds) in shares.into_iter().enumerate() {
             self.workers.send(worker, ToWorker::Seed(seeds));
         }
@@ -207,7 +279,14 @@ impl Coordinator {
         let installed = self.installed_with(before);
         let mut sums = Sums::taking_back(&request, &installed, self.erasing.known.erased());
         past.add_until(&mut sums, request.until, &|_, _| Ok(()))?;
-        self.subtract(sums, tick);
+        let marks = self.admission.marks();
+        let ended = EndedUntil::expected(&installed, (tick, &marks), 0);
+        let mut whole = sums.whole(|base, stream| ended.of(base, stream));
+        self.complete(&mut whole, tick)?;
+        let shares = self.shares(sums, whole, &installed, tick);
+        self.subtract(shares.ok_or_else(|| EngineError::Erasure {
+            detail: "panes that ended by its tick are not those that ended then".into(),
+        })?);
         Ok(Erased {
             request,
             at: tick,
@@ -246,7 +325,7 @@ impl Coordinator {
                 continue;
             }
             self.erasing.known.ask(&request);
-            self.read_for(request)?;
+            self.read_for(request, FIRST_SLACK_US)?;
         }
         Ok(())
     }

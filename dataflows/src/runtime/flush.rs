@@ -5,19 +5,21 @@
 //! topic says which cut it has. Nothing leaves the tail before the store has committed it; a failing store is retried with
 //! growing pauses while the tail grows, until the coordinator stops admitting rows.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use pyflare_connectors::faults::{self, Fault, Step};
 use pyflare_connectors::{
-    LogError, OutputBlock, Outputs, Part, Store, StoreError, TableDefinition, TickLog, TickLogError,
+    LogError, OutputBlock, Outputs, Part, Removal, Store, StoreError, TableDefinition, TickLog, TickLogError,
 };
 
 use super::consolidate::{changes_schema, consolidate, with_tick_and_diff};
 use super::engine::Engine;
+use super::erasure::Erased;
 use super::error::EngineError;
 use super::streams::{StreamId, StreamRegistry, signal_schema};
 use super::tail::{HistoryTail, logical};
@@ -41,21 +43,37 @@ pub(crate) struct FlushState {
     pub failure: parking_lot::Mutex<Option<String>>,
     pub flushed: AtomicU64,
     pub written_rows: AtomicU64,
+    /// Erasures whose rows the store has no more, by id.
+    pub removed: parking_lot::Mutex<Vec<u64>>,
     stop: AtomicBool,
+}
+
+/// What the flusher has to do.
+pub(crate) enum FlushJob {
+    /// Write what the tail holds up to a tick.
+    Cut(Tick),
+    /// Remove the rows of an erasure.
+    Remove(Arc<Erased>),
 }
 
 #[derive(Clone)]
 pub(crate) struct FlusherHandle {
-    sender: Sender<Tick>,
+    sender: Sender<FlushJob>,
     pub state: Arc<FlushState>,
 }
 
 impl FlusherHandle {
     pub fn flush(&self, tick: Tick) {
         self.state.pending.fetch_add(1, Ordering::AcqRel);
-        if self.sender.send(tick).is_err() {
+        if self.sender.send(FlushJob::Cut(tick)).is_err() {
             tracing::error!("the flusher has stopped; history is not written any more");
         }
+    }
+
+    /// Has the store forget the rows of an erasure; told in [`FlushState::removed`].
+    pub fn remove(&self, erased: Arc<Erased>) {
+        // Who has stopped is asked again after the next start.
+        let _ = self.sender.send(FlushJob::Remove(erased));
     }
 
     /// After this a failing write is given up: the log has everything.
@@ -87,11 +105,13 @@ pub(crate) struct Flusher {
     runtime: tokio::runtime::Handle,
     tail: Arc<HistoryTail>,
     streams: Arc<StreamRegistry>,
-    receiver: Receiver<Tick>,
+    receiver: Receiver<FlushJob>,
     state: Arc<FlushState>,
     /// The newest cut each table is known to have.
     written: HashMap<String, Option<Tick>>,
     maintained: std::time::Instant,
+    /// Erasures whose rows are to be removed when nothing waits to be written.
+    removals: VecDeque<Arc<Erased>>,
     stream_retention_us: Option<i64>,
     outputs: Option<OutputSink>,
 }
@@ -123,6 +143,7 @@ impl Flusher {
                 state,
                 written,
                 maintained,
+                removals: VecDeque::new(),
                 stream_retention_us,
                 outputs,
             },
@@ -134,14 +155,18 @@ impl Flusher {
     pub fn run(mut self) {
         loop {
             match self.receiver.recv_timeout(Duration::from_secs(1)) {
-                Ok(tick) => {
+                Ok(FlushJob::Cut(tick)) => {
                     if !self.write_until_done(tick) {
                         break;
                     }
                     self.state.flushed.store(tick, Ordering::Release);
                     self.state.pending.fetch_sub(1, Ordering::AcqRel);
                 }
-                Err(RecvTimeoutError::Timeout) => self.maintain(),
+                Ok(FlushJob::Remove(erased)) => self.removals.push_back(erased),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.remove();
+                    self.maintain();
+                }
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
@@ -171,6 +196,7 @@ impl Flusher {
     }
 
     fn write(&mut self, cut: Tick) -> Result<(), FlushError> {
+        faults::at(Step::FlushBegun);
         let block = self.tail.block(cut);
         for (stream, batches) in block.streams {
             let Some(table) = self.stream_table(stream) else {
@@ -180,7 +206,11 @@ impl Flusher {
                 continue;
             }
             let rows: usize = batches.iter().map(|batch| batch.num_rows()).sum();
+            let repeated = faults::planted(Fault::BlockRepeated).then(|| batches.clone());
             self.append(&table.name, cut, parts(stream, batches))?;
+            if let Some(batches) = repeated {
+                self.append(&table.name, cut + 1, parts(stream, batches))?;
+            }
             self.state.written_rows.fetch_add(rows as u64, Ordering::Relaxed);
         }
         let mut outputs = Vec::new();
@@ -275,6 +305,27 @@ impl Flusher {
         Ok(())
     }
 
+    /// Removes the rows of the oldest erasure that waits, from the streams' tables and from what views have shown.
+    fn remove(&mut self) {
+        let Some(erased) = self.removals.pop_front() else {
+            return;
+        };
+        match self.runtime.block_on(remove(self.store.as_ref(), &erased)) {
+            Ok(rows) => {
+                tracing::info!(
+                    erasure = erased.request.id,
+                    rows,
+                    "the rows of an erasure are stored no more"
+                );
+                self.state.removed.lock().push(erased.request.id);
+            }
+            Err(error) => {
+                tracing::warn!(%error, erasure = erased.request.id, "the rows of an erasure could not be removed from the store; it is tried again");
+                self.removals.push_front(erased);
+            }
+        }
+    }
+
     fn maintain(&mut self) {
         if self.maintained.elapsed() < MAINTENANCE_EVERY {
             return;
@@ -308,6 +359,28 @@ impl Engine {
         let prepared = tokio::task::spawn_blocking(move || outputs.prepare(&project, &topic)).await;
         Ok(prepared.map_err(|_| EngineError::Closed)??)
     }
+}
+
+async fn remove(store: &dyn Store, erased: &Erased) -> Result<u64, StoreError> {
+    let subject = &erased.request.subject;
+    let by = subject.by.column();
+    let removal = Removal {
+        project: subject.project.clone(),
+        by: by.map(|column| (column.to_string(), subject.values.iter().cloned().collect())),
+        until: erased.request.until,
+    };
+    let mut rows = 0;
+    for table in store.tables().await? {
+        let is_of = table
+            .split_once('/')
+            .is_none_or(|(project, _)| project == subject.project);
+        match table.ends_with("_changes") {
+            _ if !is_of => {}
+            true => store.settle_changes(&table, erased.at).await?,
+            false => rows += store.remove_rows(&table, &removal).await?,
+        }
+    }
+    Ok(rows)
 }
 
 fn key_names(view: &InstalledView) -> Vec<String> {

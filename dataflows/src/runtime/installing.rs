@@ -5,11 +5,12 @@
 use std::sync::Arc;
 
 use super::EngineError;
-use super::backfill::{Backfill, ReadJob, Sums};
+use super::backfill::{Backfill, ReadJob};
 use super::coordinator::{Coordinator, Pending, Preparation};
 use super::messages::{AppliedCommand, ToWorker};
 use super::starting::Reply;
 use super::streams::StreamId;
+use super::sums::Sums;
 use super::views::{Installation, InstalledView, ViewName};
 use crate::plan::MonitorDefinition;
 use crate::render::RenderedView;

@@ -9,13 +9,15 @@ use pyflare_connectors::LogRecord;
 use pyflare_operators::aggregate::Accumulator;
 use tokio::sync::oneshot;
 
-use super::backfill::{Backfill, Seed};
+use super::backfill::Backfill;
 use super::checkpoint::{Answer, Run};
 use super::erasing::Erasing;
 use super::erasure::{Erased, ErasureSubject};
 use super::limits::Stop;
 use super::reading::Wanted;
+use super::rewriting::Rewrite;
 use super::streams::{InstalledStream, Marks, Rejection, StreamId};
+use super::sums::Seed;
 use super::tick_record::Command;
 use super::topics::Feeding;
 use super::views::{InstalledView, RelationId};
@@ -248,6 +250,8 @@ pub(crate) enum ToHub {
     Tick {
         commit: Arc<Commit>,
         changes: Vec<ViewChange>,
+        /// What only stores are told.
+        rewrites: Vec<Rewrite>,
         left_out: Vec<ViewLeftOut>,
     },
     Subscribe(Box<super::hub::NewSubscriber>),

@@ -12,10 +12,11 @@
 //! - `installing`: what may be installed and dropped; `backfill`: views that begin in the past; `starting`,
 //!   `worker_starting`: views that start over much, in slices; `limits`: which monitors are stopped; `introspection`: what all
 //!   this keeps and costs;
-//! - `erasure`: rows that are taken back; `erasing`: how that is done, `worker_erasing` on a worker;
+//! - `erasure`: rows that are taken back; `erasing`: how that is done, `worker_erasing` on a worker; `rewriting`: what stores keep
+//!   of ended panes; `sums`: what rows of the past add up to;
 //! - `streams`: what users declared; `stream_commands`: declaring and dropping them;
 //! - `hub`: subscriptions; `tail` and `flush`: history beyond the store and the way into it;
-//! - `holds`: what readers keep from being compacted; `views`: what is installed; `consolidate`: net changes.
+//! - `verifying`: whether a start could begin; `holds`: what readers keep from being compacted; `views`: what is installed; `consolidate`: net changes.
 
 mod activity;
 mod admission;
@@ -42,15 +43,18 @@ mod options;
 mod read_ahead;
 mod reading;
 mod replay;
+mod rewriting;
 mod start;
 mod starting;
 mod status;
 mod stepping;
 mod stream_commands;
 mod streams;
+mod sums;
 mod tail;
 mod tick_record;
 mod topics;
+mod verifying;
 mod views;
 mod worker;
 mod worker_base;
@@ -76,4 +80,5 @@ pub use reading::{PeekResult, SubscribeOptions, Subscription, Wanted};
 pub use status::{Busy, EngineStatus};
 pub use streams::{Rejection, StreamDescription};
 pub use tail::Tail;
+pub use verifying::{Verification, verify};
 pub use views::{ViewDescription, ViewName};

@@ -5,6 +5,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use pyflare_connectors::faults::{self, Step};
+
 use super::EngineError;
 use super::checkpoint::TicksFound;
 use super::coordinator::{Coordinator, Outlook};
@@ -53,6 +55,9 @@ impl Coordinator {
         if is_fresh && restored.is_none() {
             self.admission.begin();
         }
+        if restored.is_some() {
+            faults::at(Step::Restored);
+        }
         let mut replayed = 0;
         let after = |(position, _): &(u64, Vec<u8>)| restored.is_none_or(|restored| *position > restored);
         let mut records = records.into_iter().filter(after);
@@ -69,6 +74,7 @@ impl Coordinator {
             self.replay_tick(record, next.as_ref())?;
             replayed += 1;
         }
+        faults::at(Step::Replayed);
         self.admission.follow();
         self.resume_erasures()?;
         self.gauges.replayed.store(replayed, Ordering::Relaxed);

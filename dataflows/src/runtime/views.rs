@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use arrow::datatypes::SchemaRef;
 use parking_lot::{Mutex, RwLock};
@@ -78,6 +78,8 @@ pub(crate) struct InstalledView {
     pub budget: Arc<Budget>,
     /// Of its graph, by node of the plan.
     pub figures: Arc<Figures>,
+    /// Panes that end at or before this, microseconds, had ended when it was installed.
+    ended: AtomicI64,
     /// Since which tick it is stopped, and why.
     stopped: Mutex<Option<(Tick, StopReason)>>,
 }
@@ -233,6 +235,7 @@ impl InstalledView {
         if let Some((tick, reason)) = entry.stopped {
             view.stop(reason, tick);
         }
+        view.note_ended(entry.ended);
         let counters = &view.counters;
         counters.changes.store(entry.changes, Ordering::Relaxed);
         counters.late_rows.store(entry.late_rows, Ordering::Relaxed);
@@ -289,6 +292,7 @@ impl InstalledView {
             rate: Rate::default(),
             budget: Arc::new(Budget::new(limits.tick_rows)),
             figures: Arc::default(),
+            ended: AtomicI64::new(i64::MIN),
             stopped: Mutex::default(),
             id,
             name,
@@ -320,8 +324,18 @@ impl InstalledView {
             budget: Arc::clone(&self.budget),
             figures: Arc::clone(&self.figures),
             rate: Rate::default(),
+            ended: AtomicI64::new(self.ended_before()),
             stopped: Mutex::default(),
         }
+    }
+
+    /// Panes that end at or before this, microseconds, had ended when it was installed: it has never shown them.
+    pub fn ended_before(&self) -> i64 {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    pub fn note_ended(&self, until: i64) {
+        self.ended.store(until, Ordering::Relaxed);
     }
 
     /// Rows in it now.

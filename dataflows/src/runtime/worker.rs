@@ -15,7 +15,6 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use timely::worker::Worker;
 
-use super::backfill::Seed;
 use super::checkpoint::Dumping;
 use super::decoding::Decoding;
 use super::messages::{
@@ -24,6 +23,7 @@ use super::messages::{
 };
 use super::stepping::{PeerFailed, Stepping};
 use super::streams::Marks;
+use super::sums::Seed;
 use super::tail::HistoryTail;
 use super::views::RelationId;
 use super::worker_base::DecodedBatch;
@@ -217,6 +217,7 @@ impl WorkerState {
         let _ = self.context.hub.send(ToHub::Tick {
             commit: Arc::clone(commit),
             changes,
+            rewrites: outcome.rewrites,
             left_out: outcome.left_out,
         });
         let _ = self.context.coordinator.send(FromWorker::Done {

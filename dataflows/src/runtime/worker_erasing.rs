@@ -1,7 +1,7 @@
 //! What an erasure takes from the bases and companions on one worker.
 
-use super::backfill::Seed;
-use super::worker_views::Views;
+use super::sums::Seed;
+use super::worker_views::{Outcome, Views, WorkerView};
 use crate::render::Ledger;
 use crate::render::left_out::LeftOut;
 use crate::time::Tick;
@@ -10,7 +10,13 @@ use std::sync::Arc;
 
 impl Views {
     /// Subtracts, at a tick, what the bases that are here are told to lose; what is left are the seeds of new ones.
-    pub(super) fn take_back(&mut self, tick: Tick, seeds: &mut Vec<Seed>, ledger: &mut Ledger) {
+    pub(super) fn take_back(
+        &mut self,
+        tick: Tick,
+        seeds: &mut Vec<Seed>,
+        ledger: &mut Ledger,
+        outcome: &mut Outcome,
+    ) {
         let mut rest = Vec::new();
         for seed in seeds.drain(..) {
             let known = self
@@ -25,6 +31,7 @@ impl Views {
                 base.arranged.update(key, accumulator);
             }
             base.tap.adopt(seed.waiting);
+            outcome.rewrites.extend(seed.rewrites);
             let id = *id;
             self.leave_in(id, tick, &seed.left_out, ledger);
         }
@@ -33,9 +40,8 @@ impl Views {
 
     /// Counts no more, in every view that counted it, what was left out of rows that are taken back.
     fn leave_in(&self, base: u64, tick: Tick, left_out: &BTreeMap<Tick, LeftOut>, ledger: &mut Ledger) {
-        let reads = |view: &&super::worker_views::WorkerView| {
-            view.stopped.is_none() && view.leaves.iter().any(|leaf| leaf.base == base)
-        };
+        let reads =
+            |view: &&WorkerView| view.stopped.is_none() && view.leaves.iter().any(|leaf| leaf.base == base);
         for view in self.views.values().filter(reads) {
             let rule = &self.bases[&base].base;
             // With a base of its own it counts from where that begins, else from its installation.
@@ -47,7 +53,7 @@ impl Views {
             let page = installed.page(rule.rule.pane_us);
             let counted = left_out
                 .range(counts_from + 1..)
-                .filter(|(admitted, _)| !crate::render::Ledger::is_over(&page, **admitted, tick));
+                .filter(|(admitted, _)| !Ledger::is_over(&page, **admitted, tick));
             for (admitted, left_out) in counted {
                 ledger.enter_late(&page, *admitted, &left_out.late);
                 ledger.enter_errors(&page, *admitted, &left_out.errors, false);

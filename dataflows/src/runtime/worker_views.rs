@@ -14,10 +14,11 @@ use arrow::array::RecordBatch;
 use timely::worker::Worker;
 
 use super::activity::Activity;
-use super::backfill::Seed;
 use super::messages::{Commit, Horizon, ViewChange, ViewLeftOut};
+use super::rewriting::Rewrite;
 use super::stepping::{PeerFailed, Stepping};
 use super::streams::StreamId;
+use super::sums::Seed;
 use super::views::{InstalledView, RelationId};
 use super::worker_base::{Closing, DecodedBatch, WorkerBase};
 use super::worker_starting::Starting;
@@ -87,6 +88,7 @@ pub(super) struct Views {
 pub(super) struct Outcome {
     pub changes: Vec<ViewChange>,
     pub left_out: Vec<ViewLeftOut>,
+    pub rewrites: Vec<Rewrite>,
 }
 
 impl Outcome {
@@ -177,7 +179,7 @@ impl Views {
                 base.folding += begun.elapsed();
             }
         }
-        self.take_back(tick, seeds, ledger);
+        self.take_back(tick, seeds, ledger, &mut outcome);
         let mut missing: BTreeMap<u64, LeftOut> = BTreeMap::new();
         let mut touched = BTreeSet::new();
         for (id, base) in &mut self.bases {

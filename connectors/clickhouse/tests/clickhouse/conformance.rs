@@ -1,6 +1,6 @@
 //! ClickHouse keeps the contract of a store.
 
-use pyflare_connectors::conformance::store;
+use pyflare_connectors::conformance::{removal, store};
 
 use crate::service::Service;
 
@@ -8,4 +8,5 @@ use crate::service::Service;
 async fn clickhouse_is_a_store() {
     let Some(service) = Service::start() else { return };
     store::run(|| service.store("conformance")).await;
+    removal::run(|| service.store("removal")).await;
 }

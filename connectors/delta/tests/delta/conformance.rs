@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pyflare_connectors::conformance::store;
+use pyflare_connectors::conformance::{removal, store};
 use pyflare_delta::{DeltaOptions, DeltaStore};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -11,6 +11,8 @@ async fn delta_tables_are_a_store() {
         let place = tempfile::tempdir().unwrap();
         let directory = place.path().join("tables");
         let options = DeltaOptions { file_grace };
-        store::run(|| async { DeltaStore::open_with(&directory, options.clone()).unwrap() }).await;
+        let reopen = || async { DeltaStore::open_with(&directory, options.clone()).unwrap() };
+        store::run(reopen).await;
+        removal::run(reopen).await;
     }
 }

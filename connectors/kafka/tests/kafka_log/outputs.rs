@@ -114,7 +114,7 @@ pub fn writes_each_cut_once(broker: &Broker) {
     third.write(40, &[block("7", 5..6)]).unwrap();
     for _ in 0..2 {
         let refused = second.write(50, &[block("7", 6..7)]).unwrap_err();
-        assert_eq!(refused.code(), "PF-2018", "{refused}");
+        assert_eq!(refused.code(), "PF-2019", "{refused}");
     }
     third.write(50, &[block("7", 6..7)]).unwrap();
     let rows = [0, 1, 2, 100, 101, 3, 4, 102, 5, 6].map(|id| format!("row {id}"));

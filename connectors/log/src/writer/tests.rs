@@ -8,7 +8,8 @@ use pyflare_connectors::{LogRecord, Signal};
 
 use super::*;
 use crate::budget::DiskBudget;
-use crate::partition::Durable;
+use crate::owner::Owner;
+use crate::partition::{Durable, Shared};
 use crate::tail::Tail;
 
 fn partition(directory: &std::path::Path) -> Arc<Partition> {
@@ -18,17 +19,13 @@ fn partition(directory: &std::path::Path) -> Arc<Partition> {
         tail: Tail::new(0, 0),
         end: 0,
     };
-    let listeners = Arc::new(RwLock::new(Vec::new()));
-    let path = directory.to_path_buf();
-    Arc::new(Partition::new(
-        Signal::Traces,
-        0,
-        path,
-        1 << 20,
+    let shared = Shared {
         budget,
-        durable,
-        listeners,
-    ))
+        listeners: Arc::new(RwLock::new(Vec::new())),
+        owner: Arc::new(Owner::take(directory).unwrap()),
+    };
+    let path = directory.to_path_buf();
+    Arc::new(Partition::new(Signal::Traces, 0, path, 1 << 20, &shared, durable))
 }
 
 /// Queues the records and lets the writer commit them as one group.
@@ -73,7 +70,7 @@ fn a_failed_commit_is_refused_whole_and_the_log_goes_on_in_a_new_segment() {
     for good_before in [0, 3] {
         let directory = tempfile::tempdir().unwrap();
         let partition = partition(directory.path());
-        let mut writer = Writer::new(Arc::clone(&partition), None).unwrap();
+        let mut writer = Writer::new(Arc::clone(&partition), None);
         assert!(
             commit(&mut writer, &records(0..good_before), false)
                 .iter()
@@ -104,7 +101,9 @@ fn a_failed_commit_is_refused_whole_and_the_log_goes_on_in_a_new_segment() {
         active.seal(&partition.budget).unwrap();
         let on_disk: u64 = std::fs::read_dir(directory.path())
             .unwrap()
-            .map(|entry| entry.unwrap().metadata().unwrap().len())
+            .map(|entry| entry.unwrap())
+            .filter(|entry| entry.file_name() != "OWNER")
+            .map(|entry| entry.metadata().unwrap().len())
             .sum();
         assert_eq!(
             partition.budget.usage().0,
@@ -123,7 +122,7 @@ fn a_writer_that_panics_leaves_nobody_waiting() {
     let directory = tempfile::tempdir().unwrap();
     let partition = partition(directory.path());
     partition.listeners.write().push(Arc::new(mistaken_listener));
-    let writer = Writer::new(Arc::clone(&partition), None).unwrap();
+    let writer = Writer::new(Arc::clone(&partition), None);
     let thread = std::thread::spawn(move || writer.run(Packer::new().unwrap()));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -143,5 +142,26 @@ fn a_writer_that_panics_leaves_nobody_waiting() {
         }
     });
     assert!(thread.join().is_err());
-    assert!(partition.has_failed());
+    assert_eq!(partition.failure().map(|failure| failure.code()), Some("PF-2008"));
+}
+
+#[test]
+fn who_was_taken_over_tells_nobody_of_success_and_harms_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = partition(directory.path());
+    let mut writer = Writer::new(Arc::clone(&first), None);
+    let told = commit(&mut writer, &records(0..2), false);
+    assert!(told.iter().all(Result::is_ok));
+    // Another process opens the log, finds two records, and goes on in a segment of its own.
+    let _second = Owner::take(directory.path()).unwrap();
+    let refused = commit(&mut writer, &records(2..4), false);
+    for outcome in refused {
+        assert_eq!(outcome.unwrap_err().code(), "PF-2018");
+    }
+    assert_eq!(first.end(), 2);
+    let late = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap()
+        .block_on(first.append(records(4..5).remove(0)));
+    assert_eq!(late.unwrap_err().code(), "PF-2018");
 }

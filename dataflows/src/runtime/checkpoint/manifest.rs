@@ -106,6 +106,8 @@ pub(crate) struct ViewEntry {
     /// The base of each of its leaves, by number; none of a view that is stopped.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bases: Vec<i32>,
+    /// Panes that end at or before this, microseconds, had ended when it was installed.
+    pub ended: i64,
     /// Since which tick it is stopped, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<(Tick, StopReason)>,

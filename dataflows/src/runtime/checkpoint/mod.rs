@@ -20,6 +20,7 @@ mod writing;
 pub(super) use decision::TicksFound;
 pub(super) use dumping::Dumping;
 pub(super) use manifest::{Manifest, StreamEntry, ViewEntry};
+pub(super) use restoring::inspect;
 pub use taking::CheckpointStatus;
 pub(super) use taking::{Answer, CheckpointState, Checkpoints, Run, ViewCounts};
 pub(super) use writing::Writer;

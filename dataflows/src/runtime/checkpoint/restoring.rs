@@ -19,12 +19,13 @@ use crate::render::arrange::key_of;
 use crate::render::leaf::Leaf;
 use crate::render::{Base, Ledger, WaitingGroups};
 use crate::runtime::EngineError;
-use crate::runtime::backfill::Seed;
 use crate::runtime::coordinator::Coordinator;
 use crate::runtime::messages::{AppliedCommand, RestoredEntry, ToWorker};
 use crate::runtime::streams::{InstalledStream, Marks, StreamRegistry};
+use crate::runtime::sums::Seed;
 use crate::runtime::topics::Feeding;
 use crate::runtime::views::InstalledView;
+use crate::time::Tick;
 
 /// Groups that are handed to one worker before it is the next one's turn.
 const CHUNK: usize = 4_096;
@@ -301,6 +302,61 @@ fn warn(damaged: &[String]) {
     for reason in damaged {
         tracing::warn!(%reason, "a checkpoint cannot be used");
     }
+}
+
+/// What a start would find of checkpoints.
+pub(in crate::runtime) struct Inspected {
+    /// The tick and the bytes of each that is whole.
+    pub whole: Vec<(Tick, u64)>,
+    /// The one that it would take.
+    pub restored: Option<Manifest>,
+    /// What it would warn of.
+    pub damaged: Vec<String>,
+    /// What would stop it.
+    pub stop: Option<String>,
+}
+
+/// Decides as a start would, having read every file of every checkpoint.
+pub(in crate::runtime) fn inspect(
+    store: Option<&dyn CheckpointStore>,
+    ticks: Option<TicksFound>,
+) -> Result<Inspected, EngineError> {
+    let (mut candidates, mut manifests) = match store {
+        Some(store) => found(store)?,
+        None => (Vec::new(), BTreeMap::new()),
+    };
+    for candidate in &mut candidates {
+        let (Some(store), Some(manifest)) = (store, manifests.get(&candidate.epoch)) else {
+            continue;
+        };
+        let damage = match manifest.key_encoding == key_encoding() {
+            true => manifest.files.iter().find_map(|file| content(store, file).err()),
+            false => Some("its keys are encoded as another version of pyflare does it".into()),
+        };
+        if let Some(reason) = damage {
+            candidate.stands_at = Err(reason);
+            manifests.remove(&candidate.epoch);
+        }
+    }
+    let mut inspected = Inspected {
+        whole: manifests
+            .values()
+            .map(|manifest| (manifest.tick, manifest.bytes()))
+            .collect(),
+        restored: None,
+        damaged: Vec::new(),
+        stop: None,
+    };
+    match decide(&candidates, ticks) {
+        Decision::Fresh => {}
+        Decision::Replay { damaged } => inspected.damaged = damaged,
+        Decision::Stop { reason } => inspected.stop = Some(reason),
+        Decision::Restore { epoch, damaged } => {
+            inspected.damaged = damaged;
+            inspected.restored = manifests.remove(&epoch);
+        }
+    }
+    Ok(inspected)
 }
 
 /// All checkpoints, as far as their manifests say.

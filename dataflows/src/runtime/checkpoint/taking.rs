@@ -5,7 +5,7 @@
 //! their state in slices, and a thread of its own writes it ([`super::writing`]).
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -96,6 +96,8 @@ pub(crate) struct CheckpointState {
     pub is_busy: AtomicBool,
     pub newest: Mutex<Option<CheckpointStatus>>,
     pub stop: AtomicBool,
+    /// The tick of the older of the two that are kept: no start begins before it. Zero: there are no two.
+    pub oldest: AtomicU64,
     /// What the next checkpoint can add to; none after a failure.
     pub chain: Mutex<Option<Chain>>,
 }
@@ -354,6 +356,7 @@ impl Coordinator {
             since: view.since,
             sources: view.sources.clone(),
             bases,
+            ended: view.ended_before(),
             stopped: view.stopped_at(),
             // Filled in once they are known.
             changes: 0,

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
+use pyflare_connectors::faults::{self, Fault, Step};
 use pyflare_connectors::{CheckpointStore, Log, TickLog};
 
 use super::dumping::FromDump;
@@ -112,11 +113,13 @@ impl Writer {
             }
         }
         self.tick_log.check_generation(generation)?;
+        faults::at(Step::CheckpointUnnamed);
         if !self.store.create(&job.manifest.name(), &job.manifest.encode())? {
             return Err(Failure::Failed(format!(
                 "checkpoint {epoch} was taken by another process: only one may use this place"
             )));
         }
+        faults::at(Step::CheckpointComplete);
         *self.state.chain.lock() = Some(Chain { files: state_files });
         let took = job.begun.elapsed();
         let rows: u64 = job.manifest.files.iter().map(|file| file.rows).sum();
@@ -158,6 +161,8 @@ impl Writer {
         };
         while finished < job.workers {
             match job.portions.recv_timeout(Duration::from_millis(200)) {
+                // Left out, as an error in what is written would leave it out.
+                Ok(FromDump::Portion(_)) if faults::planted(Fault::StateLost) => {}
                 Ok(FromDump::Portion(portion)) => {
                     writer.write(&portion).map_err(Failure::Failed)?;
                     if writer.bytes() >= FILE_BYTES {
@@ -185,6 +190,7 @@ impl Writer {
                 "{name} is there already: another process uses this place"
             )));
         }
+        faults::at(Step::CheckpointState);
         Ok(FileEntry {
             name,
             kind,
@@ -256,6 +262,7 @@ impl Writer {
             if !needed.contains(name) {
                 self.tick_log.check_generation(generation)?;
                 self.store.delete(name)?;
+                faults::at(Step::CheckpointCollected);
             }
         }
         if kept.len() < KEPT {
@@ -267,8 +274,11 @@ impl Writer {
             if let StreamId::Signal(signal) = cut.source {
                 self.log.trim(signal, cut.partition, cut.next_offset)?;
             }
+            faults::at(Step::LogTrimmed);
         }
         self.tick_log.trim(generation, oldest.position)?;
+        faults::at(Step::TicksTrimmed);
+        self.state.oldest.store(oldest.tick, Ordering::Release);
         Ok(())
     }
 }

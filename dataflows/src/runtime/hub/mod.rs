@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
+use pyflare_connectors::faults::{self, Fault};
 
 use self::ring::Ring;
 pub(crate) use self::subscriber::NewSubscriber;
@@ -30,6 +31,7 @@ use super::consolidate::{Changes, TickChanges};
 use super::flush::FlusherHandle;
 use super::holds::Holds;
 use super::messages::{AppliedCommand, Commit, ToHub, ViewChange, ViewLeftOut};
+use super::rewriting::Rewrite;
 use super::tail::HistoryTail;
 use super::views::{InstalledView, Relation, RelationId};
 use super::worker_link::WorkerLinks;
@@ -64,6 +66,7 @@ struct HubState {
 struct OpenTick {
     workers: usize,
     changes: Vec<ViewChange>,
+    rewrites: Vec<Rewrite>,
     left_out: Vec<ViewLeftOut>,
 }
 
@@ -115,9 +118,10 @@ impl Hub {
                 Ok(ToHub::Tick {
                     commit,
                     changes,
+                    rewrites,
                     left_out,
                 }) => {
-                    self.on_tick_share(&commit, changes, left_out);
+                    self.on_tick_share(&commit, changes, (rewrites, left_out));
                 }
                 Ok(ToHub::Subscribe(new)) => self.on_subscribe(*new),
                 Ok(ToHub::Snapshot {
@@ -140,11 +144,17 @@ impl Hub {
         self.complete.load(Ordering::Acquire)
     }
 
-    fn on_tick_share(&mut self, commit: &Commit, changes: Vec<ViewChange>, left_out: Vec<ViewLeftOut>) {
+    fn on_tick_share(
+        &mut self,
+        commit: &Commit,
+        changes: Vec<ViewChange>,
+        (rewrites, left_out): (Vec<Rewrite>, Vec<ViewLeftOut>),
+    ) {
         let tick = commit.tick;
         let open = self.state.open.entry(tick).or_default();
         open.workers += 1;
         open.changes.extend(changes);
+        open.rewrites.extend(rewrites);
         open.left_out.extend(left_out);
         if open.workers == self.workers.len() {
             let complete = self
@@ -188,6 +198,10 @@ impl Hub {
                 }
             }
         }
+        let mut rewritten: BTreeMap<u64, Vec<Changes>> = BTreeMap::new();
+        for Rewrite { view, batch, diffs } in complete.rewrites {
+            rewritten.entry(view).or_default().push(Changes { batch, diffs });
+        }
         let mut by_relation: BTreeMap<RelationId, (Vec<Changes>, Vec<Changes>)> = BTreeMap::new();
         for ViewChange {
             relation,
@@ -211,9 +225,11 @@ impl Hub {
             let only_live = live.len() == all.len();
             let changes = TickChanges::new(all);
             if self.keep_tail && id.companion.is_none() {
-                let stored = match only_live {
-                    true => changes.clone(),
-                    false => TickChanges::new(live),
+                let stored = match (only_live, rewritten.remove(&id.view)) {
+                    (true, None) => changes.clone(),
+                    (_, rewritten) => {
+                        TickChanges::new(live.into_iter().chain(rewritten.into_iter().flatten()).collect())
+                    }
                 };
                 self.tail.push_changes(id.view, tick, stored);
             }
@@ -225,6 +241,11 @@ impl Hub {
                 view.rate.observe(tick, changes.updates(), most, commit.enforced);
             }
             frames.insert(id, changes);
+        }
+        if self.keep_tail {
+            for (view, changes) in rewritten {
+                self.tail.push_changes(view, tick, TickChanges::new(changes));
+            }
         }
         if let Some(run) = &commit.checkpoint {
             let rings = self.state.rings.values();
@@ -314,6 +335,7 @@ impl Hub {
                     }
                 }
                 State::Live => {
+                    let changes = changes.filter(|_| !faults::planted(Fault::FrameDropped));
                     let changes = changes.and_then(TickChanges::net);
                     let watermark = match &subscriber.windows {
                         None => None,
