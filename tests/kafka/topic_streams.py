@@ -1,4 +1,4 @@
-"""Streams over Kafka topics: what `sales.py` has written must be in the stream once and in a monitor over it exactly."""
+"""Streams over Kafka topics: what `sales.py` has written must be there once, and exactly in a monitor over it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import kafka
-from kill import Report
+from report import Report
 from server import Server, ServerFailed
 
 TOPIC = "shop.sales"

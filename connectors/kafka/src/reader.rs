@@ -51,11 +51,17 @@ impl TopicReader {
         witness: &Witness,
         listeners: Arc<RwLock<Vec<AppendListener>>>,
     ) -> Result<TopicReader, LogError> {
-        let consumer: BaseConsumer<Witness> = consuming(options, topic.partitions)
-            .create_with_context(witness.clone())
-            .map_err(|error| LogError::Settings {
-                detail: error.to_string(),
-            })?;
+        let mut config = consuming(options, topic.partitions);
+        if topic.is_of_others() {
+            // A partition that the client does not know is not fetched.
+            config.set("topic.metadata.refresh.interval.ms", "3000");
+        }
+        let consumer: BaseConsumer<Witness> =
+            config
+                .create_with_context(witness.clone())
+                .map_err(|error| LogError::Settings {
+                    detail: error.to_string(),
+                })?;
         let mut partitions = Vec::new();
         for number in 0..topic.partitions {
             let (first, end) = watermarks(&consumer, &topic.name, number, options, witness)?;
