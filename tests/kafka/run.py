@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent.parent
@@ -170,6 +171,10 @@ def run(options: argparse.Namespace, scratch: Path) -> Report:
     replaying = ["--log-url", broker.url, "--checkpoints-seconds", "0"]
     trimmed = Server(options.binary, scratch / "trimmed", replaying)
     seller = topic_streams.Seller(broker, scratch)
+    # It waits for the brokers to come: beside everything else.
+    pool = ThreadPoolExecutor()
+    address = ["--log-url", "kafka://127.0.0.1:1"]
+    nowhere = pool.submit(refused, options.binary, scratch / "nowhere", address, "PF-2009")
     try:
         server.start()
         seller.start()
@@ -214,10 +219,7 @@ def run(options: argparse.Namespace, scratch: Path) -> Report:
             "another log for a data directory in use is refused",
             refused(options.binary, scratch / "data", [], "PF-6024"),
         )
-        report.check(
-            "a wrong address is named",
-            refused(options.binary, scratch / "other", ["--log-url", "kafka://127.0.0.1:1"], "PF-2009"),
-        )
+        report.check("a wrong address is named", nowhere.result())
         report.check(
             "a wrong password is named",
             refused(
@@ -233,6 +235,7 @@ def run(options: argparse.Namespace, scratch: Path) -> Report:
     except (ServerFailed, TimeoutError) as failure:
         report.check("the server runs and answers", [str(failure)])
     finally:
+        pool.shutdown()
         seller.end()
         server.kill()
         fresh.kill()
