@@ -165,7 +165,18 @@ impl Admission {
     fn look_for_trouble(&mut self) {
         self.standing.clear();
         for (id, stream) in &self.fed {
-            let failure = stream.feeding.get().and_then(|feeding| feeding.topic.failure());
+            let topic = stream.feeding.get().map(|feeding| &feeding.topic);
+            let mut failure = topic.and_then(Topic::failure);
+            // Of what lies behind, such as a gap that was read ahead into.
+            if let (Some(topic), Some(LogError::Trimmed { partition, first, .. })) = (topic, &failure) {
+                let source = StreamId::User(*id);
+                let is_meant = |held: &&Partition| held.source == source && held.partition == *partition;
+                let next = self.partitions.iter().find(is_meant).map(|held| held.next_offset);
+                if let Some(next) = next.filter(|next| next >= first) {
+                    topic.follow(*partition, next);
+                    failure = topic.failure();
+                }
+            }
             if failure.is_some() {
                 self.standing.insert(*id);
             }

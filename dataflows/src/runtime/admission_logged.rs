@@ -28,7 +28,7 @@ impl Admission {
             while self.partitions[index].next_offset < cut.next_offset {
                 let next = self.partitions[index].next_offset;
                 if let Some(to) = self.gaps.behind(cut.source, cut.partition, next) {
-                    self.partitions[index].next_offset = to.min(cut.next_offset);
+                    self.go_on_at(index, to.min(cut.next_offset));
                     continue;
                 }
                 match self.read_logged(index, cut) {
@@ -134,7 +134,7 @@ impl Admission {
 
     /// Goes on at an offset, and remembers what lies before it.
     pub(super) fn pass_over(&mut self, index: usize, to: u64) {
-        let held = &mut self.partitions[index];
+        let held = &self.partitions[index];
         let gap = Gap {
             source: held.source,
             partition: held.partition,
@@ -146,10 +146,16 @@ impl Admission {
             ?gap,
             "records that were deleted before they were read are passed over"
         );
-        held.next_offset = to;
-        held.ahead = Ahead::default();
-        held.topic.follow(held.partition, to);
+        self.go_on_at(index, to);
         self.found.push(gap);
+    }
+
+    /// What was read ahead, or failed to be, is of no use any more.
+    fn go_on_at(&mut self, index: usize, offset: u64) {
+        let held = &mut self.partitions[index];
+        held.next_offset = offset;
+        held.ahead = Ahead::default();
+        held.topic.follow(held.partition, offset);
     }
 
     /// Gaps that the tick record has to say.
