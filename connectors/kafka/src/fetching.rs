@@ -112,6 +112,12 @@ impl Fetcher {
         };
         if let Err(error) = moved {
             tracing::debug!(%error, topic, number, offset, "cannot be positioned yet");
+            // After an offset that is not there the client fetches no more, and does not seek either.
+            if self.queues[number].take().is_some() {
+                let mut list = TopicPartitionList::new();
+                list.add_partition(topic, number as i32);
+                let _ = self.consumer.incremental_unassign(&list);
+            }
             return;
         }
         if self.queues[number].is_none() {
@@ -207,10 +213,13 @@ impl Fetcher {
             ) => {
                 self.missing_since.get_or_insert_with(Instant::now);
             }
-            (Some(number), _, Some(RDKafkaErrorCode::TopicAuthorizationFailed)) => self.fail(
-                number,
-                stop(format!("{error}; give the user of kafka.username the right to read it")),
-            ),
+            (number, _, Some(RDKafkaErrorCode::TopicAuthorizationFailed)) => {
+                let numbers = number.map_or(0..self.partitions.len(), |number| number..number + 1);
+                for number in numbers {
+                    let detail = format!("{error}; give the user of kafka.username the right to read it");
+                    self.fail(number, stop(detail));
+                }
+            }
             (
                 Some(number),
                 _,
