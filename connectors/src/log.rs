@@ -160,10 +160,14 @@ pub enum LogError {
     #[error("PF-2015: the settings for Kafka do not go together: {detail}")]
     Settings { detail: String },
     #[error(
-        "PF-2016: the log of this server is in its data directory, so the Kafka topic {topic} cannot be read; start it on Kafka with --log-url kafka://host:port and a data directory of its own"
+        "PF-2016: the log of this server is in its data directory, so there is no Kafka topic {topic}; start it on Kafka with --log-url kafka://host:port and a data directory of its own"
     )]
     NoTopics { topic: String },
-    #[error("PF-2017: the Kafka topic {topic} is not one that streams may be declared over: {detail}")]
+    #[error(
+        "PF-2019: another server with the same data writes to Kafka by now ({topic}); this one stops doing so"
+    )]
+    Replaced { topic: String },
+    #[error("PF-2017: the Kafka topic {topic} is not for streams and monitors: {detail}")]
     NotForStreams { topic: String, detail: String },
     #[error(
         "PF-2018: another server has taken over the log ({path}); this one takes nothing any more and stops"
@@ -193,6 +197,7 @@ impl LogError {
             LogError::NoTopics { .. } => "PF-2016",
             LogError::NotForStreams { .. } => "PF-2017",
             LogError::TakenOver { .. } => "PF-2018",
+            LogError::Replaced { .. } => "PF-2019",
         }
     }
 }

@@ -20,8 +20,8 @@ pub use plan::{
 pub use render::{Companion, Figure, check};
 pub use runtime::{
     ArrangementFigures, BackfillProgress, Busy, CheckpointStatus, Engine, EngineError, EngineOptions,
-    EngineStatus, ErasureBy, ErasureStage, ErasureStatus, ErasureSubject, Event, Frame, MonitorFigures,
-    MonitorLimits, OperatorFigures, PeekResult, ReadHold, Refusal, Rejection, StreamDescription,
-    StreamFigures, SubscribeOptions, Subscription, Tail, Verification, ViewDescription, ViewName, Wanted,
-    verify,
+    EngineStatus, ErasureBy, ErasureStage, ErasureStatus, ErasureSubject, Event, Frame, GapFigures,
+    MonitorFigures, MonitorLimits, OperatorFigures, PeekResult, ReadHold, Refusal, Rejection,
+    StreamDescription, StreamFigures, SubscribeOptions, Subscription, Tail, Verification, ViewDescription,
+    ViewName, Wanted, verify,
 };

@@ -88,10 +88,16 @@ const SETTINGS: &[Setting] = &[
         "168",
         "How long Kafka keeps records of topics that are created",
     ),
+    Setting {
+        key: "kafka.skip_deleted",
+        default: "false",
+        help: "Go on over records that Kafka deleted before they were read, recording the gap",
+        switch: true,
+    },
     setting(
         "kafka.stream_topics",
         "*",
-        "Topics that CREATE STREAM may read, separated by commas: names, or beginnings that end with *; {project} is the stream's project",
+        "Topics that streams may read and monitors may write, separated by commas: names, or beginnings that end with *; {project} is the stream's project",
     ),
     setting(
         "kafka.security",

@@ -41,10 +41,11 @@ fn time(name: &str) -> Field {
     )
 }
 
-const RELATIONS: [&str; 8] = [
+const RELATIONS: [&str; 9] = [
     "arrangements",
     "backfills",
     "errors",
+    "gaps",
     "late_rows",
     "monitors",
     "operators",
@@ -107,6 +108,14 @@ fn schema(relation: &str) -> Option<SchemaRef> {
             count("admitted_rows"),
             count("backlog"),
             count("lag_ms"),
+        ],
+        "gaps" => vec![
+            text("project"),
+            text("topic"),
+            number("partition"),
+            count("first_offset"),
+            count("next_offset"),
+            time("found_at"),
         ],
         "stream_errors" => vec![
             text("project"),
@@ -266,6 +275,21 @@ impl EngineInternals {
         ]
     }
 
+    /// Records that were passed over, since their topic had them no more.
+    fn gaps(&self, scope: &Scope) -> Vec<ArrayRef> {
+        let mut gaps = self.engine.gaps();
+        gaps.retain(|gap| scope.sees(gap.project.as_deref()));
+        let all = || gaps.iter();
+        vec![
+            texts(all().map(|gap| gap.project.as_deref())),
+            texts(all().map(|gap| Some(gap.topic.as_str()))),
+            numbers(all().map(|gap| gap.partition as usize)),
+            counts(all().map(|gap| gap.from)),
+            counts(all().map(|gap| gap.to)),
+            times(all().map(|gap| tick_time(gap.found_at))),
+        ]
+    }
+
     /// What of users' streams was left out lately, newest last.
     fn stream_errors(&self, scope: &Scope) -> Vec<ArrayRef> {
         let mut streams = self.engine.streams();
@@ -362,6 +386,7 @@ impl InternalRelations for EngineInternals {
             "backfills" => self.backfills(scope),
             "operators" => self.operators(scope),
             "streams" => self.streams(scope),
+            "gaps" => self.gaps(scope),
             "stream_errors" => self.stream_errors(scope),
             "late_rows" => {
                 let sums = self.left_out(Companion::Late, None, scope).await?;

@@ -5,8 +5,10 @@
 use std::sync::Arc;
 
 use anyhow::{anyhow, bail};
-use pyflare_connectors::{Catalog, Log, Signal};
-use pyflare_kafka::{KafkaLog, KafkaOptions, Sasl, SaslMechanism, Tls};
+use arrow::array::RecordBatch;
+use pyflare_connectors::{Catalog, Log, Outputs, Signal};
+use pyflare_history::encode::{Int64Mode, write_cell};
+use pyflare_kafka::{KafkaLog, KafkaOptions, KafkaOutputs, Sasl, SaslMechanism, Tls};
 use pyflare_log::{DataDirectory, EmbeddedLog, FileCatalog, LogOptions};
 
 use super::config::Configuration;
@@ -55,6 +57,11 @@ impl LogChoice {
         };
         options.retention_hours = number("kafka.retention_hours", 1, 1_000_000)?;
         options.body_bytes = request_bytes;
+        options.skip_deleted = match value("kafka.skip_deleted")?.as_str() {
+            "true" => true,
+            "false" => false,
+            other => bail!("PF-6005: kafka.skip_deleted must be true or false, not {other:?}"),
+        };
         let patterns = value("kafka.stream_topics")?;
         let patterns = patterns.split(',').map(str::trim);
         options.stream_topics = patterns
@@ -117,6 +124,52 @@ impl LogChoice {
     }
 }
 
+impl LogChoice {
+    /// Whether records are passed over that were deleted before they were read.
+    pub fn skips_deleted(&self) -> bool {
+        matches!(self, LogChoice::Kafka(options) if options.skip_deleted)
+    }
+
+    /// Where monitors may write their changes to: topics of the log's brokers.
+    pub fn outputs(&self) -> Option<Arc<dyn Outputs>> {
+        match self {
+            LogChoice::Embedded => None,
+            LogChoice::Kafka(options) => {
+                Some(KafkaOutputs::new((**options).clone(), Arc::new(as_messages)) as Arc<dyn Outputs>)
+            }
+        }
+    }
+}
+
+/// Each row as a JSON object, and its key as an array.
+fn as_messages(rows: &RecordBatch, key: &[String]) -> Vec<(Option<Vec<u8>>, Vec<u8>)> {
+    let schema = rows.schema();
+    let names: Vec<String> = schema
+        .fields()
+        .iter()
+        .map(|field| serde_json::Value::from(field.name().as_str()).to_string())
+        .collect();
+    let keys: Vec<_> = key.iter().filter_map(|name| rows.column_by_name(name)).collect();
+    let message = |row: usize| {
+        let mut value = String::from("{");
+        for (place, (name, column)) in names.iter().zip(rows.columns()).enumerate() {
+            value.push_str(if place > 0 { "," } else { "" });
+            value.push_str(name);
+            value.push(':');
+            write_cell(&mut value, column.as_ref(), row, Int64Mode::Number);
+        }
+        value.push('}');
+        let mut key = String::from("[");
+        for (place, column) in keys.iter().enumerate() {
+            key.push_str(if place > 0 { "," } else { "" });
+            write_cell(&mut key, column.as_ref(), row, Int64Mode::Number);
+        }
+        key.push(']');
+        ((!keys.is_empty()).then(|| key.into_bytes()), value.into_bytes())
+    };
+    (0..rows.num_rows()).map(message).collect()
+}
+
 /// Refuses a log that is not the one the data directory was in use with. `has_ticks`: it was in use.
 pub fn remember(catalog: &FileCatalog, identity: &str, has_ticks: bool) -> anyhow::Result<()> {
     let known = catalog.get(REMEMBERED)?;
@@ -139,4 +192,34 @@ pub fn remember(catalog: &FileCatalog, identity: &str, has_ticks: bool) -> anyho
 pub fn holds_records(log: &dyn Log) -> bool {
     let holds = |signal| (0..log.partitions(signal)).any(|number| log.end_offset(signal, number) > 0);
     Signal::ALL.into_iter().any(holds)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray};
+
+    use super::*;
+
+    #[test]
+    fn changes_are_objects_with_the_key_as_an_array() {
+        let columns: [(&str, ArrayRef); 4] = [
+            ("shop \"a\"", Arc::new(StringArray::from(vec![Some("x\n"), None]))),
+            ("n", Arc::new(Int64Array::from(vec![7, -1]))),
+            ("rate", Arc::new(Float64Array::from(vec![f64::NAN, 0.5]))),
+            ("_diff", Arc::new(Int64Array::from(vec![1, -1]))),
+        ];
+        let rows = RecordBatch::try_from_iter(columns).unwrap_or_else(|error| panic!("{error}"));
+        let texts = |key: &[String]| -> Vec<(Option<String>, String)> {
+            let text = |bytes| String::from_utf8(bytes).unwrap_or_default();
+            let messages = as_messages(&rows, key).into_iter();
+            messages
+                .map(|(key, value)| (key.map(text), text(value)))
+                .collect()
+        };
+        let keyed = texts(&["shop \"a\"".into(), "n".into()]);
+        assert_eq!(keyed[0].0.as_deref(), Some(r#"["x\n",7]"#));
+        assert_eq!(keyed[0].1, r#"{"shop \"a\"":"x\n","n":7,"rate":"NaN","_diff":1}"#);
+        assert_eq!(keyed[1].1, r#"{"shop \"a\"":null,"n":-1,"rate":0.5,"_diff":-1}"#);
+        assert_eq!(texts(&[])[0].0, None);
+    }
 }

@@ -317,6 +317,8 @@ async fn start_engine(
         options.checkpoints = Some(FileCheckpoints::open(directory.checkpoints())?);
         options.checkpoint_every = every;
     }
+    options.outputs = configuration.log.outputs();
+    options.skip_deleted = configuration.log.skips_deleted();
     options.workers = configuration.workers;
     options.hold_rows = true;
     options.flush_every = configuration.flush_every;

@@ -1,5 +1,6 @@
 //! Streams that read topics of others: each message once, named by partition and offset, whatever is killed and however
-//! many workers replay it; a topic that cannot be read is its own stream's trouble.
+//! many workers replay it; a topic that cannot be read is its own stream's trouble; what was deleted is a stop, or a gap
+//! that every replay agrees on.
 //!
 //! The topic here is in memory and outlives the engines, with offsets that are left out and messages that are on their way
 //! for a while; the real broker is in `connectors/kafka/tests` and `tests/kafka`.
@@ -7,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arrow::array::{AsArray, RecordBatch};
@@ -52,6 +53,8 @@ struct Message {
 struct Broker {
     topics: Arc<Mutex<BTreeMap<String, Vec<Messages>>>>,
     refuses: Arc<AtomicBool>,
+    /// The first offset that is kept of partition 0.
+    first: Arc<AtomicU64>,
     /// Reads so far; every third finds nothing at hand.
     reads: Arc<AtomicU32>,
     listeners: Arc<Mutex<Vec<AppendListener>>>,
@@ -86,6 +89,8 @@ struct FedLog {
 struct Reading {
     topic: FeedOptions,
     broker: Broker,
+    /// What was asked for and is deleted.
+    deleted: Mutex<Option<LogError>>,
     stopped: AtomicBool,
 }
 
@@ -129,6 +134,16 @@ impl Feed for Reading {
 
     fn read(&self, partition: u32, offset: u64, max_bytes: usize) -> Result<Vec<(u64, LogRecord)>, LogError> {
         assert!(!self.stopped.load(Ordering::Acquire), "read after its end");
+        self.follow(partition, offset);
+        let first = self.broker.first.load(Ordering::Acquire);
+        if partition == 0 && offset < first {
+            *self.deleted.lock() = Some(LogError::Trimmed {
+                topic: self.topic.topic.to_string(),
+                partition,
+                offset,
+                first,
+            });
+        }
         if let Some(failure) = self.failure() {
             return Err(failure);
         }
@@ -165,10 +180,15 @@ impl Feed for Reading {
         Ok(read.unwrap_or_default())
     }
 
-    fn follow(&self, _partition: u32, _offset: u64) {}
+    fn follow(&self, partition: u32, offset: u64) {
+        if partition == 0 && offset >= self.broker.first.load(Ordering::Acquire) {
+            *self.deleted.lock() = None;
+        }
+    }
 
     fn failure(&self) -> Option<LogError> {
-        self.broker.failure(&self.topic.topic)
+        let failure = self.broker.failure(&self.topic.topic);
+        failure.or_else(|| self.deleted.lock().clone())
     }
 
     fn stop(&self) {
@@ -206,6 +226,7 @@ impl Log for FedLog {
             None => Ok(Arc::new(Reading {
                 topic: wanted.clone(),
                 broker: self.broker.clone(),
+                deleted: Mutex::new(None),
                 stopped: AtomicBool::new(false),
             })),
         }
@@ -226,8 +247,13 @@ impl Log for FedLog {
 }
 
 fn opened(directory: &Path, broker: &Broker, workers: usize) -> Opened {
+    opened_passing(directory, broker, workers, false)
+}
+
+fn opened_passing(directory: &Path, broker: &Broker, workers: usize, skip_deleted: bool) -> Opened {
     open_with(directory, workers, |options| {
         feed(options, broker);
+        options.skip_deleted = skip_deleted;
         options.checkpoints = Some(FileCheckpoints::open(directory.join("checkpoints")).unwrap());
         options.checkpoint_every = Duration::from_secs(3_600);
         options.checkpoint_least_rows = 0;
@@ -308,9 +334,9 @@ async fn rows_of(engine: &Engine, stream: &str, rows: usize) -> u64 {
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let tick = engine.status().tick;
-    engine.wait_complete(tick).await;
-    tick
+    // They are counted before their tick is over.
+    engine.wait_complete(engine.status().tick + 1).await;
+    engine.status().tick
 }
 
 /// Where the rows of a batch came from, each with its id.
@@ -585,22 +611,7 @@ async fn a_topic_that_cannot_be_read_is_its_own_streams_trouble() {
     first.shutdown();
 
     // The topic is needed for the replay.
-    let engine_of = |directory: &Path| {
-        let log = pyflare_log::EmbeddedLog::open(pyflare_log::LogOptions {
-            directory: directory.join("log"),
-            partitions: 2,
-            min_free_bytes: 0,
-            ..pyflare_log::LogOptions::default()
-        });
-        let tick_log = pyflare_log::FileTickLog::open(directory.join("ticks")).unwrap();
-        let catalog = pyflare_log::FileCatalog::open(directory.join("catalog")).unwrap();
-        let runtime = tokio::runtime::Handle::current();
-        let mut options = EngineOptions::new(log.unwrap(), tick_log, catalog, None, runtime);
-        feed(&mut options, &broker);
-        options.checkpoints = Some(FileCheckpoints::open(directory.join("checkpoints")).unwrap());
-        tokio::task::block_in_place(|| Engine::start(options))
-    };
-    let stopped = engine_of(directory.path()).err().unwrap().to_string();
+    let stopped = refused(directory.path(), &broker);
     assert!(
         stopped.contains("PF-2012") && stopped.contains("shop.sales"),
         "{stopped}"
@@ -632,6 +643,124 @@ async fn a_topic_that_cannot_be_read_is_its_own_streams_trouble() {
     fourth.engine.create_stream(declared(SALES)).await.unwrap();
     rows_of(&fourth.engine, "sales", sent.rows.len()).await;
     fourth.shutdown();
+}
+
+/// Why an engine does not start.
+fn refused(directory: &Path, broker: &Broker) -> String {
+    let log = pyflare_log::EmbeddedLog::open(pyflare_log::LogOptions {
+        directory: directory.join("log"),
+        partitions: 2,
+        min_free_bytes: 0,
+        ..pyflare_log::LogOptions::default()
+    });
+    let tick_log = pyflare_log::FileTickLog::open(directory.join("ticks")).unwrap();
+    let catalog = pyflare_log::FileCatalog::open(directory.join("catalog")).unwrap();
+    let runtime = tokio::runtime::Handle::current();
+    let mut options = EngineOptions::new(log.unwrap(), tick_log, catalog, None, runtime);
+    feed(&mut options, broker);
+    options.checkpoints = Some(FileCheckpoints::open(directory.join("checkpoints")).unwrap());
+    let started = tokio::task::block_in_place(|| Engine::start(options));
+    started.err().unwrap().to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_deleted_is_a_stop_or_a_gap_that_every_replay_agrees_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = Broker::default();
+    broker
+        .topics
+        .lock()
+        .insert("shop.sales".into(), vec![Messages::new()]);
+    let mut sent = Sent::default();
+    let every = ViewName::of_project("default", "every");
+    let first = opened(directory.path(), &broker, 1);
+    let sales = first
+        .engine
+        .create_stream(declared(SALES))
+        .await
+        .unwrap()
+        .definition;
+    let view = first
+        .engine
+        .install(definition(monitors()[2].0, &[sales]), false)
+        .await;
+    view.unwrap();
+    for _ in 0..10 {
+        sent.send(&broker, 0, now_us());
+    }
+    rows_of(&first.engine, "sales", sent.rows.len()).await;
+    first.shutdown();
+
+    let left = |sent: &Sent, from: i64, but: std::ops::Range<i64>| -> i64 {
+        let offsets = sent.rows.keys().map(|(_, offset, _)| *offset);
+        offsets
+            .filter(|offset| *offset >= from && !but.contains(offset))
+            .count() as i64
+    };
+    let found = |engine: &Engine| -> Vec<(String, u32, u64, u64)> {
+        let gaps = engine.gaps().into_iter();
+        gaps.map(|gap| (gap.topic, gap.partition, gap.from, gap.to))
+            .collect()
+    };
+    let gap = |from, to| ("shop.sales".to_string(), 0, from, to);
+    let count = async |opened: &Opened| opened.content(&every).await.values().sum::<i64>();
+
+    // Deleted after it was admitted, and needed for the replay.
+    broker.first.store(4, Ordering::Release);
+    let stopped = refused(directory.path(), &broker);
+    assert!(
+        stopped.contains("PF-2005") && stopped.contains("offset 0"),
+        "{stopped}"
+    );
+    let second = opened_passing(directory.path(), &broker, 2, true);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while found(&second.engine).is_empty() {
+        assert!(Instant::now() < deadline, "the gap is recorded");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(found(&second.engine), [gap(0, 4)]);
+    let remaining = left(&sent, 4, 0..0);
+    assert_eq!(count(&second).await, remaining);
+    second.shutdown();
+    let third = opened(directory.path(), &broker, 1);
+    assert_eq!(
+        (count(&third).await, found(&third.engine)),
+        (remaining, vec![gap(0, 4)])
+    );
+    third.shutdown();
+
+    // Deleted before anybody read it.
+    for _ in 0..6 {
+        sent.send(&broker, 0, now_us());
+    }
+    broker.first.store(13, Ordering::Release);
+    let fourth = opened(directory.path(), &broker, 1);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let trouble = || fourth.engine.stream("default", "sales").unwrap().trouble;
+    while trouble().is_none_or(|trouble| !trouble.contains("PF-2005: offset 10")) {
+        assert!(Instant::now() < deadline, "{:?}", trouble());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    fourth.shutdown();
+    let fifth = opened_passing(directory.path(), &broker, 1, true);
+    let remaining = left(&sent, 4, 10..13);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while count(&fifth).await != remaining {
+        assert!(Instant::now() < deadline, "{remaining} rows");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(found(&fifth.engine), [gap(0, 4), gap(10, 13)]);
+    fifth.shutdown();
+    let sixth = opened(directory.path(), &broker, 4);
+    assert_eq!(count(&sixth).await, remaining);
+    sixth.engine.checkpoint().await.unwrap();
+    sixth.shutdown();
+    let seventh = opened(directory.path(), &broker, 1);
+    assert_eq!(
+        (count(&seventh).await, found(&seventh.engine)),
+        (remaining, vec![gap(0, 4), gap(10, 13)])
+    );
+    seventh.shutdown();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

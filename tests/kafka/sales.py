@@ -1,9 +1,10 @@
 """Writes a topic as others do: with kafka-python, which shares no code with the server's client.
 
-A program of its own, because `kafka` is also the name of its package. Obeys lines on its standard input, each answered
-with the same line: `past` creates the topic and writes what is there before anybody reads; `go` begins to write, plainly
-and in transactions of which some are aborted, until `stop`; `grow` gives the topic another partition. `stop` waits until
-everything is acknowledged and writes FILE: what was sent, and how many messages were made unreadable.
+A program of its own, because `kafka` is also the name of its package. Obeys lines on its standard input,
+each answered with the same line: `past` creates the topic and writes what is there before anybody reads;
+`go` begins to write, plainly and in transactions of which some are aborted, until `stop`; `grow` gives the
+topic another partition. `stop` waits until everything is acknowledged and writes FILE: what was sent, and
+how many messages were made unreadable.
 
     PYTHONPATH=<kafka-python> sales.py BROKER TOPIC FILE
 """
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+
 from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError

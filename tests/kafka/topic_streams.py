@@ -1,4 +1,4 @@
-"""Streams over Kafka topics: what `sales.py` has written must be in the stream once and in a monitor over it exactly."""
+"""Streams over Kafka topics: what `sales.py` has written must be there once, and exactly in a monitor over it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import kafka
-from kill import Report
+from report import Report
 from server import Server, ServerFailed
 
 TOPIC = "shop.sales"
@@ -20,6 +20,8 @@ STREAM = """CREATE STREAM sales (id BIGINT NOT NULL, at TIMESTAMP, shop TEXT, am
 WITH (event_time = 'at', lateness = '5 minutes') FROM KAFKA TOPIC 'shop.sales'"""
 MONITOR = """CREATE MONITOR by_shop WITH (backfill = '1 hour') AS
 SELECT shop, count(*) AS n, sum(amount) AS amount, min(id) AS first, max(id) AS last FROM sales GROUP BY shop"""
+WRITTEN = "shop.by_shop"
+OUTPUT = MONITOR.replace("by_shop", "written").replace("WITH (", f"WITH (kafka_topic = '{WRITTEN}', ")
 VIEW = "SELECT shop, n, amount, first, last FROM live.by_shop ORDER BY shop"
 
 
@@ -117,6 +119,53 @@ def check(report: Report, server: Server, seller: Seller, when: str, settle_seco
     )
     codes = {row[0] for row in server.sql("SELECT DISTINCT code FROM pyflare_internal.stream_errors")}
     report.check(f"{when}: and shown", [] if codes <= {"PF-1201", "PF-1210", "PF-1212"} else [f"{codes}"])
+
+
+def check_output(report: Report, server: Server, broker: kafka.Kafka, when: str, settle_seconds: float) -> None:
+    """The changes in the topic add up to the view, and none is there twice."""
+    deadline = time.monotonic() + settle_seconds
+    problems = ["nothing was read"]
+    while problems and time.monotonic() < deadline:
+        messages = read_topic(broker, WRITTEN)
+        content: dict[str, int] = {}
+        seen: dict[str, int] = {}
+        last: dict[int, int] = {}
+        problems = []
+        for message in messages:
+            row = dict(message["value"])
+            tick, diff = row.pop("_tick"), row.pop("_diff")
+            text = json.dumps(row, sort_keys=True)
+            content[text] = content.get(text, 0) + diff
+            seen[f"{tick} {text}"] = seen.get(f"{tick} {text}", 0) + 1
+            if tick < last.get(message["partition"], 0):
+                problems.append(f"tick {tick} comes after {last[message['partition']]}")
+            last[message["partition"]] = tick
+            if message["key"] != json.dumps([row["shop"]]):
+                problems.append(f"the key {message['key']} of {row}")
+        problems += [f"{row} is there {count} times" for row, count in seen.items() if count != 1]
+        found = sorted(text for text, count in content.items() for _ in range(count))
+        problems += [f"{text}: {count}" for text, count in content.items() if count not in (0, 1)]
+        names = ("shop", "n", "amount", "first", "last")
+        view = server.sql(VIEW.replace("by_shop", "written"))
+        wanted = sorted(json.dumps(dict(zip(names, row, strict=True)), sort_keys=True) for row in view)
+        problems += [] if found == wanted else [f"{found}, the view has {wanted}"]
+        if problems:
+            time.sleep(1)
+    report.check(f"{when}: what a monitor wrote to its topic adds up to it, each change once", problems)
+
+
+def read_topic(broker: kafka.Kafka, topic: str) -> list[dict[str, Any]]:
+    program = Path(__file__).with_name("read_topic.py")
+    done = subprocess.run(
+        [sys.executable, "-B", str(program), f"127.0.0.1:{broker.port}", topic],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(kafka.client_library())},
+    )
+    if done.returncode != 0:
+        raise ServerFailed(f"{topic} could not be read: {done.stderr[-500:]}")
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def trouble(state: dict[str, Any]) -> list[str]:

@@ -70,6 +70,13 @@ impl Buffer {
         }
     }
 
+    /// Who asks for what is behind deleted records goes on there.
+    pub fn passes_over(&mut self, offset: u64) {
+        if matches!(&self.failure, Some(LogError::Trimmed { first, .. }) if offset >= *first) {
+            self.failure = None;
+        }
+    }
+
     /// Something came, or there is nothing more: the partition can be read.
     pub fn is_answered(&mut self) {
         if std::mem::take(&mut self.is_tried_again) {

@@ -9,19 +9,23 @@ use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{DeliveryResult, ProducerContext};
 
 /// Hears what a client says about its connections; shared by all clients of a log.
 #[derive(Clone, Default)]
 pub(crate) struct Witness {
     last: Arc<Mutex<Option<(RDKafkaErrorCode, String)>>>,
     away: Arc<AtomicBool>,
+    troubled: Arc<AtomicBool>,
 }
 
 impl Witness {
     /// A broker has answered.
     pub fn answered(&self) {
-        if self.away.swap(false, Ordering::Relaxed) {
+        if self.troubled.swap(false, Ordering::Relaxed) {
             *self.last.lock() = None;
+        }
+        if self.away.swap(false, Ordering::Relaxed) {
             tracing::info!("Kafka answers again");
         }
     }
@@ -46,6 +50,14 @@ impl Witness {
     }
 }
 
+/// A broker that hangs up because of these also looks like one that is away.
+fn is_refusal(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed | RDKafkaErrorCode::SSL
+    )
+}
+
 impl ClientContext for Witness {
     fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
         tracing::debug!(facility, message, "librdkafka");
@@ -55,6 +67,8 @@ impl ClientContext for Witness {
         let Some(code) = error.rdkafka_error_code() else {
             return;
         };
+        self.troubled.store(true, Ordering::Relaxed);
+        let mut last = self.last.lock();
         if code == RDKafkaErrorCode::AllBrokersDown {
             if !self.away.swap(true, Ordering::Relaxed) {
                 tracing::warn!(
@@ -63,14 +77,24 @@ impl ClientContext for Witness {
                 );
             }
             // What came before says why.
-            self.last.lock().get_or_insert((code, reason.into()));
-        } else {
-            *self.last.lock() = Some((code, reason.into()));
+            last.get_or_insert((code, reason.into()));
+        } else if !last
+            .as_ref()
+            .is_some_and(|(known, _)| is_refusal(*known) && !is_refusal(code))
+        {
+            *last = Some((code, reason.into()));
         }
     }
 }
 
 impl ConsumerContext for Witness {}
+
+impl ProducerContext for Witness {
+    type DeliveryOpaque = ();
+
+    /// Of messages in a transaction its end tells.
+    fn delivery(&self, _result: &DeliveryResult<'_>, _opaque: ()) {}
+}
 
 /// What an error means that a client gave as its answer.
 pub(crate) fn meaning(error: &KafkaError, topic: &str, brokers: &str, witness: &Witness) -> LogError {

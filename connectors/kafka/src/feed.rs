@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 use pyflare_connectors::log::AppendListener;
-use pyflare_connectors::{Feed, FeedOptions, FeedStart, LogError, LogRecord, Signal};
+use pyflare_connectors::{Feed, FeedOptions, FeedStart, LogError, LogRecord};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::client::{Witness, meaning};
 use crate::options::KafkaOptions;
+use crate::outputs;
 use crate::reader::{ANSWER, TopicReader, watermarks};
 use crate::topics::{Content, Topic, partitions_of};
 
@@ -95,15 +96,14 @@ impl KafkaFeed {
 }
 
 /// Refuses topics that hold the requests of all projects, and those that the settings do not name.
-fn allow(name: &str, project: &str, options: &KafkaOptions) -> Result<(), LogError> {
+pub(crate) fn allow(name: &str, project: &str, options: &KafkaOptions) -> Result<(), LogError> {
     let refused = |detail: &str| {
         Err(LogError::NotForStreams {
             topic: name.into(),
             detail: detail.into(),
         })
     };
-    let of_log = |signal: Signal| name == format!("{}{}", options.topic_prefix, signal.topic());
-    if Signal::ALL.into_iter().any(of_log) {
+    if outputs::is_own(name, options) {
         return refused("it is one of the log's own, which hold the requests of every project");
     }
     if name.starts_with("__") {

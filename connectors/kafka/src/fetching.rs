@@ -112,6 +112,12 @@ impl Fetcher {
         };
         if let Err(error) = moved {
             tracing::debug!(%error, topic, number, offset, "cannot be positioned yet");
+            // After an offset that is not there the client fetches no more, and does not seek either.
+            if self.queues[number].take().is_some() {
+                let mut list = TopicPartitionList::new();
+                list.add_partition(topic, number as i32);
+                let _ = self.consumer.incremental_unassign(&list);
+            }
             return;
         }
         if self.queues[number].is_none() {
@@ -207,10 +213,13 @@ impl Fetcher {
             ) => {
                 self.missing_since.get_or_insert_with(Instant::now);
             }
-            (Some(number), _, Some(RDKafkaErrorCode::TopicAuthorizationFailed)) => self.fail(
-                number,
-                stop(format!("{error}; give the user of kafka.username the right to read it")),
-            ),
+            (number, _, Some(RDKafkaErrorCode::TopicAuthorizationFailed)) => {
+                let numbers = number.map_or(0..self.partitions.len(), |number| number..number + 1);
+                for number in numbers {
+                    let detail = format!("{error}; give the user of kafka.username the right to read it");
+                    self.fail(number, stop(detail));
+                }
+            }
             (
                 Some(number),
                 _,
@@ -319,11 +328,9 @@ impl Fetcher {
             Some(_) => return,
         }
         self.missing_since = None;
-        for number in self.partitions.len()..found.partitions().len() {
-            let known = self.consumer.fetch_watermarks(&name, number as i32, SHORT_ANSWER);
-            let Ok((first, end)) = known else { break };
-            let partition = PartitionBuffer::new(first.max(0) as u64, end.max(0) as u64);
-            let partition = Arc::new(partition);
+        for _ in self.partitions.len()..found.partitions().len() {
+            // It was made just now, so all that it has is to be read.
+            let partition = Arc::new(PartitionBuffer::new(0, 0));
             self.partitions.push(Arc::clone(&partition));
             self.queues.push(None);
             self.committed.1.push(0);
@@ -335,9 +342,7 @@ impl Fetcher {
             let mut state = partition.state.lock();
             if matches!(state.failure, Some(LogError::Topic { .. })) {
                 state.is_tried_again = true;
-                state.records.clear();
-                (state.bytes, state.next) = (0, state.base);
-                state.wanted = Some(state.base);
+                state.wanted = Some(state.next);
             }
         }
     }

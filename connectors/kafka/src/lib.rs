@@ -3,6 +3,7 @@
 //! - [`KafkaLog`]: the requests as they arrived, in `otlp_spans`, `otlp_metrics`, `otlp_logs` and `user_streams`; also
 //!   those that an OpenTelemetry Collector writes there.
 //! - what streams read of topics that others write: [`pyflare_connectors::Feed`], by [`pyflare_connectors::Log::feed`].
+//! - [`KafkaOutputs`]: what monitors write to topics, each cut in one transaction.
 //! - [`KafkaOptions`]: where the brokers are and how to speak with them.
 //!
 //! Invariants: a record is acknowledged once all in-sync replicas have it (`acks=all`, idempotent producer); records are
@@ -16,8 +17,10 @@ mod fetching;
 mod log;
 mod message;
 mod options;
+mod outputs;
 mod reader;
 mod topics;
 
 pub use log::KafkaLog;
 pub use options::{KafkaOptions, Sasl, SaslMechanism, Tls};
+pub use outputs::{Encode, KafkaOutputs};

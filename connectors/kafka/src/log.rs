@@ -230,7 +230,8 @@ impl Log for KafkaLog {
     }
 
     fn failure(&self) -> Option<LogError> {
-        self.readers.iter().find_map(TopicReader::failure)
+        let failure = self.readers.iter().find_map(TopicReader::failure);
+        failure.filter(|failure| !(self.options.skip_deleted && matches!(failure, LogError::Trimmed { .. })))
     }
 
     fn close(&self) {

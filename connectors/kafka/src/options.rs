@@ -27,6 +27,8 @@ pub struct KafkaOptions {
     /// Which topics of others streams may be declared over: names, or beginnings of names that end with `*`;
     /// `{project}` stands for the stream's project.
     pub stream_topics: Vec<String>,
+    /// Whoever reads passes over records that were deleted before: their loss is no failure of the log.
+    pub skip_deleted: bool,
     pub tls: Option<Tls>,
     pub sasl: Option<Sasl>,
 }
@@ -83,6 +85,7 @@ impl KafkaOptions {
             body_bytes: 64 << 20,
             read_ahead_bytes: 64 << 20,
             stream_topics: vec!["*".into()],
+            skip_deleted: false,
             tls: None,
             sasl: None,
         })

@@ -51,11 +51,17 @@ impl TopicReader {
         witness: &Witness,
         listeners: Arc<RwLock<Vec<AppendListener>>>,
     ) -> Result<TopicReader, LogError> {
-        let consumer: BaseConsumer<Witness> = consuming(options, topic.partitions)
-            .create_with_context(witness.clone())
-            .map_err(|error| LogError::Settings {
-                detail: error.to_string(),
-            })?;
+        let mut config = consuming(options, topic.partitions);
+        if topic.is_of_others() {
+            // A partition that the client does not know is not fetched.
+            config.set("topic.metadata.refresh.interval.ms", "3000");
+        }
+        let consumer: BaseConsumer<Witness> =
+            config
+                .create_with_context(witness.clone())
+                .map_err(|error| LogError::Settings {
+                    detail: error.to_string(),
+                })?;
         let mut partitions = Vec::new();
         for number in 0..topic.partitions {
             let (first, end) = watermarks(&consumer, &topic.name, number, options, witness)?;
@@ -111,7 +117,10 @@ impl TopicReader {
     /// Fetches from `offset` on as records come.
     pub fn follow(&self, partition: u32, offset: u64) {
         if let Some(partition) = self.partition(partition) {
-            partition.state.lock().go_to(offset);
+            let mut state = partition.state.lock();
+            state.passes_over(offset);
+            state.go_to(offset);
+            drop(state);
             self.shared.wake();
         }
     }
@@ -157,6 +166,7 @@ impl TopicReader {
             });
         };
         let mut state = buffer.state.lock();
+        state.passes_over(offset);
         if let Some(failure) = &state.failure {
             return Err(failure.clone());
         }

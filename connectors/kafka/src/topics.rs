@@ -84,7 +84,7 @@ pub(crate) fn ensure(options: &KafkaOptions, witness: &Witness) -> Result<(Vec<T
         let partitions = match partitions_of(&asking, &name, options, witness)? {
             Some(partitions) => partitions,
             None => {
-                create(&admin, &name, options, witness)?;
+                create(&admin, &name, Kind::Log, options, witness)?;
                 appear(&asking, &name, options, witness)?
             }
         };
@@ -96,6 +96,39 @@ pub(crate) fn ensure(options: &KafkaOptions, witness: &Witness) -> Result<(Vec<T
     }
     let cluster = asking.client().fetch_cluster_id(ATTEMPT).unwrap_or_default();
     Ok((topics, cluster))
+}
+
+/// What a topic that is made keeps.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Records, for as long as the settings say.
+    Log,
+    /// The newest record of each key, in one partition.
+    Compacted,
+}
+
+/// Makes a topic if it is missing.
+pub(crate) fn ensure_one(
+    options: &KafkaOptions,
+    witness: &Witness,
+    name: &str,
+    kind: Kind,
+) -> Result<(), LogError> {
+    let failed = |error| LogError::Settings {
+        detail: format!("{error}"),
+    };
+    let asking: BaseConsumer<Witness> = options
+        .client()
+        .set("allow.auto.create.topics", "false")
+        .create_with_context(witness.clone())
+        .map_err(failed)?;
+    if partitions_of(&asking, name, options, witness)?.is_none() {
+        let admin =
+            AdminClient::from_config_and_context(&options.client(), witness.clone()).map_err(failed)?;
+        create(&admin, name, kind, options, witness)?;
+        appear(&asking, name, options, witness)?;
+    }
+    Ok(())
 }
 
 /// `None` if there is no such topic. Waits for brokers that do not answer, but not for those that refuse.
@@ -160,26 +193,29 @@ pub(crate) fn partitions_of(
 fn create(
     admin: &AdminClient<Witness>,
     name: &str,
+    kind: Kind,
     options: &KafkaOptions,
     witness: &Witness,
 ) -> Result<(), LogError> {
     let largest = options.record_bytes().to_string();
     let retention = options.retention_hours.saturating_mul(3_600_000).to_string();
     let replication = options.replication.map_or(-1, |replicas| replicas as i32);
-    let topic = NewTopic::new(
-        name,
-        options.partitions as i32,
-        TopicReplication::Fixed(replication),
-    )
-    .set("max.message.bytes", &largest)
-    .set("retention.ms", &retention)
-    .set("cleanup.policy", "delete");
+    let (partitions, policy) = match kind {
+        Kind::Log => (options.partitions as i32, "delete"),
+        Kind::Compacted => (1, "compact"),
+    };
+    let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(replication))
+        .set("max.message.bytes", &largest)
+        .set("cleanup.policy", policy);
+    if kind == Kind::Log {
+        topic = topic.set("retention.ms", &retention);
+    }
     let wait = AdminOptions::new().operation_timeout(Some(Duration::from_secs(10)));
     let results = block_on(admin.create_topics([&topic], &wait));
     let results = results.map_err(|error| meaning(&error, name, &options.brokers, witness))?;
     for result in results {
         match result {
-            Ok(_) => tracing::info!(topic = name, partitions = options.partitions, "topic created"),
+            Ok(_) => tracing::info!(topic = name, partitions, "topic created"),
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
             Err((_, code)) => {
                 return Err(LogError::Topic {

@@ -359,6 +359,9 @@ pub struct MonitorOptions {
     /// Changes of its result, on average of ten seconds; default: the server's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_updates_per_second: Option<u64>,
+    /// The topic that its changes are written to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kafka_topic: Option<String>,
 }
 
 /// A monitor as it is installed and kept in the catalog and in the tick log.

@@ -6,13 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use pyflare_connectors::faults::{self, Fault};
 use pyflare_connectors::{Log, LogError, LogRecord, Signal};
 
 use super::checkpoint::Manifest;
 use super::deduplication::Seen;
+use super::gaps::{Gap, Gaps};
 use super::messages::AdmittedRequest;
 use super::read_ahead::{Ahead, ReadAhead};
 use super::streams::{InstalledStream, Marks, StreamId, StreamRegistry};
@@ -20,18 +20,21 @@ use super::tick_record::PartitionCut;
 use super::topics::Topic;
 use crate::time::{PartitionMark, Tick, stream_mark};
 
-/// A replay waits so long before it looks again for what is on its way.
-const LOOK_AGAIN: Duration = Duration::from_millis(1);
-
 pub(crate) struct Admission {
-    reader: ReadAhead,
-    partitions: Vec<Partition>,
+    pub(super) reader: ReadAhead,
+    pub(super) partitions: Vec<Partition>,
     /// The streams that have topics of their own, by id.
-    fed: BTreeMap<u64, Arc<InstalledStream>>,
+    pub(super) fed: BTreeMap<u64, Arc<InstalledStream>>,
     /// Those of them that stand still, since their topic cannot be read.
     standing: BTreeSet<u64>,
+    /// Whether records that were deleted before they were read are passed over.
+    pub(super) skips_deleted: bool,
+    pub(super) gaps: Arc<Gaps>,
+    /// Those that no tick record has said yet.
+    pub(super) found: Vec<Gap>,
+    pub(super) tick: Tick,
     seen: Seen,
-    marks: Arc<Marks>,
+    pub(super) marks: Arc<Marks>,
     streams: Arc<StreamRegistry>,
     pub duplicates: u64,
     pub admitted_requests: u64,
@@ -39,16 +42,16 @@ pub(crate) struct Admission {
     pub orphaned_requests: u64,
 }
 
-struct Partition {
+pub(super) struct Partition {
     /// The signal whose topic it is of, or the stream whose topic it is of.
-    source: StreamId,
-    topic: Topic,
-    partition: u32,
-    next_offset: u64,
-    mark: PartitionMark,
+    pub source: StreamId,
+    pub topic: Topic,
+    pub partition: u32,
+    pub next_offset: u64,
+    pub mark: PartitionMark,
     /// Of the partitions that users' streams share: each stream's mark.
-    streams: BTreeMap<u64, PartitionMark>,
-    ahead: Ahead,
+    pub streams: BTreeMap<u64, PartitionMark>,
+    pub ahead: Ahead,
     /// Where reading began, until a tick record says it.
     began: Option<u64>,
 }
@@ -65,7 +68,12 @@ pub(crate) struct Taken {
 }
 
 impl Admission {
-    pub fn new(log: Arc<dyn Log>, reader: ReadAhead, streams: Arc<StreamRegistry>) -> Admission {
+    pub fn new(
+        log: Arc<dyn Log>,
+        reader: ReadAhead,
+        streams: Arc<StreamRegistry>,
+        skips_deleted: bool,
+    ) -> Admission {
         let mut partitions = Vec::new();
         for signal in Signal::ALL {
             for partition in 0..log.partitions(signal) {
@@ -78,6 +86,10 @@ impl Admission {
             partitions,
             fed: BTreeMap::new(),
             standing: BTreeSet::new(),
+            skips_deleted,
+            gaps: Arc::default(),
+            found: Vec::new(),
+            tick: 0,
             seen: Seen::default(),
             marks: Arc::default(),
             streams,
@@ -153,7 +165,18 @@ impl Admission {
     fn look_for_trouble(&mut self) {
         self.standing.clear();
         for (id, stream) in &self.fed {
-            let failure = stream.feeding.get().and_then(|feeding| feeding.topic.failure());
+            let topic = stream.feeding.get().map(|feeding| &feeding.topic);
+            let mut failure = topic.and_then(Topic::failure);
+            // Of what lies behind, such as a gap that was read ahead into.
+            if let (Some(topic), Some(LogError::Trimmed { partition, first, .. })) = (topic, &failure) {
+                let source = StreamId::User(*id);
+                let is_meant = |held: &&Partition| held.source == source && held.partition == *partition;
+                let next = self.partitions.iter().find(is_meant).map(|held| held.next_offset);
+                if let Some(next) = next.filter(|next| next >= first) {
+                    topic.follow(*partition, next);
+                    failure = topic.failure();
+                }
+            }
             if failure.is_some() {
                 self.standing.insert(*id);
             }
@@ -200,6 +223,7 @@ impl Admission {
 
     /// Every tick begins with this, whether it takes anything or not.
     pub fn open(&mut self, tick: Tick) {
+        self.tick = tick;
         self.seen.pass(tick);
     }
 
@@ -207,8 +231,11 @@ impl Admission {
     /// to half of it at most while requests wait.
     pub fn take(&mut self, max_bytes: usize) -> Result<Taken, LogError> {
         self.notice_partitions();
-        self.look_for_trouble();
         let mut taken = Taken::default();
+        if self.skips_deleted {
+            self.pass_over_deleted(&mut taken);
+        }
+        self.look_for_trouble();
         let is_of_others = |held: &Partition| matches!(held.source, StreamId::User(_));
         let waiting: Vec<usize> = (0..self.partitions.len())
             .filter(|index| self.is_behind(&self.partitions[*index]))
@@ -233,6 +260,11 @@ impl Admission {
                 .take(&mut held.ahead, &held.topic, partition, next, end, share.max(1));
             let records = match (read, held.source) {
                 (Ok(records), _) => records,
+                (Err(LogError::Trimmed { first, .. }), _) if self.skips_deleted => {
+                    self.pass_over(index, first);
+                    taken.moved.push(index);
+                    continue;
+                }
                 (Err(error), StreamId::Signal(_)) => return Err(error),
                 // It is the stream's trouble, and stands still from the next tick on.
                 (Err(_), StreamId::User(_)) => continue,
@@ -246,70 +278,7 @@ impl Admission {
         Ok(taken)
     }
 
-    /// Takes exactly the records that a logged tick took.
-    pub fn take_logged(&mut self, cuts: &[PartitionCut]) -> Result<Taken, LogError> {
-        let mut taken = Taken::default();
-        for cut in cuts {
-            let index = self.partition_of(cut);
-            if let Some(first) = cut.first_offset {
-                self.partitions[index].next_offset = first;
-            }
-            // What a log elsewhere has and has not sent yet is waited for.
-            while self.partitions[index].next_offset < cut.next_offset {
-                let held = &mut self.partitions[index];
-                let (partition, next) = (held.partition, held.next_offset);
-                if let Some(failure) = held.topic.failure() {
-                    return Err(failure);
-                }
-                let end = held.topic.end_offset(partition);
-                if end < cut.next_offset {
-                    return Err(self.end_missing(cut, end));
-                }
-                let end = cut.next_offset;
-                let records =
-                    self.reader
-                        .take(&mut held.ahead, &held.topic, partition, next, end, usize::MAX)?;
-                if records.is_empty() {
-                    std::thread::sleep(LOOK_AGAIN);
-                }
-                self.admit(index, records, &mut taken);
-            }
-        }
-        Ok(taken)
-    }
-
-    /// The partition that a cut is of; one that a topic did not have before becomes known by its first cut.
-    fn partition_of(&mut self, cut: &PartitionCut) -> usize {
-        let is_meant = |held: &Partition| held.source == cut.source && held.partition == cut.partition;
-        if let Some(index) = self.partitions.iter().position(is_meant) {
-            return index;
-        }
-        let topic = match cut.source {
-            StreamId::User(id) => self.fed.get(&id).and_then(|stream| stream.feeding.get()),
-            StreamId::Signal(_) => None,
-        };
-        let topic = topic.map_or_else(
-            || Topic::Absent(self.end_missing(cut, 0)),
-            |feeding| feeding.topic.clone(),
-        );
-        let held = Partition::new(cut.source, topic, cut.partition, 0);
-        self.partitions.push(held);
-        self.partitions.len() - 1
-    }
-
-    fn end_missing(&self, cut: &PartitionCut, end: u64) -> LogError {
-        let topic = match cut.source {
-            StreamId::Signal(signal) => Some(signal.topic().to_string()),
-            StreamId::User(id) => self.fed.get(&id).and_then(|stream| stream.topic_name()),
-        };
-        LogError::EndMissing {
-            topic: topic.unwrap_or_else(|| "a topic that is not there".into()),
-            partition: cut.partition,
-            end,
-        }
-    }
-
-    fn admit(&mut self, index: usize, records: Vec<(u64, LogRecord)>, taken: &mut Taken) {
+    pub(super) fn admit(&mut self, index: usize, records: Vec<(u64, LogRecord)>, taken: &mut Taken) {
         let held = &mut self.partitions[index];
         if let Some((last, _)) = records.last() {
             held.next_offset = last + 1;
@@ -434,18 +403,6 @@ impl Admission {
         }
     }
 
-    /// Restores what a logged tick left behind, instead of [`Self::close`].
-    pub fn close_logged(&mut self, cuts: &[PartitionCut], marks: &[(StreamId, i64)]) {
-        for cut in cuts {
-            let index = self.partition_of(cut);
-            let held = &mut self.partitions[index];
-            held.next_offset = cut.next_offset;
-            held.mark = cut.mark;
-            held.streams.extend(cut.streams.iter().copied());
-        }
-        self.marks = Arc::new(marks.iter().copied().collect());
-    }
-
     /// How far every partition has been admitted.
     pub fn cuts(&self) -> Vec<PartitionCut> {
         let cuts = self.partitions.iter().map(|partition| PartitionCut {
@@ -465,6 +422,7 @@ impl Admission {
         if faults::planted(Fault::HashesForgotten) {
             admitted.clear();
         }
+        self.gaps.add(manifest.gaps.iter().cloned());
         self.close_logged(&manifest.partitions, &manifest.marks);
         self.duplicates = manifest.counts.duplicates;
         self.admitted_requests = manifest.counts.requests;
@@ -495,7 +453,7 @@ impl Admission {
 }
 
 impl Partition {
-    fn new(source: StreamId, topic: Topic, partition: u32, next_offset: u64) -> Partition {
+    pub fn new(source: StreamId, topic: Topic, partition: u32, next_offset: u64) -> Partition {
         Partition {
             source,
             topic,

@@ -345,6 +345,7 @@ impl Coordinator {
             partitions,
             marks: self.admission.logged_marks(),
             commands: commands.iter().map(AppliedCommand::logged).collect(),
+            gaps: self.admission.found_gaps(),
         };
         let has_events = !record.partitions.is_empty() || !record.commands.is_empty();
         let is_lost = had_rows && begun.is_none() && faults::planted(Fault::TickRecordLost);

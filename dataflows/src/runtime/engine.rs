@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use pyflare_connectors::{Log, Signal};
+use pyflare_connectors::{Log, Outputs, Signal};
 use tokio::sync::{oneshot, watch};
 
 use super::admission::Admission;
@@ -16,7 +16,8 @@ use super::coordinator::{Coordinator, Pace};
 use super::erasing::ErasureQueue;
 use super::erasure::Erasures;
 use super::error::EngineError;
-use super::flush::{Flusher, FlusherHandle};
+use super::flush::{Flusher, FlusherHandle, OutputSink};
+use super::gaps::Gaps;
 use super::holds::{Holds, ReadHold};
 use super::hub::{Hub, HubOptions};
 use super::messages::{Horizon, ToCoordinator, ToHub, ToWorker};
@@ -38,6 +39,8 @@ const LAG_LIMIT_MS: u64 = 30_000;
 
 pub(super) struct Shared {
     pub(super) log: Arc<dyn Log>,
+    pub(super) outputs: Option<Arc<dyn Outputs>>,
+    pub(super) gaps: Arc<Gaps>,
     coordinator: crossbeam_channel::Sender<ToCoordinator>,
     pub(super) hub: crossbeam_channel::Sender<ToHub>,
     pub(super) workers: Arc<WorkerLinks>,
@@ -47,7 +50,7 @@ pub(super) struct Shared {
     complete: Arc<AtomicU64>,
     complete_watch: watch::Receiver<Tick>,
     pub(super) tail: Arc<HistoryTail>,
-    flusher: Option<FlusherHandle>,
+    pub(super) flusher: Option<FlusherHandle>,
     past: Option<Arc<Past>>,
     backfills: Arc<Backfills>,
     pub(super) erasures: Arc<Erasures>,
@@ -143,7 +146,9 @@ impl Engine {
             Arc::clone(&options.log),
             ReadAhead::start()?,
             Arc::clone(&streams),
+            options.skip_deleted,
         );
+        let gaps = admission.gaps();
         let worker_count = options.workers.max(1);
         let (to_coordinator, coordinator_receiver) = crossbeam_channel::bounded(1_024);
         let (to_hub, hub_receiver) = crossbeam_channel::bounded(4_096);
@@ -177,12 +182,21 @@ impl Engine {
         let flusher = match &options.store {
             Some(store) => {
                 let retention = options.stream_retention_us;
+                let outputs = options.outputs.as_ref().map(|outputs| {
+                    outputs.belong_to(&lineage);
+                    OutputSink {
+                        outputs: Arc::clone(outputs),
+                        tick_log: Arc::clone(&options.tick_log),
+                        generation,
+                    }
+                });
                 let (flusher, handle) = Flusher::new(
                     Arc::clone(store),
                     options.runtime.clone(),
                     Arc::clone(&tail),
                     Arc::clone(&streams),
                     retention,
+                    outputs,
                 );
                 threads.push(spawn("flusher", move || flusher.run())?);
                 Some(handle)
@@ -328,6 +342,8 @@ impl Engine {
         }));
         let shared = Shared {
             log: options.log,
+            outputs: options.outputs,
+            gaps,
             coordinator: to_coordinator,
             hub: to_hub,
             workers,
@@ -359,6 +375,7 @@ impl Engine {
         definition: MonitorDefinition,
         or_replace: bool,
     ) -> Result<Arc<ViewDescription>, EngineError> {
+        self.prepare_output(&definition).await?;
         let (reply, answer) = oneshot::channel();
         self.ask(ToCoordinator::Install {
             view: Box::new(definition),

@@ -48,7 +48,9 @@ pub enum EngineError {
     Erasure { detail: String },
     #[error("PF-3021: there is no erasure {id}")]
     UnknownErasure { id: u64 },
-    /// A topic that a stream was to be declared over.
+    #[error("PF-3026: {name} cannot be written to a topic: {detail}")]
+    Output { name: String, detail: String },
+    /// A topic of a stream or a monitor.
     #[error(transparent)]
     Topic(#[from] pyflare_connectors::LogError),
     #[error(transparent)]
@@ -78,6 +80,7 @@ impl EngineError {
             EngineError::NoWayBack { .. } => "PF-3019",
             EngineError::Erasure { .. } => "PF-3020",
             EngineError::UnknownErasure { .. } => "PF-3021",
+            EngineError::Output { .. } => "PF-3026",
             EngineError::Topic(error) => error.code(),
             EngineError::Plan(error) => error.code(),
         }

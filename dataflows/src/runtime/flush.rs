@@ -1,7 +1,8 @@
 //! The flusher: writes what the tail holds to the store, at recorded cuts.
 //!
 //! A cut is a tick in the tick log, so after a crash the replay makes the same blocks and the store recognises the
-//! ones it already has. Nothing leaves the tail before the store has committed it; a failing store is retried with
+//! ones it already has. Changes of monitors that have a topic are written there at the same cuts, after the store, and the
+//! topic says which cut it has. Nothing leaves the tail before the store has committed it; a failing store is retried with
 //! growing pauses while the tail grows, until the coordinator stops admitting rows.
 
 use std::collections::{HashMap, VecDeque};
@@ -12,13 +13,18 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use pyflare_connectors::faults::{self, Fault, Step};
-use pyflare_connectors::{Part, Removal, Store, StoreError, TableDefinition};
+use pyflare_connectors::{
+    LogError, OutputBlock, Outputs, Part, Removal, Store, StoreError, TableDefinition, TickLog, TickLogError,
+};
 
 use super::consolidate::{changes_schema, consolidate, with_tick_and_diff};
+use super::engine::Engine;
 use super::erasure::Erased;
+use super::error::EngineError;
 use super::streams::{StreamId, StreamRegistry, signal_schema};
 use super::tail::{HistoryTail, logical};
 use super::views::InstalledView;
+use crate::plan::MonitorDefinition;
 use crate::time::{Tick, tick_us};
 
 const RETRY_FIRST: Duration = Duration::from_millis(200);
@@ -76,6 +82,24 @@ impl FlusherHandle {
     }
 }
 
+/// Why a block is not written.
+#[derive(Debug, thiserror::Error)]
+enum FlushError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Output(#[from] LogError),
+    #[error(transparent)]
+    Generation(#[from] TickLogError),
+}
+
+/// Topics that changes go to, and who says whether this process still may write there.
+pub(crate) struct OutputSink {
+    pub outputs: Arc<dyn Outputs>,
+    pub tick_log: Arc<dyn TickLog>,
+    pub generation: u64,
+}
+
 pub(crate) struct Flusher {
     store: Arc<dyn Store>,
     runtime: tokio::runtime::Handle,
@@ -89,6 +113,7 @@ pub(crate) struct Flusher {
     /// Erasures whose rows are to be removed when nothing waits to be written.
     removals: VecDeque<Arc<Erased>>,
     stream_retention_us: Option<i64>,
+    outputs: Option<OutputSink>,
 }
 
 impl Flusher {
@@ -98,6 +123,7 @@ impl Flusher {
         tail: Arc<HistoryTail>,
         streams: Arc<StreamRegistry>,
         stream_retention_us: Option<i64>,
+        outputs: Option<OutputSink>,
     ) -> (Flusher, FlusherHandle) {
         let (sender, receiver) = crossbeam_channel::unbounded();
         let state = Arc::new(FlushState::default());
@@ -119,6 +145,7 @@ impl Flusher {
                 maintained,
                 removals: VecDeque::new(),
                 stream_retention_us,
+                outputs,
             },
             handle,
         )
@@ -155,7 +182,7 @@ impl Flusher {
                     return true;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, cut = tick, "the store refused a block; it stays in memory and is tried again");
+                    tracing::warn!(%error, cut = tick, "a block could not be written; it stays in memory and is tried again");
                     *self.state.failure.lock() = Some(error.to_string());
                     self.state.failing.store(true, Ordering::Release);
                     if self.state.stop.load(Ordering::Acquire) {
@@ -168,7 +195,7 @@ impl Flusher {
         }
     }
 
-    fn write(&mut self, cut: Tick) -> Result<(), StoreError> {
+    fn write(&mut self, cut: Tick) -> Result<(), FlushError> {
         faults::at(Step::FlushBegun);
         let block = self.tail.block(cut);
         for (stream, batches) in block.streams {
@@ -186,6 +213,7 @@ impl Flusher {
             }
             self.state.written_rows.fetch_add(rows as u64, Ordering::Relaxed);
         }
+        let mut outputs = Vec::new();
         for (view, changes) in block.views {
             let table = TableDefinition {
                 name: view.changes_table(),
@@ -194,18 +222,44 @@ impl Flusher {
                 time_column: None,
                 key: key_names(&view),
             };
-            if self.is_written(&table, cut)? {
+            let is_stored = self.is_written(&table, cut)?;
+            let topic = self.topic_of(&view, cut)?;
+            if is_stored && topic.is_none() {
                 continue;
             }
-            if let Some(net) = consolidate(&changes) {
-                self.append(
-                    &table.name,
-                    cut,
-                    vec![Part::of(vec![with_tick_and_diff(&net, cut)])],
-                )?;
+            let Some(net) = consolidate(&changes) else {
+                continue;
+            };
+            let rows = with_tick_and_diff(&net, cut);
+            if let Some(topic) = topic {
+                outputs.push(OutputBlock {
+                    output: view.id.to_string(),
+                    topic,
+                    rows: rows.clone(),
+                    key: key_names(&view),
+                });
+            }
+            if !is_stored {
+                self.append(&table.name, cut, vec![Part::of(vec![rows])])?;
             }
         }
-        Ok(())
+        match &self.outputs {
+            Some(sink) if !outputs.is_empty() => {
+                sink.tick_log.check_generation(sink.generation)?;
+                Ok(sink.outputs.write(cut, &outputs)?)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The topic that a view's changes of this cut are still to be written to.
+    fn topic_of(&self, view: &InstalledView, cut: Tick) -> Result<Option<String>, FlushError> {
+        let (Some(sink), Some(topic)) = (&self.outputs, &view.definition.options.kafka_topic) else {
+            return Ok(None);
+        };
+        sink.tick_log.check_generation(sink.generation)?;
+        let last = sink.outputs.last_cut(&view.id.to_string())?;
+        Ok(last.is_none_or(|last| last < cut).then(|| topic.clone()))
     }
 
     /// Where a stream's rows go; `None`: it has been dropped.
@@ -283,6 +337,27 @@ impl Flusher {
                 tracing::warn!(%error, table, "the store could not be maintained; it is tried again in a minute");
             }
         }
+    }
+}
+
+impl Engine {
+    /// The topic that a monitor is to be written to must be there, and a store, whose cuts are its cuts as well.
+    pub(super) async fn prepare_output(&self, definition: &MonitorDefinition) -> Result<(), EngineError> {
+        let Some(topic) = definition.options.kafka_topic.clone() else {
+            return Ok(());
+        };
+        let Some(outputs) = self.shared.outputs.clone() else {
+            return Err(EngineError::Topic(LogError::NoTopics { topic }));
+        };
+        if self.shared.flusher.is_none() {
+            return Err(EngineError::Output {
+                name: definition.name.clone(),
+                detail: "changes are written with those in the store, and there is none (store.url)".into(),
+            });
+        }
+        let project = definition.project.clone().unwrap_or_default();
+        let prepared = tokio::task::spawn_blocking(move || outputs.prepare(&project, &topic)).await;
+        Ok(prepared.map_err(|_| EngineError::Closed)??)
     }
 }
 

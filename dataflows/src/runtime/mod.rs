@@ -3,7 +3,8 @@
 //! - [`engine`](Engine): the handle everybody uses, and how the parts are stopped; `start`: how they are started,
 //!   from `options`; `reading`: views and streams at a tick, subscriptions; `status`: how the parts are doing;
 //! - `coordinator`: cuts the log into ticks; `admission`: what a tick takes, each body once, from which `topics`;
-//!   `deduplication`: the bodies of the last hour; `read_ahead`: the log read beside the work; `tick_record`: what a tick says, durable before anything is emitted;
+//!   `admission_logged`: what logged ones took;
+//!   `deduplication`: the bodies of the last hour; `gaps`: what was passed over; `read_ahead`: the log read beside the work; `tick_record`: what a tick says, durable before anything is emitted;
 //! - `checkpoint`: the state at a tick, and the start from it; `replay`: that start, and the ticks after it;
 //! - `decoding`: bodies into batches; `worker`: decodes, emits, reads between ticks; `worker_views`, `worker_base`: the views
 //!   and bases on it; `worker_reading`: what peeks read of them, a slice at a time; `worker_stops`: how views end there; `activity`:
@@ -19,6 +20,7 @@
 
 mod activity;
 mod admission;
+mod admission_logged;
 mod backfill;
 mod checkpoint;
 mod consolidate;
@@ -30,6 +32,7 @@ mod erasing;
 mod erasure;
 mod error;
 mod flush;
+mod gaps;
 mod holds;
 mod hub;
 mod installing;
@@ -69,6 +72,7 @@ pub use checkpoint::CheckpointStatus;
 pub use engine::Engine;
 pub use erasure::{ErasureBy, ErasureStage, ErasureStatus, ErasureSubject};
 pub use error::EngineError;
+pub use gaps::GapFigures;
 pub use holds::ReadHold;
 pub use hub::{Event, Frame, Refusal};
 pub use introspection::{ArrangementFigures, MonitorFigures, OperatorFigures, StreamFigures};

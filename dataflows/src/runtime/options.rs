@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pyflare_connectors::{Catalog, CheckpointStore, Log, Store, TickLog};
+use pyflare_connectors::{Catalog, CheckpointStore, Log, Outputs, Store, TickLog};
 
 use super::limits::MonitorLimits;
 
@@ -41,6 +41,10 @@ pub struct EngineOptions {
     pub hold_rows: bool,
     /// A checkpoint with fewer rows is written anew each time; of others only the panes that have changed.
     pub checkpoint_least_rows: u64,
+    /// Goes on over records that a topic deleted before they were read; else that is a stop.
+    pub skip_deleted: bool,
+    /// Topics that monitors write their changes to, where there are any.
+    pub outputs: Option<Arc<dyn Outputs>>,
 }
 
 impl EngineOptions {
@@ -70,6 +74,8 @@ impl EngineOptions {
             checkpoint_every: Duration::from_secs(60),
             hold_rows: false,
             checkpoint_least_rows: 20_000,
+            skip_deleted: false,
+            outputs: None,
         }
     }
 }

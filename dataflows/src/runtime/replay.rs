@@ -43,6 +43,13 @@ impl Coordinator {
             }),
             _ => None,
         };
+        for (_, payload) in records
+            .iter()
+            .filter(|(_, payload)| TickRecord::may_have_gaps(payload))
+        {
+            let record = decoded((0, payload.clone()))?;
+            self.admission.gaps().add(record.gaps);
+        }
         let is_fresh = found.is_none();
         let restored = self.restore(found)?;
         if is_fresh && restored.is_none() {

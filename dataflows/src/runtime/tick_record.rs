@@ -7,6 +7,7 @@ use pyflare_operators::streams::StreamDefinition;
 use serde::{Deserialize, Serialize};
 
 use super::erasure::Request;
+use super::gaps::Gap;
 use super::limits::StopReason;
 use super::streams::StreamId;
 use crate::plan::MonitorDefinition;
@@ -29,6 +30,9 @@ pub(crate) struct TickRecord {
     pub marks: Vec<(StreamId, i64)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub commands: Vec<Command>,
+    /// Records that are passed over, found at this tick or while the ticks before it were replayed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<Gap>,
 }
 
 /// How far a partition has been admitted.
@@ -100,6 +104,12 @@ pub(crate) enum Command {
 }
 
 impl TickRecord {
+    /// Whether a payload may say something of gaps; most need not be read for them.
+    pub fn may_have_gaps(payload: &[u8]) -> bool {
+        let word = b"\"gaps\"";
+        payload.windows(word.len()).any(|part| part == word)
+    }
+
     pub fn encode(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("invariant: tick records have text keys only")
     }
@@ -178,8 +188,21 @@ mod tests {
                     aborted_at: Some(1_699_999_999_900),
                 },
             ],
+            gaps: vec![Gap {
+                source: StreamId::User(12),
+                partition: 2,
+                from: 3,
+                to: 5,
+                found_at: 1_700_000_000_000,
+            }],
         };
         assert_eq!(TickRecord::decode(&record.encode()).unwrap(), record);
+        assert!(TickRecord::may_have_gaps(&record.encode()));
+        let without = TickRecord {
+            gaps: Vec::new(),
+            ..record
+        };
+        assert!(!TickRecord::may_have_gaps(&without.encode()));
     }
 
     #[test]

@@ -107,6 +107,7 @@ impl OptionChanges {
             max_updates_per_second: current
                 .max_updates_per_second
                 .filter(|_| keeps("max_updates_per_second")),
+            kafka_topic: current.kafka_topic.clone().filter(|_| keeps("kafka_topic")),
         };
         let set = self.set.clone();
         MonitorOptions {
@@ -118,6 +119,7 @@ impl OptionChanges {
             max_tick_rows: set.max_tick_rows.or(kept.max_tick_rows),
             backfill_us: set.backfill_us.or(kept.backfill_us),
             max_updates_per_second: set.max_updates_per_second.or(kept.max_updates_per_second),
+            kafka_topic: set.kafka_topic.or(kept.kafka_topic),
         }
     }
 }
@@ -140,6 +142,10 @@ fn written(options: &MonitorOptions) -> Vec<String> {
         count("max_tick_rows", options.max_tick_rows),
         duration("backfill", options.backfill_us),
         count("max_updates_per_second", options.max_updates_per_second),
+        options
+            .kafka_topic
+            .as_ref()
+            .map(|topic| format!("kafka_topic = '{topic}'")),
     ]
     .into_iter()
     .flatten()

@@ -7,7 +7,7 @@ use crate::error::{Position, SqlError, SqlErrorKind};
 use crate::statement::WrittenOption;
 
 /// The options there are, with what each wants.
-pub const OPTIONS: [(&str, &str); 7] = [
+pub const OPTIONS: [(&str, &str); 8] = [
     (
         "retention",
         "how long a window stays in the live view after its end, such as '48 hours' (default '24 hours')",
@@ -32,6 +32,10 @@ pub const OPTIONS: [(&str, &str); 7] = [
     (
         "max_updates_per_second",
         "changes of its result, on average of ten seconds, from 1 to 1,000,000,000 (default: limits.monitor_updates_per_second); beyond it the monitor is stopped",
+    ),
+    (
+        "kafka_topic",
+        "a Kafka topic that its changes are written to, each once (default: none)",
     ),
 ];
 
@@ -72,6 +76,12 @@ pub(crate) fn read(written: &[WrittenOption]) -> Result<MonitorOptions, SqlError
             "max_updates_per_second" => {
                 options.max_updates_per_second = Some(count(&name, text).map_err(refused)?)
             }
+            "kafka_topic" => {
+                if !is_topic(text) {
+                    return Err(refused(format!("{text:?} is no name of a Kafka topic")).hint(TOPIC_NAMES));
+                }
+                options.kafka_topic = Some(text.to_string());
+            }
             "description" => {
                 if text.len() > LONGEST_DESCRIPTION {
                     return Err(refused(format!(
@@ -85,6 +95,14 @@ pub(crate) fn read(written: &[WrittenOption]) -> Result<MonitorOptions, SqlError
         seen.push(name);
     }
     Ok(options)
+}
+
+pub(crate) const TOPIC_NAMES: &str = "names have up to 249 letters, digits, dots, underscores and hyphens";
+
+/// Whether Kafka takes it as the name of a topic.
+pub(crate) fn is_topic(name: &str) -> bool {
+    let is_allowed = |letter: char| letter.is_ascii_alphanumeric() || ['.', '_', '-'].contains(&letter);
+    (1..=249).contains(&name.len()) && name.chars().all(is_allowed) && name != "." && name != ".."
 }
 
 pub(crate) fn unknown(name: &str) -> SqlError {

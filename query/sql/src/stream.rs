@@ -12,13 +12,11 @@ use pyflare_operators::streams::{
 };
 
 use crate::error::{Position, SqlError, SqlErrorKind};
-use crate::options::{DAY, LONGEST_DESCRIPTION, SECOND, duration, text_value};
+use crate::options::{DAY, LONGEST_DESCRIPTION, SECOND, TOPIC_NAMES, duration, is_topic, text_value};
 use crate::statement::{Parsed, check_name, eat, expect, is_word, key_and_value, monitor_name, syntax};
 
 /// The options of `CREATE STREAM … WITH (…)`.
 const OPTIONS: &str = "event_time, lateness, retention, description; of a Kafka topic also start";
-/// The longest name that Kafka has for a topic.
-const LONGEST_TOPIC: usize = 249;
 const TYPES: &str = "TEXT, BOOLEAN, INT, BIGINT, DOUBLE, DECIMAL(38, 12), TIMESTAMP, TEXT[] and JSON";
 
 /// Reads a statement about streams; `None`: it is about something else, and nothing was read.
@@ -185,14 +183,13 @@ fn read_topic(parser: &mut Parser<'_>, definition: &mut StreamDefinition) -> Res
         .at(Position::start(token.span))
         .hint("write FROM KAFKA TOPIC 'name'"));
     };
-    let is_allowed = |letter: char| letter.is_ascii_alphanumeric() || ['.', '_', '-'].contains(&letter);
-    if name.is_empty() || name.len() > LONGEST_TOPIC || !name.chars().all(is_allowed) {
+    if !is_topic(&name) {
         return Err(SqlError::new(
             SqlErrorKind::Name,
             format!("{name:?} is no name of a Kafka topic"),
         )
         .at(Position::start(token.span))
-        .hint("names have up to 249 letters, digits, dots, underscores and hyphens"));
+        .hint(TOPIC_NAMES));
     }
     definition.topic.get_or_insert_default().name = name;
     Ok(())

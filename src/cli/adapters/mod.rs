@@ -113,6 +113,7 @@ pub(in crate::cli) fn engine_failure(error: &EngineError) -> pyflare_live::Failu
         EngineError::Topic(
             LogError::Topic { .. } | LogError::NoTopics { .. } | LogError::NotForStreams { .. },
         ) => pyflare_live::FailureKind::Invalid,
+        EngineError::Output { .. } => pyflare_live::FailureKind::Invalid,
         EngineError::Topic(_) => pyflare_live::FailureKind::Unavailable,
         EngineError::Unreadable { .. } | EngineError::Closed | EngineError::WorkerFailed => {
             pyflare_live::FailureKind::Unavailable

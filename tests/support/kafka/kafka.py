@@ -202,9 +202,10 @@ class Kafka:
 
     def deny_reading(self, topic: str, *, denied: bool) -> None:
         """Whether the user may read a topic."""
-        change = ["--add" if denied else "--remove", "--force", "--deny-principal", f"User:{USER}"]
+        # Where a topic has a rule, what no rule allows is refused.
+        change = ["--add" if denied else "--remove", "--force", "--allow-principal", f"User:{USER}"]
         broker = f"127.0.0.1:{self.port}"
-        what = ["--operation", "Read", "--topic", topic]
+        what = ["--operation", "Describe", "--topic", topic]
         self.command("AclCommand", "--bootstrap-server", broker, *change, *what)
 
     def _prepare(self) -> None:

@@ -110,7 +110,7 @@ describe('words', () => {
   test('statements and their options', () => {
     expect(labels('cr|')).toEqual(['CREATE MONITOR … AS SELECT']);
     expect(labels('CREATE |')).toContain('OR REPLACE MONITOR');
-    expect(labels('CREATE MONITOR m WITH (|')).toEqual(['retention', 'lateness', 'description', 'max_rows', 'backfill', 'max_tick_rows', 'max_updates_per_second']);
+    expect(labels('CREATE MONITOR m WITH (|')).toEqual(['retention', 'lateness', 'description', 'max_rows', 'backfill', 'max_tick_rows', 'max_updates_per_second', 'kafka_topic']);
     expect(labels('CREATE MONITOR m |')).toContain('AS SELECT');
     expect(labels('DROP MONITOR |', 'query')).toContain('requests');
     expect(labels('ALTER MONITOR |', 'query')).toContain('requests');

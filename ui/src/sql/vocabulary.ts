@@ -70,6 +70,7 @@ export const options: readonly { readonly name: string; readonly value: string; 
   { name: 'backfill', value: '6 hours', about: 'How far back to begin, with rows read from the store.' },
   { name: 'max_tick_rows', value: '5000000', about: 'Records that its joins may make at one tick; beyond it the monitor is stopped.' },
   { name: 'max_updates_per_second', value: '5000000', about: 'Changes of its result, on average of ten seconds; beyond it the monitor is stopped.' },
+  { name: 'kafka_topic', value: 'topic', about: 'A Kafka topic that its changes are written to, each once.' },
 ];
 
 export const streamOptions: typeof options = [
@@ -77,6 +78,7 @@ export const streamOptions: typeof options = [
   { name: 'lateness', value: '10 seconds', about: 'How far out of order rows may come; 10 seconds by default.' },
   { name: 'retention', value: '30 days', about: 'How long stored rows are kept.' },
   { name: 'description', value: 'what it is for', about: 'Shown by SHOW STREAMS.' },
+  { name: 'start', value: 'earliest', about: 'Of a stream FROM KAFKA TOPIC: earliest, latest, or a moment.' },
 ];
 
 export const intervals: readonly string[] = ['10 seconds', '1 minute', '5 minutes', '15 minutes', '1 hour', '1 day'];

@@ -25,7 +25,8 @@ fn admin(broker: &Broker) -> AdminClient<DefaultClientContext> {
 }
 
 fn create(broker: &Broker, topic: &str, partitions: i32) {
-    let topic = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+    // These messages are older than any retention.
+    let topic = NewTopic::new(topic, partitions, TopicReplication::Fixed(1)).set("retention.ms", "-1");
     let made = block_on(admin(broker).create_topics([&topic], &AdminOptions::new())).unwrap();
     assert!(made[0].is_ok(), "{made:?}");
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::plan::MonitorDefinition;
 use crate::render::leaf::Origin;
 use crate::runtime::erasure::Erased;
+use crate::runtime::gaps::Gap;
 use crate::runtime::limits::StopReason;
 use crate::runtime::streams::StreamId;
 use crate::runtime::tick_record::PartitionCut;
@@ -36,6 +37,9 @@ pub(crate) struct Manifest {
     pub marks: Vec<(StreamId, i64)>,
     /// How far every partition has been admitted.
     pub partitions: Vec<PartitionCut>,
+    /// Records that were passed over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<Gap>,
     /// Milliseconds that passed while ticks ran, as the hashes of admitted requests count them.
     pub passed_ms: u64,
     pub counts: Counts,
@@ -192,6 +196,7 @@ pub(super) mod tests {
             marks_before: vec![(StreamId::User(3), 5)],
             marks: vec![(StreamId::User(3), 6)],
             partitions: Vec::new(),
+            gaps: Vec::new(),
             passed_ms: 0,
             counts: Counts::default(),
             streams: Vec::new(),

@@ -374,6 +374,7 @@ impl Coordinator {
             marks_before: marks_before.iter().collect(),
             marks: self.admission.logged_marks(),
             partitions: self.admission.cuts(),
+            gaps: self.admission.gaps().all(),
             passed_ms: 0,
             counts,
             streams,
