@@ -45,10 +45,10 @@ def set_clock(offset: Path, seconds: int) -> None:
 
 
 def clock(bed: Bed, kills: int) -> None:
-    """The clock jumps back by an hour, forward by hours or a day, and by a minute, also between two lives of the server.
+    """The clock jumps back by an hour, forward by hours or a day, and by a minute, also between two lives.
 
-    After a day the minutes from before may have left the views, and what comes with their times may be late: all of it is
-    in history, and frames are those of the replay, but the views cannot be foretold by somebody who has no clock.
+    After a day the minutes from before may have left the views, and what comes with their times may be late: all of it
+    is in history, and frames are those of the replay, but the views cannot be foretold by who does not know the ticks.
     """
     bed.views_expire = bed.source.random() < 0.5
     steps = LONG_STEPS if bed.views_expire else STEPS
