@@ -360,11 +360,11 @@ async fn run(lives: &[usize], seed: u64) {
             share.end - random.random_range(1..5)
         };
         let checkpoint_before = random.random_range(share.start + 1..unseen);
-        for number in share.start..unseen {
+        for (number, request) in requests.iter().enumerate().take(unseen).skip(share.start) {
             if of_several && !is_last && number == checkpoint_before {
                 opened.engine.checkpoint().await.unwrap();
             }
-            send(&opened, &requests[number]).await;
+            send(&opened, request).await;
             // Some requests share a tick.
             if random.random_range(0..2) > 0 {
                 opened.admitted(number as u64 + 1).await;
