@@ -75,9 +75,12 @@ fn left(rows: &RecordBatch, erasures: &[&ErasureStatus]) -> RecordBatch {
     filter_record_batch(rows, &BooleanArray::from(keep)).unwrap()
 }
 
+/// A relation as it was told.
+type Followed = (ViewName, Option<Companion>, Transcript);
+
 /// Compares what was followed with the batch over the rows that are left, at every tick with a frame.
 fn assert_equals_the_rest(
-    (case, transcripts): (&Case, &[(ViewName, Option<Companion>, Transcript)]),
+    (case, transcripts): (&Case, &[Followed]),
     rows: &RecordBatch,
     marks: &Marks,
     erasures: &[ErasureStatus],
