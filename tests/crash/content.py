@@ -58,7 +58,7 @@ def check_content(
     acknowledged = {span for span, (batch, _) in known.items() if batch.acknowledged}
     missing = sorted(acknowledged - copies.keys())
     twice = [f"span {span} is there {count} times" for span, count in sorted(copies.items()) if count != 1]
-    report.seen["spans acknowledged and compared"] += len(acknowledged)
+    report.seen["acknowledged spans compared, before and after the last restart"] += len(acknowledged)
     report.seen["lost"] += len(missing)
     report.seen["doubled"] += len(twice)
     report.check(
