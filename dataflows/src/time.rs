@@ -22,7 +22,17 @@ pub fn next_tick(previous: Tick) -> Tick {
     now_ms().max(previous + 1)
 }
 
+#[cfg(test)]
+thread_local! {
+    /// What [`now_ms`] says on this thread, if a test says it.
+    pub(crate) static CLOCK: std::cell::Cell<Option<Tick>> = const { std::cell::Cell::new(None) };
+}
+
 pub fn now_ms() -> Tick {
+    #[cfg(test)]
+    if let Some(now) = CLOCK.get() {
+        return now;
+    }
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |elapsed| elapsed.as_millis() as u64)

@@ -38,20 +38,20 @@ class Sender(threading.Thread):
         assert server.endpoints is not None
         self.acknowledged = 0
         self._exporter = OTLPSpanExporter(f"{server.endpoints.otlp_http_url}/v1/traces", timeout=10)
-        self._stop = threading.Event()
+        self._told_to_stop = threading.Event()
 
     def run(self) -> None:
         provider = TracerProvider(resource=Resource.create({"service.name": "backed-up"}))
         provider.add_span_processor(SimpleSpanProcessor(self._exporter))
         tracer = provider.get_tracer("backups")
-        while not self._stop.is_set():
+        while not self._told_to_stop.is_set():
             with tracer.start_as_current_span("call", attributes={"number": self.acknowledged}):
                 pass
             self.acknowledged += 1
         provider.shutdown()
 
     def stop(self) -> None:
-        self._stop.set()
+        self._told_to_stop.set()
         self.join(30)
 
 

@@ -209,8 +209,9 @@ async fn views_are_as_if_the_rows_had_never_been_there() {
     let rest = left(&rows, &all);
     let mut rewritten = 0;
     for (case, (transcripts, kept)) in cases.iter().zip(transcripts.chunks(3).zip(&kept)) {
-        // Joins keep what they have shown.
-        if !case.one_pane || format!("{:?}", case.definition.plan).contains("Join") {
+        // Joins and unions keep what they have shown.
+        let plan = format!("{:?}", case.definition.plan);
+        if !case.one_pane || plan.contains("Join") || plan.contains("Union") {
             continue;
         }
         rewritten += 1;

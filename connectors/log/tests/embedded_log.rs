@@ -414,3 +414,43 @@ proptest! {
         }
     }
 }
+
+/// What came before a seal lies in files of its own, which can be deleted although no file is full; also without a record
+/// after it, and after a restart.
+#[test]
+fn what_is_sealed_can_be_trimmed() {
+    let place = tempfile::tempdir().unwrap();
+    let log = EmbeddedLog::open(options(place.path())).unwrap();
+    fill(&log, 0, 5, 100);
+    log.trim(Signal::Traces, 0, 5).unwrap();
+    assert_eq!(
+        log.start_offset(Signal::Traces, 0),
+        0,
+        "the file that is written stays"
+    );
+    log.seal();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while log.start_offset(Signal::Traces, 0) < 5 {
+        assert!(std::time::Instant::now() < deadline, "it is sealed");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        log.trim(Signal::Traces, 0, 5).unwrap();
+    }
+    assert_eq!(segments(place.path()).len(), 1);
+    // With nothing new a seal makes no file.
+    log.seal();
+    let more = fill(&log, 5, 2, 100);
+    assert_eq!(all_from(&log, 5), more);
+    drop(log);
+    let log = EmbeddedLog::open(options(place.path())).unwrap();
+    assert_eq!(log.start_offset(Signal::Traces, 0), 5);
+    assert_eq!(all_from(&log, 5), more);
+    assert!(matches!(
+        log.read(Signal::Traces, 0, 4, usize::MAX),
+        Err(LogError::Trimmed { first: 5, .. })
+    ));
+}
+
+fn all_from(log: &EmbeddedLog, offset: u64) -> Vec<LogRecord> {
+    let records = log.read(Signal::Traces, 0, offset, usize::MAX).unwrap();
+    records.into_iter().map(|(_, record)| record).collect()
+}

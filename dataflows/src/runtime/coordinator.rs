@@ -251,7 +251,7 @@ impl Coordinator {
         Ok(())
     }
 
-    fn tick(&mut self, pending: Vec<Pending>) -> Result<(), EngineError> {
+    pub(super) fn tick(&mut self, pending: Vec<Pending>) -> Result<(), EngineError> {
         let started = Instant::now();
         let tick = next_tick(self.last_tick);
         self.admission.open(tick);

@@ -41,6 +41,8 @@ mod read_ahead;
 mod reading;
 mod replay;
 mod rewriting;
+#[cfg(test)]
+mod simulation;
 mod start;
 mod starting;
 mod status;

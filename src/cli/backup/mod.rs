@@ -184,9 +184,11 @@ pub fn restore(args: RestoreArgs) -> anyhow::Result<()> {
     }
     for file in rest.into_iter().chain(version) {
         let source = from.join(DATA).join(&file.path);
-        let copied = copy(&source, &data.join(&file.path), None, &mut progress)
+        let target = data.join(&file.path);
+        let copied = copy(&source, &target, None, &mut progress)
             .with_context(|| format!("PF-6055: {} could not be copied", source.display()))?;
         if (copied.bytes, &copied.blake3) != (file.bytes, &file.blake3) {
+            fs::remove_file(&target)?;
             bail!(
                 "PF-6056: {} is damaged: its checksum is another one; nothing can be started from {}, delete it and use \
                  another backup",

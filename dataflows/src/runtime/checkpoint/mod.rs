@@ -19,8 +19,12 @@ mod writing;
 
 pub(super) use decision::TicksFound;
 pub(super) use dumping::Dumping;
+#[cfg(test)]
+pub(super) use dumping::FromDump;
 pub(super) use manifest::{Manifest, StreamEntry, ViewEntry};
 pub(super) use restoring::inspect;
 pub use taking::CheckpointStatus;
 pub(super) use taking::{Answer, CheckpointState, Checkpoints, Run, ViewCounts};
+#[cfg(test)]
+pub(super) use writing::Job;
 pub(super) use writing::Writer;

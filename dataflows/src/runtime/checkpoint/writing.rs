@@ -66,27 +66,32 @@ impl<E: std::error::Error> From<E> for Failure {
 
 impl Writer {
     pub fn run(self) {
-        while let Ok(mut job) = self.jobs.recv() {
-            let outcome = self.write(&mut job);
-            let tick = job.run.tick;
-            // Workers that still hand over something see that nobody wants it.
-            job.run.cancel();
-            let answer = match &outcome {
-                Ok(()) => Ok(tick),
-                Err(Failure::CalledOff) => Err(EngineError::Closed),
-                Err(Failure::Failed(detail)) => Err(EngineError::Checkpoint {
-                    detail: detail.clone(),
-                }),
-            };
-            if let Err(Failure::Failed(detail)) = outcome {
-                tracing::error!(%detail, "no checkpoint could be written; the tick log has everything, it is tried again");
-                let mut newest = self.state.newest.lock();
-                newest.get_or_insert_default().failure = Some(detail);
-            }
-            self.state.is_busy.store(false, Ordering::Release);
-            for reply in job.answers {
-                let _ = reply.send(answer.clone());
-            }
+        while let Ok(job) = self.jobs.recv() {
+            self.finish(job);
+        }
+    }
+
+    /// Writes one checkpoint and tells those who asked for it.
+    pub fn finish(&self, mut job: Box<Job>) {
+        let outcome = self.write(&mut job);
+        let tick = job.run.tick;
+        // Workers that still hand over something see that nobody wants it.
+        job.run.cancel();
+        let answer = match &outcome {
+            Ok(()) => Ok(tick),
+            Err(Failure::CalledOff) => Err(EngineError::Closed),
+            Err(Failure::Failed(detail)) => Err(EngineError::Checkpoint {
+                detail: detail.clone(),
+            }),
+        };
+        if let Err(Failure::Failed(detail)) = outcome {
+            tracing::error!(%detail, "no checkpoint could be written; the tick log has everything, it is tried again");
+            let mut newest = self.state.newest.lock();
+            newest.get_or_insert_default().failure = Some(detail);
+        }
+        self.state.is_busy.store(false, Ordering::Release);
+        for reply in job.answers {
+            let _ = reply.send(answer.clone());
         }
     }
 
