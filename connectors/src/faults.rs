@@ -114,7 +114,7 @@ static REACHED: [AtomicU64; POINTS] = [const { AtomicU64::new(0) }; POINTS];
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FaultsError {
     #[error(
-        "PF-6050: {VARIABLE} names {name:?}, which is neither a fail point ({steps}) nor a planted fault ({faults}); \
+        "PF-6080: {VARIABLE} names {name:?}, which is neither a fail point ({steps}) nor a planted fault ({faults}); \
          it is for tests: unset it"
     )]
     Unknown {
@@ -123,7 +123,7 @@ pub enum FaultsError {
         faults: String,
     },
     #[error(
-        "PF-6051: {VARIABLE} has {text:?}, which is not a name with the time at which it takes effect, such as tick-written:3"
+        "PF-6081: {VARIABLE} has {text:?}, which is not a name with the time at which it takes effect, such as tick-written:3"
     )]
     Times { text: String },
 }
@@ -207,10 +207,10 @@ mod tests {
     fn what_is_armed_happens_once_and_what_is_not_understood_arms_nothing() {
         assert!(!planted(Fault::FrameDropped));
         let unknown = arm("frame-dropped, tick-wirtten").unwrap_err().to_string();
-        assert!(unknown.starts_with("PF-6050"), "{unknown}");
+        assert!(unknown.starts_with("PF-6080"), "{unknown}");
         assert!(unknown.contains("\"tick-wirtten\"") && unknown.contains("tick-written"));
         for wrong in ["frame-dropped:0", "frame-dropped:x", "frame-dropped:"] {
-            assert!(arm(wrong).unwrap_err().to_string().starts_with("PF-6051"));
+            assert!(arm(wrong).unwrap_err().to_string().starts_with("PF-6081"));
         }
         assert!(!planted(Fault::FrameDropped));
         arm("frame-dropped:3, state-lost").unwrap();

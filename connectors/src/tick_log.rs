@@ -24,6 +24,10 @@ pub enum TickLogError {
         "PF-2105: the tick log {path} is missing, though the data directory was in use; nothing was changed, restore the data directory from a backup or start with another one"
     )]
     Missing { path: String },
+    #[error(
+        "PF-2106: another process holds the tick log {path} and does not go on; it is stopped or hangs: end it (kill -9), what it acknowledged is kept, and start again"
+    )]
+    Held { path: String },
 }
 
 /// Called with a payload and its position.

@@ -93,8 +93,9 @@ class Bed:
     data_dir: Path | None = None
     # Kafka or ClickHouse, by name.
     services: dict[str, Any] = field(default_factory=dict)
-    # Whether a clock that jumps has made frames too old to be asked for again.
+    # Whether a clock that jumps has made frames too old to be asked for again, and minutes too old to be in the views.
     forgets_frames: bool = False
+    views_expire: bool = False
 
     def __post_init__(self) -> None:
         self.source = random.Random(self.seed)
@@ -168,7 +169,8 @@ class Bed:
         report.seen["retries"] += self.senders.retries
         report.seen["sent again though acknowledged"] += self.senders.sent_again
         report.seen["commands acknowledged"] += self.commands.acknowledged
-        check_content(report, server, batches, self.scratch, when, self.settle)
+        views = not self.views_expire
+        check_content(report, server, batches, self.scratch, when, self.settle, views)
         report.check(f"{when}: acknowledged commands hold", self.commands.check(server))
         tick = round((self.metric("pyflare_tick_seconds") or 0) * 1000)
         told = self.subscriber.wait_beyond(tick, 15)
@@ -181,7 +183,7 @@ class Bed:
         with undisturbed(self.binary, server.data_dir, self.archive, self.arguments) as replayed:
             check_transcripts(report, replayed, self.subscriber.transcripts, when, self.forgets_frames)
         server.start()
-        check_content(report, server, batches, self.scratch, f"{when}, restarted", self.settle)
+        check_content(report, server, batches, self.scratch, f"{when}, restarted", self.settle, views)
         report.check(f"{when}, restarted: acknowledged commands hold", self.commands.check(server))
         server.kill()
         report.check(f"{when}: no panic", panics(server))

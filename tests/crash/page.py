@@ -11,16 +11,16 @@ from typing import Any
 
 INTRODUCTION = """# Crash report
 
-What a long run of the tests under harm (`tests/crash`) did and found. `make test-crash` repeats it, with seeds of its
-own; `tests/support/python tests/crash/run.py --binary PATH --scenario X --seed N --rounds 1` repeats one round: the seed
-decides the order and the moments, and the machine how far a request has come by then.
+What a long run of the tests under harm (`tests/crash`) did and found. `make test-crash` repeats it, with seeds of
+its own; `tests/support/python tests/crash/run.py --binary PATH --scenario X --seed N --rounds 1` repeats one round:
+the seed decides the order and the moments, and the machine how far a request has come by then.
 """
 
 MEANING = """
-Each round is a data directory of its own, under load from senders that retry, with a WebSocket subscriber that comes back
-with its newest token and a client that creates and drops a monitor. After it, and after an orderly stop and start, every
-acknowledged span was looked for in history and, by DuckDB over what the senders kept, in the built-in views; every frame
-that the subscriber was told was compared with a replay of the recovered tick log that nobody disturbed.
+Each round is a data directory of its own, under load from senders that retry, with a WebSocket subscriber that comes
+back with its newest token and a client that creates and drops a monitor. After it, and after an orderly stop and start,
+every acknowledged span was looked for in history and, by DuckDB over what the senders kept, in the built-in views;
+every frame that the subscriber was told was compared with a replay of the recovered tick log that nobody disturbed.
 """
 
 
@@ -54,8 +54,8 @@ def page(rounds: list[dict[str, Any]]) -> str:
     for one in sorted(rounds, key=lambda one: (one["scenario"], one["at"])):
         killed = sum(count for name, count in one["done"].items() if name.startswith("kill"))
         lines.append(
-            f"| {one['scenario']} | {killed} | {one['seconds']:.0f} | {one['passed'] + one['failed']} | {one['failed']} "
-            f"| {one['seed']} |"
+            f"| {one['scenario']} | {killed} | {one['seconds']:.0f} | {one['passed'] + one['failed']} "
+            f"| {one['failed']} | {one['seed']} |"
         )
     for one in rounds:
         lines += [f"\n{one['scenario']}, seed {one['seed']}: {failure}" for failure in one["failures"]]

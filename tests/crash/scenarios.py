@@ -14,7 +14,7 @@ import harm_disk
 import harm_outside
 from bed import Bed, says
 from fail_points import die_at_points, fail_points
-from server import Server
+from server import Server, ServerFailed
 
 KAFKA_ONLY = ("kafka-",)
 
@@ -69,7 +69,12 @@ def taken_over(bed: Bed) -> None:
     (old.data_dir / "LOCK").unlink()
     bed.server = Server(bed.binary, old.data_dir, list(bed.arguments))
     before = old.log_size
-    bed.server.start()
+    bed.server.launch()
+    try:
+        bed.server.wait_until_ready()
+    except ServerFailed:
+        held_in_the_middle(bed, old, old.log_since(before))
+        return
     bed.speaks_to = bed.server
     time.sleep(bed.source.uniform(1.0, 2.0))
     process = old.process
@@ -82,6 +87,16 @@ def taken_over(bed: Bed) -> None:
     old.kill()
     time.sleep(bed.source.uniform(0.2, 0.8))
     bed.kill()
+    bed.restart()
+
+
+def held_in_the_middle(bed: Bed, old: Server, text: str) -> None:
+    """It was stopped in the middle of an append: the successor says whom to end, and starts once that is done."""
+    bed.report.check("a successor that cannot take over says why", says(text, "PF-2106"))
+    bed.report.done["stopped in the middle of an append"] += 1
+    old.kill()
+    bed.report.done["kill -9 of a stopped server"] += 1
+    bed.speaks_to = bed.server
     bed.restart()
 
 

@@ -136,7 +136,9 @@ class Subscriber:
                 time.sleep(RECONNECT_SECONDS)
                 continue
             try:
-                with connect(endpoints.live_url, max_size=None, open_timeout=2, close_timeout=0.2) as socket:
+                with connect(
+                    endpoints.live_url, max_size=None, open_timeout=2, close_timeout=0.2, ping_interval=None
+                ) as socket:
                     self._listen(socket)
             except (OSError, WebSocketException, TimeoutError):
                 # The server is gone; the next one is waited for.

@@ -99,7 +99,7 @@ def check_transcripts(
     `forgets`: a clock that jumped may have made frames older than the five minutes for which they are known.
     """
     assert server.endpoints is not None
-    with connect(server.endpoints.live_url, max_size=None) as socket:
+    with connect(server.endpoints.live_url, max_size=None, ping_interval=None) as socket:
         for transcript in transcripts:
             problems = list(transcript.problems)
             report.check(f"{when}: {transcript.view}: frames follow on, and time never goes back", problems)

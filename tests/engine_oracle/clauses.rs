@@ -306,7 +306,6 @@ fn follow_all(
     let follow_one = |view: &Installed<'_>| {
         let options = SubscribeOptions {
             snapshot: true,
-            progress: true,
             ..SubscribeOptions::default()
         };
         follow(engine, &view_name(&view.definition), options, stopped.clone())
@@ -340,6 +339,7 @@ async fn run(lives: &[usize], seed: u64) {
     let installed = install(&opened.engine, &records, &streams).await;
     let requests = requests(&mut random, &folder);
     let mut told: BTreeMap<String, Vec<Transcript>> = BTreeMap::new();
+    let mut covered: BTreeMap<String, Vec<(u64, u64)>> = BTreeMap::new();
     let mut last = 0;
     for (life, workers) in lives.iter().enumerate() {
         if life > 0 {
@@ -374,10 +374,15 @@ async fn run(lives: &[usize], seed: u64) {
             last = opened.admitted(requests.len() as u64).await;
         }
         tokio::time::sleep(Duration::from_millis(300)).await;
+        let until = opened.engine.status().tick;
+        opened.engine.wait_complete(until).await;
         stop.send(true).unwrap();
         for (view, transcript) in installed.iter().zip(following) {
-            let of_view = told.entry(view.definition.name.clone()).or_default();
-            of_view.push(transcript.await.unwrap());
+            let transcript = transcript.await.unwrap();
+            let name = &view.definition.name;
+            let from = transcript.frames[0].upper - 1;
+            covered.entry(name.clone()).or_default().push((from, until));
+            told.entry(name.clone()).or_default().push(transcript);
         }
         for request in &requests[unseen..share.end] {
             send(&opened, request).await;
@@ -405,14 +410,8 @@ async fn run(lives: &[usize], seed: u64) {
         .map(|tick| tick as u64)
         .collect();
     assert!(row_ticks.len() > 10, "{} ticks had rows", row_ticks.len());
-    let covered = told.iter().map(|(name, lives)| {
-        (
-            name.clone(),
-            lives.iter().filter_map(Transcript::covers).collect(),
-        )
-    });
     let run = Run {
-        covered: covered.collect(),
+        covered,
         rows,
         // Streams have their ids first: `calls` was declared first.
         marks: Marks::read(directory.path(), &1.into()),

@@ -37,12 +37,6 @@ impl Transcript {
         contents
     }
 
-    /// The first and the last tick of which it tells the content; none if nothing came.
-    pub fn covers(&self) -> Option<(u64, u64)> {
-        let (first, last) = (self.frames.first()?, self.frames.last()?);
-        Some((first.upper - 1, last.upper - 1))
-    }
-
     pub fn assert_equals(&self, other: &Transcript, until: u64, what: &str) {
         let changes = |transcript: &Transcript| -> Vec<Frame> {
             let frames = transcript.frames.iter();

@@ -18,7 +18,7 @@ use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use pyflare_connectors::faults::{self, Step};
@@ -44,6 +44,9 @@ const SEGMENT_BYTES: u64 = 4 << 20;
 const STEPS: AppendSteps = [Step::TickAppend, Step::TickWritten, Step::TickSynced];
 /// How long to wait before a full disk is tried again.
 const FULL_DISK_PAUSE: Duration = Duration::from_millis(250);
+/// How long a start waits for a process that is in the middle of an append. One that was stopped there never ends it.
+const TAKE_OVER_WAIT: Duration = Duration::from_secs(10);
+const TAKE_OVER_PAUSE: Duration = Duration::from_millis(50);
 
 struct TickJournalError(TickLogError);
 
@@ -211,6 +214,29 @@ impl FileTickLog {
     fn fenced<T>(&self, action: impl FnOnce() -> Result<T, TickLogError>) -> Result<T, TickLogError> {
         let locked = flock(&self.fence, FlockOperation::LockExclusive);
         locked.map_err(|error| io_error(&self.directory, error.into()))?;
+        self.unfenced_after(action)
+    }
+
+    /// [`FileTickLog::fenced`], if who is in there ends within [`TAKE_OVER_WAIT`].
+    fn fenced_in_time<T>(&self, action: impl FnOnce() -> Result<T, TickLogError>) -> Result<T, TickLogError> {
+        let begun = Instant::now();
+        loop {
+            match flock(&self.fence, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return self.unfenced_after(action),
+                Err(rustix::io::Errno::WOULDBLOCK) if begun.elapsed() < TAKE_OVER_WAIT => {
+                    std::thread::sleep(TAKE_OVER_PAUSE);
+                }
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    return Err(TickLogError::Held {
+                        path: self.directory.display().to_string(),
+                    });
+                }
+                Err(error) => return Err(io_error(&self.directory, error.into())),
+            }
+        }
+    }
+
+    fn unfenced_after<T>(&self, action: impl FnOnce() -> Result<T, TickLogError>) -> Result<T, TickLogError> {
         let outcome = action();
         flock(&self.fence, FlockOperation::Unlock)
             .map_err(|error| io_error(&self.directory, error.into()))?;
@@ -246,7 +272,7 @@ impl FileTickLog {
 impl TickLog for FileTickLog {
     fn open_generation(&self) -> Result<u64, TickLogError> {
         let mut writer = self.writer.lock();
-        self.fenced(|| {
+        self.fenced_in_time(|| {
             let newest = self.newest_generation()?;
             let last = self.segments()?.pop();
             if newest > 0 && last.is_none() {
@@ -353,6 +379,19 @@ mod tests {
         fs::remove_file(&path).unwrap();
         let damaged = log.read(&mut |_, _| Ok(())).unwrap_err();
         assert!(matches!(damaged, TickLogError::Corrupt { .. }), "{damaged}");
+    }
+
+    #[test]
+    fn a_process_that_is_stopped_in_an_append_is_not_waited_for_for_ever() {
+        let directory = tempfile::tempdir().unwrap();
+        let held = FileTickLog::open(directory.path()).unwrap();
+        held.open_generation().unwrap();
+        flock(&held.fence, FlockOperation::LockExclusive).unwrap();
+        let next = FileTickLog::open(directory.path()).unwrap();
+        let refused = next.open_generation().unwrap_err();
+        assert!(refused.to_string().starts_with("PF-2106"), "{refused}");
+        flock(&held.fence, FlockOperation::Unlock).unwrap();
+        assert_eq!(next.open_generation().unwrap(), 2);
     }
 
     #[test]
