@@ -2,7 +2,7 @@
 //!
 //! - [`engine`](Engine): the handle everybody uses, and how the parts are stopped; `start`: how they are started,
 //!   from `options`; `reading`: views and streams at a tick, subscriptions; `status`: how the parts are doing;
-//! - `coordinator`: cuts the log into ticks; `admission`: what a tick takes, each body once, from which `topics`;
+//! - `coordinator`: cuts the log into ticks; `halves`: what the workers do of each; `admission`: what a tick takes, each body once, from which `topics`;
 //!   `admission_logged`: what logged ones took;
 //!   `deduplication`: the bodies of the last hour; `gaps`: what was passed over; `read_ahead`: the log read beside the work; `tick_record`: what a tick says, durable before anything is emitted;
 //! - `checkpoint`: the state at a tick, and the start from it; `replay`: that start, and the ticks after it;
@@ -33,6 +33,7 @@ mod erasure;
 mod error;
 mod flush;
 mod gaps;
+mod halves;
 mod holds;
 mod hub;
 mod installing;
