@@ -46,7 +46,7 @@ impl Process {
         let log: Arc<dyn Log> = shared.clone();
         let tick_log: Arc<dyn TickLog> = shared.clone();
         let checkpoint_store: Arc<dyn CheckpointStore> = shared;
-        let admission = Admission::new(Arc::clone(&log), ReadAhead::start()?, Arc::clone(&streams));
+        let admission = Admission::new(Arc::clone(&log), ReadAhead::start()?, Arc::clone(&streams), false);
         let (to_worker, worker) = crossbeam_channel::bounded(1_024);
         let (from_worker, from_workers) = crossbeam_channel::bounded(4);
         let world = Arc::clone(&handle.world);
