@@ -9,7 +9,8 @@ use arrow::compute::{cast, concat_batches, filter_record_batch};
 use arrow::datatypes::{Int64Type, SchemaRef};
 use arrow::row::{OwnedRow, RowConverter, SortField};
 use bytes::Bytes;
-use pyflare_connectors::{ContentType, Log, LogRecord, Signal};
+use pyflare_connectors::log::AppendListener;
+use pyflare_connectors::{Appended, ContentType, Log, LogError, LogRecord, Signal};
 use pyflare_dataflows::{Engine, EngineOptions, MonitorDefinition, Tail, ViewName};
 use pyflare_delta::DeltaStore;
 use pyflare_log::{EmbeddedLog, FileCatalog, FileTickLog, LogOptions};
@@ -52,6 +53,56 @@ pub fn open_with(directory: &Path, workers: usize, change: impl FnOnce(&mut Engi
     change(&mut options);
     let engine = tokio::task::block_in_place(|| Engine::start(options)).unwrap();
     Opened { engine, log }
+}
+
+/// A log that deletes nothing.
+pub struct Keeping(Arc<dyn Log>);
+
+impl Keeping {
+    pub fn all_of(log: &Arc<dyn Log>) -> Arc<dyn Log> {
+        Arc::new(Keeping(Arc::clone(log)))
+    }
+}
+
+#[async_trait::async_trait]
+impl Log for Keeping {
+    fn partitions(&self, signal: Signal) -> u32 {
+        self.0.partitions(signal)
+    }
+
+    fn start_offset(&self, signal: Signal, partition: u32) -> u64 {
+        self.0.start_offset(signal, partition)
+    }
+
+    async fn append(&self, record: LogRecord) -> Result<Appended, LogError> {
+        self.0.append(record).await
+    }
+
+    fn end_offset(&self, signal: Signal, partition: u32) -> u64 {
+        self.0.end_offset(signal, partition)
+    }
+
+    fn read(
+        &self,
+        signal: Signal,
+        partition: u32,
+        offset: u64,
+        max_bytes: usize,
+    ) -> Result<Vec<(u64, LogRecord)>, LogError> {
+        self.0.read(signal, partition, offset, max_bytes)
+    }
+
+    fn on_append(&self, listener: AppendListener) {
+        self.0.on_append(listener);
+    }
+
+    fn usage(&self) -> Option<(u64, u64)> {
+        self.0.usage()
+    }
+
+    fn trim(&self, _signal: Signal, _partition: u32, _offset: u64) -> Result<(), LogError> {
+        Ok(())
+    }
 }
 
 impl Opened {

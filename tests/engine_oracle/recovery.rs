@@ -15,7 +15,7 @@ use pyflare_log::{FileCheckpoints, FileTickLog};
 use pyflare_sql::Statement;
 
 use crate::backfill::{ORDERS, definitions, send_orders};
-use crate::bed::{Opened, copy_directory, declared, open, open_with, request, view_name};
+use crate::bed::{Keeping, Opened, copy_directory, declared, open, open_with, request, view_name};
 use crate::frames::Transcript;
 use crate::graph::{FIRST, OVER_VIEWS, views_of};
 use crate::{first_time, send};
@@ -69,6 +69,8 @@ async fn install_all(opened: &Opened) {
 
 pub fn recovering(directory: &Path, workers: usize, every: Duration) -> Opened {
     open_with(directory, workers, |options: &mut EngineOptions| {
+        // The reference replays everything.
+        options.log = Keeping::all_of(&options.log);
         options.checkpoints = Some(FileCheckpoints::open(directory.join("checkpoints")).unwrap());
         options.checkpoint_every = every;
         options.checkpoint_least_rows = 0;
