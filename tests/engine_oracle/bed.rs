@@ -10,7 +10,10 @@ use arrow::datatypes::{Int64Type, SchemaRef};
 use arrow::row::{OwnedRow, RowConverter, SortField};
 use bytes::Bytes;
 use pyflare_connectors::log::AppendListener;
-use pyflare_connectors::{Appended, ContentType, Log, LogError, LogRecord, Signal};
+use pyflare_connectors::{
+    Appended, ContentType, Log, LogError, LogRecord, Part, Removal, RowRange, Signal, Store, StoreError,
+    TableDefinition,
+};
 use pyflare_dataflows::{Engine, EngineOptions, MonitorDefinition, Tail, ViewName};
 use pyflare_delta::DeltaStore;
 use pyflare_log::{EmbeddedLog, FileCatalog, FileTickLog, LogOptions};
@@ -102,6 +105,63 @@ impl Log for Keeping {
 
     fn trim(&self, _signal: Signal, _partition: u32, _offset: u64) -> Result<(), LogError> {
         Ok(())
+    }
+}
+
+/// A store that takes nothing, so that all rows stay in memory.
+pub struct Refusing;
+
+fn refused<T>() -> Result<T, StoreError> {
+    Err(StoreError::Missing {
+        table: "nothing".into(),
+    })
+}
+
+#[async_trait::async_trait]
+impl Store for Refusing {
+    async fn ensure_table(&self, _table: &TableDefinition) -> Result<(), StoreError> {
+        refused()
+    }
+
+    async fn append_parts(&self, _table: &str, _cut: u64, _parts: Vec<Part>) -> Result<(), StoreError> {
+        refused()
+    }
+
+    async fn read_rows(
+        &self,
+        _table: &str,
+        _range: RowRange<'_>,
+        _visit: &mut (dyn FnMut(RecordBatch) -> bool + Send),
+    ) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn remove_rows(&self, _table: &str, _removal: &Removal) -> Result<u64, StoreError> {
+        refused()
+    }
+
+    async fn settle_changes(&self, _table: &str, _until: u64) -> Result<(), StoreError> {
+        refused()
+    }
+
+    async fn last_cut(&self, _table: &str) -> Result<Option<u64>, StoreError> {
+        refused()
+    }
+
+    async fn maintain(&self, _table: &str, _now_us: i64) -> Result<(), StoreError> {
+        refused()
+    }
+
+    async fn size(&self, _table: &str) -> Result<(u64, u64), StoreError> {
+        refused()
+    }
+
+    async fn tables(&self) -> Result<Vec<String>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn drop_table(&self, _table: &str) -> Result<(), StoreError> {
+        refused()
     }
 }
 
