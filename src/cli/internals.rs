@@ -11,7 +11,7 @@ use arrow::array::{
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
-use pyflare_dataflows::{Companion, Engine, Rejection, ViewName};
+use pyflare_dataflows::{Companion, Engine, ErasureBy, ErasureStage, Rejection, ViewName};
 use pyflare_history::{InternalRelations, Scope, SourceError};
 
 use super::adapters::{is_temporary, source_error};
@@ -41,9 +41,11 @@ fn time(name: &str) -> Field {
     )
 }
 
-const RELATIONS: [&str; 9] = [
+const RELATIONS: [&str; 11] = [
     "arrangements",
     "backfills",
+    "checkpoints",
+    "erasures",
     "errors",
     "gaps",
     "late_rows",
@@ -88,6 +90,25 @@ fn schema(relation: &str) -> Option<SchemaRef> {
             text("state"),
             count("rows"),
             count("groups"),
+        ],
+        "checkpoints" => vec![
+            count("epoch"),
+            time("tick"),
+            count("bytes"),
+            count("rows"),
+            count("took_us"),
+            text("failure"),
+        ],
+        "erasures" => vec![
+            count("id"),
+            text("project"),
+            text("by"),
+            count("named"),
+            text("stage"),
+            count("rows"),
+            time("asked_at"),
+            time("until"),
+            time("retracted_at"),
         ],
         "operators" => vec![
             number("worker"),
@@ -212,6 +233,51 @@ impl EngineInternals {
             })),
             counts(all().map(|backfill| backfill.rows)),
             counts(all().map(|backfill| backfill.groups)),
+        ]
+    }
+
+    /// The newest checkpoint, for the operator of the installation.
+    fn checkpoints(&self, scope: &Scope) -> Vec<ArrayRef> {
+        let newest = self.engine.checkpoint_status();
+        let newest = newest.filter(|_| scope.project.is_none());
+        let all = || newest.iter();
+        vec![
+            counts(all().map(|checkpoint| checkpoint.epoch)),
+            times(all().map(|checkpoint| tick_time(checkpoint.tick))),
+            counts(all().map(|checkpoint| checkpoint.bytes)),
+            counts(all().map(|checkpoint| checkpoint.rows)),
+            counts(all().map(|checkpoint| checkpoint.took.as_micros() as u64)),
+            texts(all().map(|checkpoint| checkpoint.failure.as_deref())),
+        ]
+    }
+
+    fn erasures(&self, scope: &Scope) -> Vec<ArrayRef> {
+        let mut erasures = self.engine.erasures();
+        erasures.retain(|erasure| scope.sees(Some(&erasure.subject.project)));
+        let all = || erasures.iter();
+        vec![
+            counts(all().map(|erasure| erasure.id)),
+            texts(all().map(|erasure| Some(erasure.subject.project.as_str()))),
+            texts(all().map(|erasure| {
+                Some(match erasure.subject.by {
+                    ErasureBy::Project => "project",
+                    ErasureBy::User => "user",
+                    ErasureBy::Session => "session",
+                    ErasureBy::Trace => "trace",
+                })
+            })),
+            counts(all().map(|erasure| erasure.subject.values.len() as u64)),
+            texts(all().map(|erasure| {
+                Some(match erasure.stage {
+                    ErasureStage::Reading => "reading",
+                    ErasureStage::Retracted => "retracted",
+                    ErasureStage::Removed => "removed",
+                })
+            })),
+            counts(all().map(|erasure| erasure.rows)),
+            times(all().map(|erasure| tick_time(erasure.asked_at))),
+            times(all().map(|erasure| tick_time(erasure.until))),
+            times(all().map(|erasure| erasure.retracted_at.and_then(tick_time))),
         ]
     }
 
@@ -384,6 +450,8 @@ impl InternalRelations for EngineInternals {
             "monitors" => self.monitors(scope),
             "arrangements" => self.arrangements(scope),
             "backfills" => self.backfills(scope),
+            "checkpoints" => self.checkpoints(scope),
+            "erasures" => self.erasures(scope),
             "operators" => self.operators(scope),
             "streams" => self.streams(scope),
             "gaps" => self.gaps(scope),

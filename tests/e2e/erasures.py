@@ -134,6 +134,10 @@ def taken_back(server: Server) -> None:
     sent += _send(server, 2 * TRACES)
     _assert_shown(server, sent)
     _wait_for(server, ids + alone + by_trace, {"removed"})
+    internal = server.sql("SELECT count(*), sum(rows) FROM pyflare_internal.erasures WHERE stage = 'removed' AND named = 0")
+    items = server.get("/api/v1/erasures?limit=100")["items"]
+    assert_equal(internal, [[len(items), sum(item["rows"] for item in items)]], "pyflare_internal.erasures")
+    assert server.sql("SELECT tick FROM pyflare_internal.checkpoints WHERE failure IS NULL", headers={"x-pyflare-project": "*"})
     for item in server.get("/api/v1/erasures?limit=100")["items"]:
         assert_equal(item["values"], [], "what is known of whose rows they were")
     server.kill()

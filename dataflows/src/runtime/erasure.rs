@@ -12,13 +12,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
-use arrow::datatypes::{DataType, Schema};
+use arrow::datatypes::{DataType, Int64Type, Schema};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
 use crate::time::Tick;
 
 const PROJECT: &str = "project";
+const TICK: &str = "_tick";
 
 /// What the values of an erasure name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -127,12 +128,20 @@ pub(crate) struct Erased {
 }
 
 impl Erased {
-    /// Which rows, admitted at one tick, it took back.
-    pub fn rows(&self, batch: &RecordBatch, tick: Tick) -> Option<BooleanArray> {
-        match tick <= self.request.until && !self.is_removed {
-            true => self.request.subject.rows(batch),
-            false => None,
+    /// Which rows, with their `_tick`, it took back; `None`: none of them.
+    pub fn rows(&self, batch: &RecordBatch) -> Option<BooleanArray> {
+        if self.is_removed {
+            return None;
         }
+        let ticks = batch.column_by_name(TICK)?.as_primitive_opt::<Int64Type>()?;
+        let until = i64::try_from(self.request.until).unwrap_or(i64::MAX);
+        if ticks.values().iter().all(|tick| *tick > until) {
+            return None;
+        }
+        let named = self.request.subject.rows(batch)?;
+        let came_before = ticks.values().iter().map(|tick| *tick <= until);
+        let gone = named.values().iter().zip(came_before);
+        Some(gone.map(|(named, before)| Some(named && before)).collect())
     }
 }
 
@@ -254,7 +263,7 @@ fn status(request: &Request, rows: u64) -> ErasureStatus {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use arrow::array::{ArrayRef, StringArray, StringViewArray};
+    use arrow::array::{ArrayRef, Int64Array, StringArray, StringViewArray};
 
     fn batch() -> RecordBatch {
         let projects: ArrayRef = Arc::new(StringViewArray::from_iter_values(["a", "a", "b", "a"]));
@@ -306,7 +315,18 @@ mod tests {
             is_removed: false,
         });
         let erased = erasures.erased().remove(0);
-        assert!(erased.rows(&batch(), 10).is_some() && erased.rows(&batch(), 11).is_none());
+        let at = |ticks: [i64; 4]| {
+            let ticks: ArrayRef = Arc::new(Int64Array::from(ticks.to_vec()));
+            let rows = batch();
+            let columns = rows.columns().iter().cloned().chain([ticks]);
+            let names = [PROJECT, "user_id", TICK].into_iter();
+            RecordBatch::try_from_iter(names.zip(columns)).unwrap()
+        };
+        assert_eq!(
+            chosen(erased.rows(&at([10, 11, 11, 11]))),
+            [true, false, false, false]
+        );
+        assert!(erased.rows(&at([11; 4])).is_none(), "they came later");
         erasures.remove(3);
         let status = erasures.all().remove(0);
         assert_eq!(status.stage, ErasureStage::Removed);

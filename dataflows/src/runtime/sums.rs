@@ -82,19 +82,14 @@ impl Choice {
         requests.map(|request| &request.subject)
     }
 
-    /// The rows that may count, whenever they came.
-    fn named(&self, batch: &RecordBatch) -> Option<RecordBatch> {
-        match &self.only {
-            None => Some(batch.clone()),
-            Some(request) => kept(batch, &request.subject.rows(batch)?),
-        }
-    }
-
-    /// The rows that count of those that came at a tick.
-    fn left(&self, rows: RecordBatch, tick: Tick) -> Option<RecordBatch> {
-        let mut rows = rows;
+    /// The rows that count.
+    fn of(&self, batch: &RecordBatch) -> Option<RecordBatch> {
+        let mut rows = match &self.only {
+            None => batch.clone(),
+            Some(request) => kept(batch, &request.subject.rows(batch)?)?,
+        };
         for erased in &self.without {
-            if let Some(gone) = erased.rows(&rows, tick) {
+            if let Some(gone) = erased.rows(&rows) {
                 rows = kept(&rows, &not(&gone).ok()?)?;
             }
         }
@@ -290,7 +285,7 @@ impl Sums {
         let batch = prepared.map_err(|error| EngineError::Unreadable {
             detail: error.to_string(),
         })?;
-        let Some(batch) = self.choice.named(&batch) else {
+        let Some(batch) = self.choice.of(&batch) else {
             return Ok(());
         };
         let ticks = batch[TICK].as_primitive::<Int64Type>();
@@ -308,10 +303,8 @@ impl Sums {
                 mark_us: marks.is_valid(rows.start).then(|| marks.value(rows.start)),
             };
             let rows = batch.slice(rows.start, rows.len());
-            if let Some(rows) = self.choice.left(rows, tick) {
-                self.rows += rows.num_rows() as u64;
-                self.fold(stream, &rows, at);
-            }
+            self.rows += rows.num_rows() as u64;
+            self.fold(stream, &rows, at);
         }
         Ok(())
     }
