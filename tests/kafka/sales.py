@@ -146,9 +146,13 @@ class Sales:
         producer.begin_transaction()
         in_doubt = False
         try:
-            for message in made:
-                producer.send(self.topic, message[0], partition=self.partition(producer, source))
+            sent = [
+                producer.send(self.topic, message[0], partition=self.partition(producer, source)) for message in made
+            ]
             producer.flush(timeout=PATIENCE)
+            # A commit does not tell that a message before it was given up.
+            for future in sent:
+                future.get(timeout=PATIENCE)
             if commits:
                 in_doubt = True
                 producer.commit_transaction()
