@@ -8,6 +8,16 @@ pub enum CheckpointError {
     Io { path: String, detail: String },
     #[error("PF-2402: {name:?} cannot be the name of a checkpoint's file: {detail}")]
     Name { name: String, detail: String },
+    #[error("PF-2403: {detail}")]
+    Settings { detail: String },
+    #[error(
+        "PF-2404: {place} refuses this server ({detail}); give it credentials that may list, read, create and delete there, in the environment, by the names that the cloud's own tools use"
+    )]
+    Refused { place: String, detail: String },
+    #[error(
+        "PF-2405: the checkpoints in {place} belong to another data directory, of the history {owner}; choose another checkpoints.url for this one, each needs a place of its own"
+    )]
+    Owned { place: String, owner: String },
 }
 
 impl CheckpointError {
@@ -16,6 +26,9 @@ impl CheckpointError {
         match self {
             CheckpointError::Io { .. } => "PF-2401",
             CheckpointError::Name { .. } => "PF-2402",
+            CheckpointError::Settings { .. } => "PF-2403",
+            CheckpointError::Refused { .. } => "PF-2404",
+            CheckpointError::Owned { .. } => "PF-2405",
         }
     }
 }

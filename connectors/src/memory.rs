@@ -1,11 +1,117 @@
-//! Tick log and catalog in memory: for tests, and for servers that need not remember.
+//! Log, tick log and catalog in memory: for tests and measurements, and for servers that need not remember.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use parking_lot::Mutex;
 
-use crate::{Catalog, CatalogError, TickLog, TickLogError, VisitPayload};
+use crate::log::AppendListener;
+use crate::{
+    Appended, Catalog, CatalogError, Log, LogError, LogRecord, Signal, TickLog, TickLogError, VisitPayload,
+};
+
+/// Partitions of each topic of a [`MemoryLog`].
+const PARTITIONS: u32 = 4;
+
+/// A log that lives as long as its last clone; what is read shares its bytes with what was appended.
+#[derive(Clone, Default)]
+pub struct MemoryLog {
+    partitions: Arc<Mutex<HashMap<(Signal, u32), Records>>>,
+    listeners: Arc<Mutex<Vec<AppendListener>>>,
+}
+
+#[derive(Default)]
+struct Records {
+    /// The offset of the first record that is kept.
+    first: u64,
+    kept: VecDeque<LogRecord>,
+}
+
+impl Records {
+    fn end(&self) -> u64 {
+        self.first + self.kept.len() as u64
+    }
+}
+
+#[async_trait]
+impl Log for MemoryLog {
+    fn partitions(&self, _signal: Signal) -> u32 {
+        PARTITIONS
+    }
+
+    async fn append(&self, record: LogRecord) -> Result<Appended, LogError> {
+        let signal = record.signal;
+        let partition = (record.body_hash % u128::from(PARTITIONS)) as u32;
+        let offset = {
+            let mut partitions = self.partitions.lock();
+            let records = partitions.entry((signal, partition)).or_default();
+            records.kept.push_back(record);
+            records.end() - 1
+        };
+        let listeners = self.listeners.lock().clone();
+        listeners.iter().for_each(|tell| tell());
+        Ok(Appended { partition, offset })
+    }
+
+    fn end_offset(&self, signal: Signal, partition: u32) -> u64 {
+        let partitions = self.partitions.lock();
+        partitions.get(&(signal, partition)).map_or(0, Records::end)
+    }
+
+    fn read(
+        &self,
+        signal: Signal,
+        partition: u32,
+        offset: u64,
+        max_bytes: usize,
+    ) -> Result<Vec<(u64, LogRecord)>, LogError> {
+        if partition >= PARTITIONS {
+            return Err(LogError::Topic {
+                topic: signal.topic().into(),
+                detail: format!("it has {PARTITIONS} partitions, and {partition} is not among them"),
+            });
+        }
+        let partitions = self.partitions.lock();
+        let Some(records) = partitions.get(&(signal, partition)) else {
+            return Ok(Vec::new());
+        };
+        let Some(passed) = offset.checked_sub(records.first) else {
+            return Err(LogError::Trimmed {
+                topic: signal.topic().into(),
+                partition,
+                offset,
+                first: records.first,
+            });
+        };
+        let mut bytes = 0;
+        let following = (offset..).zip(records.kept.iter().skip(passed as usize));
+        let fitting = following.take_while(|(at, record)| {
+            bytes += record.body.len();
+            *at == offset || bytes <= max_bytes
+        });
+        Ok(fitting.map(|(at, record)| (at, record.clone())).collect())
+    }
+
+    fn on_append(&self, listener: AppendListener) {
+        self.listeners.lock().push(listener);
+    }
+
+    fn usage(&self) -> Option<(u64, u64)> {
+        let partitions = self.partitions.lock();
+        let kept = partitions.values().flat_map(|records| &records.kept);
+        Some((kept.map(|record| record.body.len() as u64).sum(), u64::MAX))
+    }
+
+    fn trim(&self, signal: Signal, partition: u32, offset: u64) -> Result<(), LogError> {
+        if let Some(records) = self.partitions.lock().get_mut(&(signal, partition)) {
+            while records.first < offset && records.kept.pop_front().is_some() {
+                records.first += 1;
+            }
+        }
+        Ok(())
+    }
+}
 
 /// A tick log that lives as long as its last clone.
 #[derive(Debug, Clone, Default)]
@@ -71,6 +177,10 @@ impl TickLog for MemoryTickLog {
         }
         Ok(())
     }
+
+    fn is_new(&self) -> Result<bool, TickLogError> {
+        Ok(self.inner.lock().generation == 0)
+    }
 }
 
 /// A catalog that lives as long as its last clone.
@@ -117,6 +227,13 @@ impl Catalog for MemoryCatalog {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn the_log_conforms() {
+        let kept = MemoryLog::default();
+        let open = || -> Arc<dyn Log> { Arc::new(kept.clone()) };
+        crate::conformance::log(&open).await;
+    }
 
     #[test]
     fn the_tick_log_conforms() {

@@ -2,6 +2,8 @@
 //!
 //! The connector stores opaque payloads; what a record says is encoded in `dataflows`.
 
+use crate::LogError;
+
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum TickLogError {
     #[error("PF-2101: tick log input/output failed on {path}: {detail}")]
@@ -28,6 +30,12 @@ pub enum TickLogError {
         "PF-2106: another process holds the tick log {path} and does not go on; it is stopped or hangs: end it (kill -9), what it acknowledged is kept, and start again"
     )]
     Held { path: String },
+    #[error(
+        "PF-2107: the tick log {path} belongs to another data directory, of the history {history}; start that one, or give this one a kafka.topic_prefix of its own"
+    )]
+    Foreign { path: String, history: String },
+    #[error("PF-2108: the tick log {path} cannot be reached; what was acknowledged is kept: {source}")]
+    Away { path: String, source: Box<LogError> },
 }
 
 /// Called with a payload and its position.
@@ -54,4 +62,15 @@ pub trait TickLog: Send + Sync + 'static {
 
     /// Allows payloads at positions below `before` to be deleted; some of them may be kept.
     fn trim(&self, generation: u64, before: u64) -> Result<(), TickLogError>;
+
+    /// Whether no generation ever began here.
+    fn is_new(&self) -> Result<bool, TickLogError>;
+
+    /// What a payload waits for that cannot be written at the moment, in words for a sender.
+    fn waits_for(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// From now on what cannot be written is an error at once, as a server that stops needs it.
+    fn give_up(&self) {}
 }

@@ -23,5 +23,5 @@ pub use runtime::{
     EngineStatus, ErasureBy, ErasureStage, ErasureStatus, ErasureSubject, Event, Frame, GapFigures,
     MonitorFigures, MonitorLimits, OperatorFigures, PeekResult, ReadHold, Refusal, Rejection,
     StreamDescription, StreamFigures, SubscribeOptions, Subscription, Tail, Verification, ViewDescription,
-    ViewName, Wanted, verify,
+    ViewName, Wanted, is_checkpoint_manifest, lineage, verify,
 };

@@ -86,6 +86,8 @@ pub struct PaneRule {
     pub lateness_us: i64,
     /// `EMIT FINAL`: a row is late once its pane is closed, not only when it has expired.
     pub emit_final: bool,
+    /// Sessions with `EMIT FINAL`: a row is late once the watermark has passed its own time.
+    pub by_watermark: bool,
     /// Bounded from below by `now()`: what stands for the pane's end is the moment at which its rows leave, and the
     /// tick decides, not the mark.
     pub by_tick: bool,
@@ -99,6 +101,7 @@ impl PaneRule {
             retention_us,
             lateness_us,
             emit_final: false,
+            by_watermark: false,
             by_tick: false,
         }
     }
@@ -110,6 +113,7 @@ impl PaneRule {
             retention_us: 0,
             lateness_us: 0,
             emit_final: false,
+            by_watermark: false,
             by_tick: true,
         }
     }
@@ -132,6 +136,11 @@ impl PaneRule {
             (false, true) => self.closed_until(mark_us),
             (false, false) => self.passed(mark_us),
         }
+    }
+
+    /// Rows before this time are late, whatever their pane, given the stream's mark before their tick.
+    pub fn late_before(&self, mark_us: Option<i64>) -> Option<i64> {
+        self.closed_until(mark_us).filter(|_| self.by_watermark)
     }
 
     /// The pane that ends at `pane_end` leaves once the stream's mark is here.

@@ -1,7 +1,4 @@
-//! The configuration: one table of settings yields flags, environment variables, TOML keys, defaults and help.
-//!
-//! Precedence: flag > `PYFLARE_*` > TOML > default. The same words everywhere: `listen.api` is `--listen-api`,
-//! `PYFLARE_LISTEN_API` and `api` in the TOML section `[listen]`.
+//! The configuration: what the settings say, each by flag > `PYFLARE_*` > TOML > default.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,237 +6,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::ArgMatches;
 use pyflare_clickhouse::Address;
 
-use super::store::StoreChoice;
-
+use super::durable::{CheckpointChoice, TickChoice};
 use super::log_choice::LogChoice;
-
-struct Setting {
-    key: &'static str,
-    default: &'static str,
-    help: &'static str,
-    switch: bool,
-}
-
-const fn setting(key: &'static str, default: &'static str, help: &'static str) -> Setting {
-    Setting {
-        key,
-        default,
-        help,
-        switch: false,
-    }
-}
-
-const SETTINGS: &[Setting] = &[
-    setting("data_dir", "./pyflare-data", "Where everything is kept"),
-    setting(
-        "workers",
-        "0",
-        "Dataflow worker threads; 0: one less than the cores, at least one",
-    ),
-    setting(
-        "listen.otlp_grpc",
-        "127.0.0.1:4317",
-        "OTLP over gRPC; port 0 picks a free one",
-    ),
-    setting(
-        "listen.otlp_http",
-        "127.0.0.1:4318",
-        "OTLP over HTTP, protobuf and JSON",
-    ),
-    setting("listen.api", "127.0.0.1:4319", "REST, WebSocket and the web UI"),
-    setting(
-        "listen.cors_origins",
-        "http://localhost:*,http://127.0.0.1:*",
-        "Web pages that may send OTLP, separated by commas",
-    ),
-    setting(
-        "listen.allowed_hosts",
-        "",
-        "Host names under which a proxy on this machine publishes the API",
-    ),
-    setting(
-        "auth.keys",
-        "",
-        "Keys and their projects, 'pf_…=project' separated by commas; none: open mode, loopback only",
-    ),
-    Setting {
-        key: "auth.insecure_open",
-        default: "false",
-        help: "Accept everybody who can reach the ports, without keys",
-        switch: true,
-    },
-    setting(
-        "log.url",
-        "embedded",
-        "The log: 'embedded', or Kafka's topics: kafka://host:port[,host:port]",
-    ),
-    setting("kafka.topic_prefix", "", "Before the names of Kafka topics"),
-    setting("kafka.partitions", "4", "Partitions of topics that are created"),
-    setting(
-        "kafka.replication",
-        "0",
-        "Replicas of topics that are created; 0: as the brokers do",
-    ),
-    setting(
-        "kafka.retention_hours",
-        "168",
-        "How long Kafka keeps records of topics that are created",
-    ),
-    Setting {
-        key: "kafka.skip_deleted",
-        default: "false",
-        help: "Go on over records that Kafka deleted before they were read, recording the gap",
-        switch: true,
-    },
-    setting(
-        "kafka.stream_topics",
-        "*",
-        "Topics that streams may read and monitors may write, separated by commas: names, or beginnings that end with *; {project} is the stream's project",
-    ),
-    setting(
-        "kafka.security",
-        "plaintext",
-        "Connections to Kafka: 'plaintext' or 'tls'",
-    ),
-    setting(
-        "kafka.ca_file",
-        "",
-        "PEM file of the authorities that may sign Kafka's certificate; none: those of the system",
-    ),
-    setting(
-        "kafka.certificate_file",
-        "",
-        "PEM file of this client's certificate for Kafka",
-    ),
-    setting("kafka.key_file", "", "PEM file of its private key"),
-    setting(
-        "kafka.sasl_mechanism",
-        "none",
-        "How to log in to Kafka: 'none', 'plain', 'scram-sha-256' or 'scram-sha-512'",
-    ),
-    setting("kafka.username", "", "User name for Kafka"),
-    setting(
-        "kafka.password",
-        "",
-        "Password for Kafka; the environment is a better place for it than a flag",
-    ),
-    setting(
-        "store.url",
-        "delta",
-        "History: 'delta' (tables in the data directory), 'clickhouse://user@host:port/database' or 'none'",
-    ),
-    setting(
-        "store.password",
-        "",
-        "The password of the user in store.url; better given in the environment or the file than as a flag",
-    ),
-    setting(
-        "store.flush_seconds",
-        "10",
-        "Rows reach the store at least this often",
-    ),
-    setting(
-        "checkpoints.seconds",
-        "60",
-        "A checkpoint is taken so often while something comes; a start replays what came after it. 0: none, every start replays the whole log",
-    ),
-    setting(
-        "limits.request_mb",
-        "64",
-        "Largest request body, decompressed, at most 256",
-    ),
-    setting("limits.log_gb", "64", "The log refuses new data beyond this"),
-    setting(
-        "limits.min_free_gb",
-        "2",
-        "The log refuses new data when the disk has less free",
-    ),
-    setting(
-        "limits.monitor_rows",
-        "5000000",
-        "Rows that one operator of a monitor may keep, where its option max_rows says nothing else",
-    ),
-    setting(
-        "limits.monitor_tick_rows",
-        "5000000",
-        "Records that a monitor's joins may make at one tick, where its option max_tick_rows says nothing else",
-    ),
-    setting(
-        "limits.monitor_updates_per_second",
-        "5000000",
-        "Changes of a monitor's result, on average of ten seconds, where its option max_updates_per_second says nothing else",
-    ),
-    setting(
-        "limits.query_seconds",
-        "30",
-        "Time limit of a query that names none",
-    ),
-    setting("limits.query_memory_mb", "512", "Memory of one query"),
-    setting("limits.live_connections", "256", "WebSocket connections at once"),
-    setting(
-        "retention.streams_days",
-        "30",
-        "Stored spans, logs and metrics older than this may be deleted",
-    ),
-    setting(
-        "logging.format",
-        "text",
-        "The server's own log on standard error: 'text' or 'json'",
-    ),
-    setting("logging.level", "info", "Which of it: error, warn, info, debug"),
-];
-
-impl Setting {
-    fn flag(&self) -> String {
-        // The two switches that people type are shorter than their section.
-        match self.key {
-            "auth.insecure_open" => "insecure-open".into(),
-            key => key.replace(['.', '_'], "-"),
-        }
-    }
-
-    fn variable(&self) -> String {
-        format!("PYFLARE_{}", self.key.replace('.', "_").to_uppercase())
-    }
-}
-
-/// The `serve` command with a flag per setting.
-pub fn serve_command() -> Command {
-    let mut command = Command::new("serve")
-        .about("Start receivers, engine, store, API and UI in one process")
-        .after_help(
-            "Every flag is also an environment variable and a key of the TOML file: --listen-api is \
-             PYFLARE_LISTEN_API and, in the section [listen], api = \"…\". Flags win over the environment, \
-             the environment over the file.",
-        )
-        .arg(
-            Arg::new("config")
-                .long("config")
-                .value_name("FILE")
-                .env("PYFLARE_CONFIG")
-                .hide_env_values(true)
-                .help("A TOML file with any of the settings below"),
-        );
-    for setting in SETTINGS {
-        let help = match setting.default {
-            "" => format!("{} [env: {}]", setting.help, setting.variable()),
-            default => format!(
-                "{} [default: {default}] [env: {}]",
-                setting.help,
-                setting.variable()
-            ),
-        };
-        let argument = Arg::new(setting.key).long(setting.flag()).help(help);
-        command = command.arg(match setting.switch {
-            true => argument.action(ArgAction::SetTrue),
-            false => argument.value_name("VALUE"),
-        });
-    }
-    command
-}
+use super::settings::SETTINGS;
+use super::store::StoreChoice;
 
 /// What `serve` runs with.
 #[derive(Debug, Clone)]
@@ -255,6 +28,8 @@ pub struct Configuration {
     pub insecure_open: bool,
     pub store: StoreChoice,
     pub flush_every: Duration,
+    pub ticks: TickChoice,
+    pub checkpoints: CheckpointChoice,
     /// `None`: no checkpoints.
     pub checkpoint_every: Option<Duration>,
     pub request_bytes: usize,
@@ -376,6 +151,7 @@ impl Configuration {
         within("limits.query_memory_mb", 1, 1 << 40)?;
         // A row's text may be six times as long as its bytes (escapes), and an array holds 2 GiB of text.
         let request_bytes = usize::try_from(within("limits.request_mb", 1, 256)? << 20)?;
+        let log = LogChoice::read(&value, request_bytes)?;
         Ok(Configuration {
             data_dir: PathBuf::from(value("data_dir")?),
             workers,
@@ -393,7 +169,9 @@ impl Configuration {
                 seconds => Some(Duration::from_secs(seconds)),
             },
             request_bytes,
-            log: LogChoice::read(&value, request_bytes)?,
+            ticks: TickChoice::parse(&value("ticks.url")?, &log)?,
+            checkpoints: CheckpointChoice::parse(&value("checkpoints.url")?)?,
+            log,
             log_bytes: scaled("limits.log_gb", 30)?,
             min_free_bytes: scaled("limits.min_free_gb", 30)?,
             monitor_rows: within("limits.monitor_rows", 1, 1_000_000_000)?,
@@ -459,6 +237,7 @@ fn flatten(prefix: &str, table: &toml::Table, values: &mut BTreeMap<String, Stri
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use super::super::settings::serve_command;
     use super::*;
 
     fn read(arguments: &[&str]) -> anyhow::Result<Configuration> {

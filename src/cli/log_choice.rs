@@ -6,14 +6,13 @@ use std::sync::Arc;
 
 use anyhow::{anyhow, bail};
 use arrow::array::RecordBatch;
-use pyflare_connectors::{Catalog, Log, Outputs, Signal};
+use pyflare_connectors::{Log, Outputs, Signal};
 use pyflare_history::encode::{Int64Mode, write_cell};
 use pyflare_kafka::{KafkaLog, KafkaOptions, KafkaOutputs, Sasl, SaslMechanism, Tls};
-use pyflare_log::{DataDirectory, EmbeddedLog, FileCatalog, LogOptions};
+use pyflare_log::{DataDirectory, EmbeddedLog, LogOptions};
 
 use super::config::Configuration;
 
-const REMEMBERED: &str = "log";
 const EMBEDDED: &str = "embedded";
 
 #[derive(Debug, Clone)]
@@ -168,24 +167,6 @@ fn as_messages(rows: &RecordBatch, key: &[String]) -> Vec<(Option<Vec<u8>>, Vec<
         ((!keys.is_empty()).then(|| key.into_bytes()), value.into_bytes())
     };
     (0..rows.num_rows()).map(message).collect()
-}
-
-/// Refuses a log that is not the one the data directory was in use with. `has_ticks`: it was in use.
-pub fn remember(catalog: &FileCatalog, identity: &str, has_ticks: bool) -> anyhow::Result<()> {
-    let known = catalog.get(REMEMBERED)?;
-    let known = known.map(|known| String::from_utf8_lossy(&known).into_owned());
-    // Directories from before there was a choice have the embedded one.
-    let known = known.or_else(|| has_ticks.then(|| EMBEDDED.to_string()));
-    match known {
-        Some(known) if known != identity => bail!(
-            "PF-6024: the data directory was in use with the log {known:?}, and log.url leads to {identity:?}; \
-             give back the former log.url and kafka.topic_prefix, or start with another data directory"
-        ),
-        _ => {
-            catalog.put_if_absent(REMEMBERED, identity.as_bytes())?;
-            Ok(())
-        }
-    }
 }
 
 /// Whether any topic has a record.

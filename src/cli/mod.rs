@@ -6,11 +6,13 @@ mod bench;
 mod client;
 mod config;
 mod demo;
+mod durable;
 mod erasures;
 mod internals;
 mod log_choice;
 mod metrics;
 mod serve;
+mod settings;
 mod store;
 mod streams;
 
@@ -36,7 +38,7 @@ fn command() -> Command {
         .after_help(EXAMPLES)
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommand(config::serve_command())
+        .subcommand(settings::serve_command())
         .subcommand(client::TailArgs::augment_args(
             Command::new("tail").about("Print a view's changes as they happen"),
         ))

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use pyflare_connectors::{Log, TickLogError, faults};
+use pyflare_connectors::{Log, TickLog, faults};
 use pyflare_dataflows::plan::builtin;
 use pyflare_dataflows::{Engine, EngineOptions, MonitorLimits, ViewName};
 use pyflare_history::{QueryOptions, QueryService};
 use pyflare_live::{Access, Authorize, Failure, FailureKind, Live, LiveLimits, Scope};
-use pyflare_log::{DataDirectory, FileCatalog, FileCheckpoints, FileTickLog};
+use pyflare_log::{DataDirectory, FileCatalog};
 use pyflare_otlp::{Admission, AuthRequest, Busy, IngestKeys, OpenMode, ReceiverOptions, Receivers};
 use pyflare_rest::{Api, ApiLimits, ReceiverAddresses};
 use tokio::net::TcpListener;
@@ -18,9 +18,9 @@ use tokio::sync::watch;
 
 use super::adapters::{EngineApi, EngineSource, EngineTables, EngineViews};
 use super::config::Configuration;
+use super::durable;
 use super::erasures::EngineErasures;
 use super::internals::EngineInternals;
-use super::log_choice::{self, LogChoice};
 use super::metrics::ServerMetrics;
 use super::store::{HistoryStore, StoreChoice};
 use super::streams::EngineStreams;
@@ -112,7 +112,18 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
     .await??;
     let (log, identity) = log;
     let store = configuration.store.open(directory.tables()).await?;
-    let tick_log = open_tick_log(&configuration, &directory, &*log, &identity)?;
+    let (tick_log, directory, configuration) = {
+        let log = Arc::clone(&log);
+        tokio::task::spawn_blocking(move || {
+            let ticks = durable::open_ticks(
+                configuration.ticks,
+                (&configuration.log, log.as_ref(), &identity),
+                &directory,
+            );
+            ticks.map(|ticks| (ticks, directory, configuration))
+        })
+        .await??
+    };
     let engine = start_engine(
         &configuration,
         &directory,
@@ -128,10 +139,10 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
     let admission = engine.clone();
     let admission_ticks = Arc::clone(&tick_log);
     let admission: Admission = Arc::new(move |signal| {
-        if admission_ticks.waits_for_disk() {
+        if let Some(reason) = admission_ticks.waits_for() {
             return Err(Busy {
                 retry_after_ms: 5_000,
-                reason: "the server's disk is full; free some space".into(),
+                reason: reason.into(),
             });
         }
         admission.admission(signal).map_err(|busy| Busy {
@@ -283,40 +294,27 @@ impl Recovering {
     }
 }
 
-/// The tick log, which is new only where the embedded log is; a history over Kafka begins with what is there.
-fn open_tick_log(
-    configuration: &Configuration,
-    directory: &DataDirectory,
-    log: &dyn Log,
-    identity: &str,
-) -> anyhow::Result<Arc<FileTickLog>> {
-    let tick_log = FileTickLog::open(directory.ticks())?;
-    let is_new = tick_log.is_new()?;
-    let is_embedded = matches!(configuration.log, LogChoice::Embedded);
-    if is_new && is_embedded && log_choice::holds_records(log) {
-        bail!(TickLogError::Missing {
-            path: directory.ticks().display().to_string(),
-        });
-    }
-    let catalog = FileCatalog::open(directory.catalog())?;
-    log_choice::remember(&catalog, identity, !is_new)?;
-    Ok(tick_log)
-}
-
 async fn start_engine(
     configuration: &Configuration,
     directory: &DataDirectory,
     log: Arc<dyn Log>,
-    tick_log: Arc<FileTickLog>,
+    tick_log: Arc<dyn TickLog>,
     store: Option<HistoryStore>,
 ) -> anyhow::Result<Engine> {
     let catalog = FileCatalog::open(directory.catalog())?;
     let store = store.map(|store| store.as_store());
+    let checkpoints = match configuration.checkpoint_every {
+        Some(_) => {
+            let (choice, catalog) = (configuration.checkpoints.clone(), catalog.clone());
+            let folder = directory.checkpoints();
+            let opening = move || durable::open_checkpoints(&choice, &folder, catalog.as_ref());
+            Some(tokio::task::spawn_blocking(opening).await??)
+        }
+        None => None,
+    };
     let mut options = EngineOptions::new(log, tick_log, catalog, store, tokio::runtime::Handle::current());
-    if let Some(every) = configuration.checkpoint_every {
-        options.checkpoints = Some(FileCheckpoints::open(directory.checkpoints())?);
-        options.checkpoint_every = every;
-    }
+    options.checkpoints = checkpoints;
+    options.checkpoint_every = configuration.checkpoint_every.unwrap_or(options.checkpoint_every);
     options.outputs = configuration.log.outputs();
     options.skip_deleted = configuration.log.skips_deleted();
     options.workers = configuration.workers;

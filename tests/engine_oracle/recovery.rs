@@ -22,6 +22,8 @@ use crate::{first_time, send};
 
 const SECONDS: &str = "CREATE MONITOR visits AS SELECT user_id, window_start, window_end, count(*) AS calls, max(duration_ns) AS worst
      FROM SESSION(spans, event_time, INTERVAL '20 seconds') GROUP BY user_id, window_start, window_end";
+const ENDED: &str = "CREATE MONITOR ended WITH (lateness = '1 second') AS SELECT user_id, window_start, window_end, count(*) AS calls
+     FROM SESSION(spans, event_time, INTERVAL '1 second') GROUP BY user_id, window_start, window_end EMIT FINAL";
 const STOPPED: &str =
     "CREATE MONITOR too_many WITH (max_rows = '3') AS SELECT span_id, duration_ns FROM spans";
 
@@ -62,7 +64,7 @@ async fn install_all(opened: &Opened) {
         let sql = format!("CREATE MONITOR graph_{name} AS {}", named_apart(select));
         opened.engine.install(planned(opened, &sql), false).await.unwrap();
     }
-    for sql in [SECONDS, STOPPED] {
+    for sql in [SECONDS, ENDED, STOPPED] {
         opened.engine.install(planned(opened, sql), false).await.unwrap();
     }
 }

@@ -1,5 +1,6 @@
 //! Sessions and interval joins around midnight: content at every tick = the batch over the rows that count, with rows
-//! exactly a gap apart, equal times, NULL keys, late rows that merge sessions, and a day that expires.
+//! exactly a gap apart, equal times, NULL keys, late rows that merge sessions, and a day that expires. With `EMIT FINAL` the
+//! rows that count are those that no watermark had passed, and of their sessions those whose end it has.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -82,6 +83,26 @@ const MONITORS: &[(&str, i64, i64)] = &[
         DAY_US,
     ),
     (
+        "CREATE MONITOR by_who_final WITH (retention = '2 minutes') AS
+         SELECT who, window_start, window_end, count(*) AS n, sum(amount) AS amount, max(at) AS latest
+         FROM SESSION(visits, at, INTERVAL '20 seconds') GROUP BY who, window_start, window_end EMIT FINAL",
+        DAY_US,
+        120 * SECOND_US,
+    ),
+    (
+        "CREATE MONITOR everyone_final AS SELECT window_start, window_end, count(*) AS n, min(who) AS who
+         FROM SESSION(visits, at, INTERVAL '10 seconds') WHERE id % 7 < 3 GROUP BY window_start, window_end EMIT FINAL",
+        DAY_US,
+        DAY_US,
+    ),
+    (
+        "CREATE MONITOR lengths_final AS SELECT n, window_end, count(*) AS sessions, min(window_start) AS first FROM
+         (SELECT who, window_start, window_end, count(*) AS n FROM SESSION(visits, at, INTERVAL '12 seconds')
+          GROUP BY who, window_start, window_end HAVING count(*) > 1) GROUP BY n, window_end EMIT FINAL",
+        DAY_US,
+        DAY_US,
+    ),
+    (
         "CREATE MONITOR after AS SELECT a.id, b.id AS other FROM visits AS a JOIN visits AS b
          ON a.who = b.who AND b.at BETWEEN a.at AND a.at + INTERVAL '20 seconds' WHERE a.id <> b.id",
         SLIDING,
@@ -154,7 +175,7 @@ fn living(
     pane_us: i64,
     retention_us: i64,
     marks: &Marks,
-    start: u64,
+    (start, is_final): (u64, bool),
     tick: u64,
 ) -> RecordBatch {
     let times = rows["at"].as_primitive::<TimestampMicrosecondType>();
@@ -164,12 +185,26 @@ fn living(
     let until = marks.before(tick).map(passed);
     let lives = |row: usize| {
         let pane_end = times.value(row) - times.value(row).rem_euclid(pane_us) + pane_us;
-        let late = before.is_valid(row) && pane_end <= passed(before.value(row));
+        let late = before.is_valid(row)
+            && match is_final {
+                true => times.value(row) < before.value(row) - LATENESS_US,
+                false => pane_end <= passed(before.value(row)),
+            };
         let admitted = ticks.value(row) as u64;
         admitted > start && admitted <= tick && !late && until.is_none_or(|until| pane_end > until)
     };
     let mask: BooleanArray = (0..rows.num_rows()).map(|row| Some(lives(row))).collect();
     filter_record_batch(rows, &mask).unwrap()
+}
+
+/// The rows whose `window_end` the watermark has passed at `tick`.
+fn ended(batch: &RecordBatch, marks: &Marks, tick: u64) -> RecordBatch {
+    let ends = batch["window_end"].as_primitive::<TimestampMicrosecondType>();
+    let watermark = marks.before(tick).map(|mark| mark - LATENESS_US);
+    let mask = ends
+        .iter()
+        .map(|end| Some(watermark.is_some_and(|watermark| end.is_some_and(|end| end <= watermark))));
+    filter_record_batch(batch, &mask.collect()).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -240,11 +275,24 @@ async fn sessions_and_interval_joins_equal_the_batch_at_every_tick_and_on_any_nu
             .copied()
             .collect::<BTreeSet<_>>()
         {
-            let lives = living(&rows, *pane_us, *retention_us, &marks, view.start, tick);
+            let is_final = view.definition.options.emit_final;
+            let lives = living(
+                &rows,
+                *pane_us,
+                *retention_us,
+                &marks,
+                (view.start, is_final),
+                tick,
+            );
             left += ticks.iter().filter(|at| **at as u64 <= tick).count() - lives.num_rows();
             let batch = prepared
                 .rows(&[("visits", std::slice::from_ref(&lives))])
                 .unwrap();
+            let batch = if is_final {
+                ended(&batch, &marks, tick)
+            } else {
+                batch
+            };
             let mut expected = Content::new();
             add_rows(&transcript.schema, &batch, None, &mut expected);
             let empty = Content::new();

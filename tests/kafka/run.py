@@ -24,11 +24,13 @@ from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent.parent
 sys.path[:0] = [
-    str(TESTS / folder) for folder in ("support", "support/kafka", "support/collector", "oracle", "crash", "e2e")
+    str(TESTS / folder)
+    for folder in ("support", "support/kafka", "support/collector", "support/objects", "oracle", "crash", "e2e")
 ]
 
 import clients  # noqa: E402
 import collector  # noqa: E402
+import elsewhere  # noqa: E402
 import kafka  # noqa: E402
 import topic_streams  # noqa: E402
 from content import check_content  # noqa: E402
@@ -215,6 +217,7 @@ def run(options: argparse.Namespace, scratch: Path) -> Report:
         topic_streams.check(report, fresh, seller, "in an empty data directory", SETTLE_SECONDS)
         fresh.stop()
         after_deletion(report, broker, trimmed)
+        elsewhere.run(report, broker, options, scratch, SETTLE_SECONDS)
         report.check(
             "another log for a data directory in use is refused",
             refused(options.binary, scratch / "data", [], "PF-6024"),

@@ -96,6 +96,26 @@ impl ProducerContext for Witness {
     fn delivery(&self, _result: &DeliveryResult<'_>, _opaque: ()) {}
 }
 
+/// Whether a transaction may be asked to go on after an error.
+pub(crate) fn is_retriable(error: &KafkaError) -> bool {
+    match error {
+        KafkaError::Transaction(error) => error.is_retriable(),
+        _ => false,
+    }
+}
+
+/// Whether another producer has taken this one's transactional id.
+pub(crate) fn is_fencing(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::Fenced
+                | RDKafkaErrorCode::ProducerFenced
+                | RDKafkaErrorCode::InvalidProducerEpoch
+        )
+    )
+}
+
 /// What an error means that a client gave as its answer.
 pub(crate) fn meaning(error: &KafkaError, topic: &str, brokers: &str, witness: &Witness) -> LogError {
     let detail = error.to_string();

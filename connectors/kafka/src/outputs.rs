@@ -18,7 +18,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Message, Offset, TopicPartitionList};
 
-use crate::client::{Witness, meaning};
+use crate::client::{Witness, is_fencing, is_retriable, meaning};
 use crate::feed;
 use crate::options::KafkaOptions;
 use crate::reader::watermarks;
@@ -195,15 +195,7 @@ impl KafkaOutputs {
     }
 
     fn refusal(&self, error: &KafkaError) -> LogError {
-        let code = error.rdkafka_error_code();
-        if matches!(
-            code,
-            Some(
-                RDKafkaErrorCode::Fenced
-                    | RDKafkaErrorCode::ProducerFenced
-                    | RDKafkaErrorCode::InvalidProducerEpoch
-            )
-        ) {
+        if is_fencing(error) {
             self.is_fenced.store(true, Ordering::Release);
             return self.fenced();
         }
@@ -228,13 +220,6 @@ impl KafkaOutputs {
             *held = None;
         }
         outcome
-    }
-}
-
-fn is_retriable(error: &KafkaError) -> bool {
-    match error {
-        KafkaError::Transaction(error) => error.is_retriable(),
-        _ => false,
     }
 }
 
@@ -269,7 +254,10 @@ impl Outputs for KafkaOutputs {
 
 /// Whether a topic is one of the log's.
 pub(crate) fn is_own(name: &str, options: &KafkaOptions) -> bool {
-    let own = Signal::ALL.into_iter().map(Signal::topic).chain([CUTS]);
+    let own = Signal::ALL
+        .into_iter()
+        .map(Signal::topic)
+        .chain([CUTS, crate::ticks::TOPIC]);
     own.map(|topic| format!("{}{topic}", options.topic_prefix))
         .any(|own| own == name)
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
 use pyflare_connectors::{LogError, Signal};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
@@ -105,6 +105,8 @@ pub(crate) enum Kind {
     Log,
     /// The newest record of each key, in one partition.
     Compacted,
+    /// Records in one partition, until somebody deletes them.
+    Ticks,
 }
 
 /// Makes a topic if it is missing.
@@ -198,18 +200,23 @@ fn create(
     witness: &Witness,
 ) -> Result<(), LogError> {
     let largest = options.record_bytes().to_string();
-    let retention = options.retention_hours.saturating_mul(3_600_000).to_string();
+    let hours = options.retention_hours.saturating_mul(3_600_000).to_string();
     let replication = options.replication.map_or(-1, |replicas| replicas as i32);
     let (partitions, policy) = match kind {
         Kind::Log => (options.partitions as i32, "delete"),
         Kind::Compacted => (1, "compact"),
+        Kind::Ticks => (1, "delete"),
     };
     let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(replication))
         .set("max.message.bytes", &largest)
         .set("cleanup.policy", policy);
-    if kind == Kind::Log {
-        topic = topic.set("retention.ms", &retention);
-    }
+    topic = match kind {
+        Kind::Log => topic.set("retention.ms", &hours),
+        Kind::Compacted => topic,
+        Kind::Ticks => FORGETFUL
+            .iter()
+            .fold(topic, |topic, (key, value)| topic.set(key, value)),
+    };
     let wait = AdminOptions::new().operation_timeout(Some(Duration::from_secs(10)));
     let results = block_on(admin.create_topics([&topic], &wait));
     let results = results.map_err(|error| meaning(&error, name, &options.brokers, witness))?;
@@ -226,6 +233,52 @@ fn create(
         }
     }
     Ok(())
+}
+
+/// What a topic must be set to that keeps its records until they are deleted on purpose.
+const FORGETFUL: [(&str, &str); 2] = [("retention.ms", "-1"), ("retention.bytes", "-1")];
+
+/// Refuses a topic of which the broker deletes records by itself. A broker that does not tell is believed.
+pub(crate) fn refuse_forgetful(
+    options: &KafkaOptions,
+    witness: &Witness,
+    name: &str,
+) -> Result<(), LogError> {
+    let admin = AdminClient::from_config_and_context(&options.client(), witness.clone());
+    let admin = admin.map_err(|error| LogError::Settings {
+        detail: format!("{error}"),
+    })?;
+    let wait = AdminOptions::new().request_timeout(Some(Duration::from_secs(10)));
+    let told = block_on(admin.describe_configs([&ResourceSpecifier::Topic(name)], &wait));
+    let Some(Ok(settings)) = told.ok().and_then(|told| told.into_iter().next()) else {
+        tracing::warn!(
+            topic = name,
+            "what its settings are is not told; retention.ms and retention.bytes must be -1"
+        );
+        return Ok(());
+    };
+    for (key, expected) in FORGETFUL.into_iter().chain([("cleanup.policy", "delete")]) {
+        let value = settings.get(key).and_then(|entry| entry.value.as_deref());
+        if value.is_some_and(|value| value != expected) {
+            return Err(LogError::Topic {
+                topic: name.into(),
+                detail: format!(
+                    "its {key} is {:?}, so the broker would delete what a start needs; set it to {expected:?}",
+                    value.unwrap_or_default()
+                ),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The name of the brokers' cluster.
+pub(crate) fn cluster(options: &KafkaOptions, witness: &Witness) -> Result<String, LogError> {
+    let asking: Result<BaseConsumer<Witness>, _> = options.client().create_with_context(witness.clone());
+    let asking = asking.map_err(|error| LogError::Settings {
+        detail: format!("{error}"),
+    })?;
+    Ok(asking.client().fetch_cluster_id(ATTEMPT).unwrap_or_default())
 }
 
 /// Waits until a topic that was just made is known everywhere.

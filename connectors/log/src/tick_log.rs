@@ -12,7 +12,7 @@
 //! even if it still runs.
 //!
 //! A full disk is waited out: time stands still until the payload can be written, since an engine without a tick
-//! log would have to stop. [`FileTickLog::give_up`] ends the wait.
+//! log would have to stop. [`TickLog::give_up`] ends the wait.
 
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -113,21 +113,6 @@ impl FileTickLog {
             waiting: AtomicBool::new(false),
             given_up: AtomicBool::new(false),
         }))
-    }
-
-    /// Whether no generation ever began here.
-    pub fn is_new(&self) -> Result<bool, TickLogError> {
-        self.newest_generation().map(|newest| newest == 0)
-    }
-
-    /// Whether a payload waits for room on the disk.
-    pub fn waits_for_disk(&self) -> bool {
-        self.waiting.load(Ordering::Acquire)
-    }
-
-    /// From now on a full disk is an error at once ([`TickLogError::DiskFull`]), as a server that stops needs it.
-    pub fn give_up(&self) {
-        self.given_up.store(true, Ordering::Release);
     }
 
     fn append_once(&self, generation: u64, payload: &[u8]) -> Result<u64, TickLogError> {
@@ -336,6 +321,20 @@ impl TickLog for FileTickLog {
             Ok(())
         })
     }
+
+    fn is_new(&self) -> Result<bool, TickLogError> {
+        self.newest_generation().map(|newest| newest == 0)
+    }
+
+    fn waits_for(&self) -> Option<&'static str> {
+        let waits = self.waiting.load(Ordering::Acquire);
+        waits.then_some("the server's disk is full; free some space")
+    }
+
+    /// A full disk is [`TickLogError::DiskFull`] then.
+    fn give_up(&self) {
+        self.given_up.store(true, Ordering::Release);
+    }
 }
 
 #[cfg(test)]
@@ -446,6 +445,6 @@ mod tests {
         log.give_up();
         let refused = log.append(generation, b"a").unwrap_err();
         assert!(matches!(refused, TickLogError::DiskFull { .. }), "{refused}");
-        assert!(!log.waits_for_disk());
+        assert_eq!(log.waits_for(), None);
     }
 }

@@ -31,7 +31,10 @@ pub fn tick_log(open: &dyn Fn() -> Arc<dyn TickLog>) {
         "nobody writes without a generation"
     );
 
+    assert!(log.is_new().expect("is_new"), "nothing ever began here");
     let first = log.open_generation().expect("open_generation");
+    assert!(!log.is_new().expect("is_new"), "now something has");
+    assert_eq!(log.waits_for(), None, "nothing waits");
     let mut expected = Vec::new();
     for at in 0..50_usize {
         let payload = vec![at as u8; at * 7 % 300];

@@ -43,6 +43,9 @@ pub(crate) struct Times {
     /// `None`: what the stream says.
     pub lateness_us: Option<i64>,
     pub emit_final: bool,
+    /// What is above it is final row by row, not pane by pane.
+    #[serde(default)]
+    pub by_watermark: bool,
     pub start: Tick,
 }
 
@@ -132,6 +135,15 @@ impl Direct {
     }
 }
 
+/// Why sessions cannot be final.
+pub(crate) const FINAL_SESSIONS: &str = "EMIT FINAL over SESSION needs the rows of a stream by their event time: the watermark says nothing of other \
+     rows and times";
+
+/// The column that holds the event time of a stream's rows.
+fn declared_time(declared: Option<&Declared>) -> &str {
+    declared.map_or(DEFAULT_TIME, |declared| declared.time.as_str())
+}
+
 impl Base {
     fn compile(
         origin: Origin,
@@ -144,6 +156,7 @@ impl Base {
             retention_us,
             lateness_us,
             emit_final,
+            by_watermark,
             start,
         } = origin.times;
         let (stream, declared) = below_plan.chain_source().ok_or_else(|| PlanError::Unsupported {
@@ -174,6 +187,7 @@ impl Base {
                 retention_us,
                 lateness_us,
                 emit_final,
+                by_watermark,
                 by_tick: false,
             },
             (
@@ -203,6 +217,11 @@ impl Base {
         let outputs = cells.add(aggregates, below.schema())?;
         expressions.extend(cells.expressions());
         let source_schema = kept(&source_schema(stream, declared)?, &source_columns);
+        if by_watermark && window_time(below_plan) != Some(declared_time(declared)) {
+            return Err(PlanError::Unsupported {
+                detail: FINAL_SESSIONS.into(),
+            });
+        }
         let is_plain = |expr: &Expr| matches!(expr, Expr::Column(_) | Expr::Literal(_));
         let direct = (keys.iter().all(is_plain) && cells.arguments().all(is_plain))
             .then(|| Direct::of(below_plan, &source_schema));
@@ -260,8 +279,7 @@ impl Base {
 
     /// The column that holds the rows' event time.
     pub fn time_column(&self) -> &str {
-        let declared = self.declared.as_ref();
-        declared.map_or(DEFAULT_TIME, |declared| declared.time.as_str())
+        declared_time(self.declared.as_ref())
     }
 
     /// Whether what `other` keeps can be read from this. A row that only this base's cells refuse would be missing

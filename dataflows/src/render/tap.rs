@@ -155,6 +155,14 @@ impl Tap {
         if source.num_rows() == 0 {
             return;
         }
+        let late = base.rule.late_before(at.mark_us);
+        if let Some((source, event_time)) =
+            late.and_then(|before| self.timely(before, &source, event_time, left_out))
+        {
+            let panes = base.panes(&event_time);
+            self.fold_copy(shared, (source, panes), at, None, left_out);
+            return;
+        }
         if let Some(recency) = base.recency {
             for (moment, source, event_time) in by_moment(recency, at.tick, &source, event_time) {
                 let panes = base.panes(&event_time);
@@ -169,6 +177,39 @@ impl Tap {
             let panes = base.panes(event_time);
             self.fold_copy(shared, (source, panes), at, None, left_out);
         }
+    }
+
+    /// The rows whose time is not before the watermark, if others are among them; those are counted as late.
+    fn timely(
+        &self,
+        before_us: i64,
+        source: &RecordBatch,
+        event_time: &ArrayRef,
+        left_out: &mut LeftOut,
+    ) -> Option<(RecordBatch, ArrayRef)> {
+        let times = event_time.as_primitive::<TimestampMicrosecondType>();
+        let is_late: BooleanArray = times
+            .values()
+            .iter()
+            .map(|time| Some(*time < before_us))
+            .collect();
+        if is_late.true_count() == 0 {
+            return None;
+        }
+        let chosen = |mask: &BooleanArray| {
+            let rows = filter_record_batch(source, mask).expect("invariant: equal lengths");
+            (rows, filter(event_time, mask).expect("invariant: equal lengths"))
+        };
+        let (late, times) = chosen(&is_late);
+        let panes = self.base.panes(&times);
+        let flow = Flow {
+            batch: late,
+            carried: panes,
+        };
+        let flow = self.base.below.run(flow, &mut left_out.errors);
+        drop_late(flow, Some(i64::MAX), &mut left_out.late);
+        let in_time = arrow::compute::not(&is_late).expect("invariant: a mask without NULL");
+        Some(chosen(&in_time))
     }
 
     /// Folds the rows that count where they are; `None` if the batch has rows that must be told apart one by one.

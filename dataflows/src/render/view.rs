@@ -53,6 +53,7 @@ impl RenderedView {
             retention_us: definition.retention_us(),
             lateness_us: definition.options.lateness_us,
             emit_final: definition.options.emit_final,
+            by_watermark: false,
             start: tick,
         };
         let schema = nullable(&plan.schema()?);
@@ -67,10 +68,16 @@ impl RenderedView {
             });
         }
         let mut leaves: Vec<Arc<Leaf>> = Vec::new();
-        let mut leaf = |plan: &Plan| {
-            let number = match leaves.iter().position(|leaf| leaf.plan == *plan) {
+        let mut leaf = |plan: &Plan, by_watermark: bool| {
+            let known = |leaf: &Arc<Leaf>| leaf.plan == *plan && leaf.base.rule.by_watermark == by_watermark;
+            let number = match leaves.iter().position(known) {
                 Some(number) => number,
                 None => {
+                    let times = Times {
+                        emit_final: times.emit_final && !by_watermark,
+                        by_watermark,
+                        ..times
+                    };
                     let leaf = Arc::new(Leaf::compile(plan, times, &bases)?);
                     bases.push(Arc::clone(&leaf.base));
                     leaves.push(leaf);
@@ -79,7 +86,9 @@ impl RenderedView {
             };
             Ok((number, Arc::clone(&leaves[number].schema)))
         };
-        let graph = Compiler::new(&mut leaf).graph(plan)?;
+        let mut compiler = Compiler::new(&mut leaf);
+        compiler.final_within_us = definition.options.emit_final.then(|| definition.retention_us());
+        let graph = compiler.graph(plan)?;
         // The operators' codecs, in which types have no order, refuse here and not on a worker.
         graph.check()?;
         Ok(RenderedView {

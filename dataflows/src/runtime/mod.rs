@@ -62,6 +62,7 @@ mod views;
 mod worker;
 mod worker_base;
 mod worker_erasing;
+mod worker_horizon;
 mod worker_link;
 mod worker_reading;
 mod worker_starting;
@@ -69,7 +70,7 @@ mod worker_stops;
 mod worker_views;
 
 pub use backfill::BackfillProgress;
-pub use checkpoint::CheckpointStatus;
+pub use checkpoint::{CheckpointStatus, is_checkpoint_manifest};
 pub use engine::Engine;
 pub use erasure::{ErasureBy, ErasureStage, ErasureStatus, ErasureSubject};
 pub use error::EngineError;
@@ -80,6 +81,7 @@ pub use introspection::{ArrangementFigures, MonitorFigures, OperatorFigures, Str
 pub use limits::MonitorLimits;
 pub use options::EngineOptions;
 pub use reading::{PeekResult, SubscribeOptions, Subscription, Wanted};
+pub use start::lineage;
 pub use status::{Busy, EngineStatus};
 pub use streams::{Rejection, StreamDescription};
 pub use tail::Tail;

@@ -113,8 +113,8 @@ pub(super) fn refuse_lost_ticks(
     }
 }
 
-/// Names this data directory's history; part of resume tokens.
-pub(super) fn lineage(catalog: &dyn Catalog) -> Result<String, EngineError> {
+/// Names a data directory's history; part of resume tokens. Chosen when it is asked for the first time.
+pub fn lineage(catalog: &dyn Catalog) -> Result<String, EngineError> {
     let failed = |error: pyflare_connectors::CatalogError| EngineError::Start {
         detail: error.to_string(),
     };

@@ -14,7 +14,7 @@ use arrow::array::RecordBatch;
 use timely::worker::Worker;
 
 use super::activity::Activity;
-use super::messages::{Commit, Horizon, ViewChange, ViewLeftOut};
+use super::messages::{Commit, ViewChange, ViewLeftOut};
 use super::rewriting::Rewrite;
 use super::stepping::{PeerFailed, Stepping};
 use super::streams::StreamId;
@@ -55,7 +55,7 @@ impl WorkerView {
     }
 
     /// Whether it takes no more rows.
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.aborted.is_some() || self.stopped.is_some()
     }
 }
@@ -266,6 +266,12 @@ impl Views {
         }
     }
 
+    /// What a leaf's watermark has passed at a tick.
+    fn watermark(&self, leaf: &WorkerLeaf, commit: &Commit) -> Option<i64> {
+        let base = &self.bases[&leaf.base];
+        base.base.rule.closed_until(commit.marks.of(base.stream))
+    }
+
     /// A leaf's changes: those by rows and by panes that close, and those by which panes end.
     fn finished(&self, leaf: &WorkerLeaf, commit: &Commit) -> Vec<(Finished, bool)> {
         let base = &self.bases[&leaf.base];
@@ -312,6 +318,9 @@ impl Views {
                 continue;
             };
             graph.running.open_tick(tick, commit.enforced);
+            graph
+                .running
+                .release(tick, |leaf| self.watermark(&view.leaves[leaf], commit));
             graph.running.compact(commit.since);
             let aborted = commit.aborted.contains(id);
             let mut errors = RowErrors::of_groups();
@@ -457,6 +466,7 @@ impl Views {
                 let mut running =
                     RunningGraph::build(stepping.worker, &name, graph, tick, &limits, &self.busy)
                         .expect(checked);
+                running.release(tick, |leaf| self.watermark(&view.leaves[leaf], commit));
                 let aborted = commit.aborted.contains(&installed.id);
                 let mut of_views = installed.sources.iter().copied();
                 let mut sources = Vec::with_capacity(graph.inputs.len());
@@ -573,25 +583,5 @@ impl Views {
     pub fn remove(&mut self, view: u64) {
         self.views.remove(&view);
         self.drop_unused_bases();
-    }
-
-    pub fn horizon(&mut self) -> Horizon {
-        let mut horizon = Horizon::NEVER;
-        for base in self.bases.values_mut() {
-            let open = base
-                .closing
-                .as_ref()
-                .and_then(|closing| base.arranged.next_pane(closing.now));
-            if let Some(open) = open {
-                horizon.observe(base.stream, base.base.rule.closes_at(open));
-            }
-            let lowest = base.arranged.lowest_pane();
-            match base.base.rule.by_tick {
-                true => horizon.tick = horizon.tick.min(lowest),
-                false => horizon.observe(base.stream, base.base.rule.leaves_at(lowest)),
-            }
-            horizon.tick = horizon.tick.min(base.tap.next_appearance());
-        }
-        horizon
     }
 }

@@ -258,7 +258,6 @@ fn define(create: Create, sql: &str, scope: &PlanScope) -> Result<(MonitorDefini
     hidden::hide(&mut query, &users);
     let logical = planning::plan(*query, scope)?;
     let plan = lower::lower(&logical, project, &aliases)?;
-    lower::check_final(&plan, options.emit_final)?;
     let text = logical.display_indent().to_string();
     let definition = MonitorDefinition {
         project: project.map(str::to_string),

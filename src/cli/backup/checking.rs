@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use clap::Args;
 use datafusion::catalog::TableProvider;
-use pyflare_connectors::{RowRange, Store};
+use pyflare_connectors::{CheckpointStore, RowRange, Store};
 use pyflare_delta::DeltaStore;
 use pyflare_log::{DataDirectory, FileCatalog, FileCheckpoints, FileTickLog, check_partition, partitions_of};
+use pyflare_objects::ObjectCheckpoints;
+
+use crate::cli::durable;
 
 use super::{DATA, LISTING, Listing, Progress, checksum, spoken_bytes};
 
@@ -156,10 +160,32 @@ fn check_catalog(data: &Path, report: &mut Report) {
     }
 }
 
-/// Whether a start would find its way; the last tick.
+/// Whether a start would find its way; the last tick, or one that is later.
 fn check_start(data: &Path, log: &Offsets, report: &mut Report) -> anyhow::Result<Option<u64>> {
+    let catalog = FileCatalog::open(data.join("catalog"))?;
+    if let Some(place) = durable::ticks_elsewhere(catalog.as_ref())? {
+        report.line(
+            "tick log",
+            format!("in {place} (ticks.url); neither it nor a start is checked"),
+        );
+        // Whatever the tables have may be in it.
+        return Ok(Some(u64::MAX));
+    }
     let ticks = FileTickLog::open(data.join("ticks"))?;
-    let checkpoints = FileCheckpoints::open(data.join("checkpoints"))?;
+    let local = FileCheckpoints::open(data.join("checkpoints"))?;
+    // A backup has what was elsewhere.
+    let elsewhere = match local.list()?.is_empty() {
+        true => durable::checkpoints_elsewhere(catalog.as_ref())?,
+        false => None,
+    };
+    let checkpoints: Arc<dyn CheckpointStore> = match elsewhere {
+        Some(address) => {
+            report.line("checkpoints", format!("in {address}"));
+            let history = pyflare_dataflows::lineage(catalog.as_ref())?;
+            ObjectCheckpoints::open(&address, &history)?
+        }
+        None => local,
+    };
     let found = pyflare_dataflows::verify(ticks.as_ref(), Some(checkpoints.as_ref()))?;
     let time = |tick: u64| pyflare_history::encode::time_of_tick(tick);
     report.line(

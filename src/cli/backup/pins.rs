@@ -11,7 +11,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use pyflare_log::{partitions_of, whole_journal, whole_segment};
+use pyflare_connectors::CheckpointStore;
+use pyflare_log::{FileCatalog, partitions_of, whole_journal, whole_segment};
+use pyflare_objects::ObjectCheckpoints;
+
+use crate::cli::durable;
 
 /// A file to copy.
 pub(super) struct Held {
@@ -67,6 +71,7 @@ impl Pins {
         self.hold(data, Path::new("catalog/catalog.journal"), |path| {
             Ok(Some(whole_journal(path, 0)?))
         })?;
+        self.hold_checkpoints_elsewhere()?;
         // The manifests first: what they name is there before them.
         for folder in ["checkpoints/manifests", "checkpoints/state"] {
             for path in files_below(data, Path::new(folder))? {
@@ -78,6 +83,39 @@ impl Pins {
         }
         self.hold_ticks(data)?;
         self.hold_log(data)
+    }
+
+    /// Copies checkpoints that are in an object store into the folder, as if they lay in the data directory.
+    fn hold_checkpoints_elsewhere(&mut self) -> anyhow::Result<()> {
+        let Some(journal) = self.files.iter().find(|held| held.path.starts_with("catalog")) else {
+            return Ok(());
+        };
+        // As it is now: the server's own file is the server's to open.
+        let copied = self.folder.join("catalog");
+        fs::create_dir(&copied)?;
+        let mut content = fs::read(&journal.source)?;
+        content.truncate(usize::try_from(journal.bytes.unwrap_or(u64::MAX)).unwrap_or(usize::MAX));
+        fs::write(copied.join("catalog.journal"), content)?;
+        let catalog = FileCatalog::open(&copied)?;
+        let Some(address) = durable::checkpoints_elsewhere(catalog.as_ref())? else {
+            return Ok(());
+        };
+        let store = ObjectCheckpoints::open(&address, &pyflare_dataflows::lineage(catalog.as_ref())?)?;
+        let mut names: Vec<String> = store.list()?.into_iter().map(|(name, _)| name).collect();
+        // What is deleted while this reads is not of the newest ones; their manifests come first.
+        names.sort_by_key(|name| !pyflare_dataflows::is_checkpoint_manifest(name));
+        for name in names {
+            if let Some(content) = store.read(&name)? {
+                let source = self.folder.join(self.files.len().to_string());
+                fs::write(&source, content)?;
+                self.files.push(Held {
+                    source,
+                    path: Path::new("checkpoints").join(name),
+                    bytes: None,
+                });
+            }
+        }
+        Ok(())
     }
 
     /// A table's log first: what it names is there before it, and stays for a while after it is named no more.

@@ -5,6 +5,7 @@
 mod broker;
 mod feeds;
 mod outputs;
+mod ticks;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -30,7 +31,7 @@ type Part = fn(&Broker);
 fn a_real_broker() {
     let Some(mut broker) = Broker::start() else { return };
     // Each has topics of its own, and most of them wait for the broker.
-    let parts: [(&str, Part); 8] = [
+    let parts: [(&str, Part); 9] = [
         ("conforms", conforms),
         ("takes what others wrote", takes_what_others_wrote),
         ("passes over transactions", passes_over_transactions),
@@ -38,6 +39,7 @@ fn a_real_broker() {
         ("speaks securely", speaks_securely),
         ("reads topics of others", feeds::reads_topics_of_others),
         ("writes each cut once", outputs::writes_each_cut_once),
+        ("keeps ticks", ticks::keeps_ticks),
         (
             "says when reading is not allowed",
             feeds::says_when_reading_is_not_allowed,
@@ -59,6 +61,7 @@ fn a_real_broker() {
     });
     says_what_is_wrong(&broker);
     outlives_the_broker(&mut broker);
+    ticks::outlives_the_broker(&mut broker);
 }
 
 fn options(broker: &Broker, prefix: &str, partitions: u32) -> KafkaOptions {

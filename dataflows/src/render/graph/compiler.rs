@@ -17,11 +17,11 @@ use crate::plan::{
     Aggregate, AggregateFunction, Expr, JoinKind, Plan, PlanError, Windowing, compile, marked,
 };
 use crate::render::cells::Cells;
-use crate::render::leaf::{Leaf, nullable};
+use crate::render::leaf::{FINAL_SESSIONS, Leaf, nullable};
 use crate::render::pipeline::Pipeline;
 
-/// The number of the leaf for a plan, and its columns.
-pub(crate) type FindLeaf<'a> = dyn FnMut(&Plan) -> Result<(usize, SchemaRef), PlanError> + 'a;
+/// The number of the leaf for a plan, and its columns; the flag says that rows are late by the watermark itself.
+pub(crate) type FindLeaf<'a> = dyn FnMut(&Plan, bool) -> Result<(usize, SchemaRef), PlanError> + 'a;
 
 /// Expressions with their types.
 type Compiled = (Vec<Arc<dyn PhysicalExpr>>, Vec<DataType>);
@@ -29,6 +29,8 @@ type Compiled = (Vec<Arc<dyn PhysicalExpr>>, Vec<DataType>);
 /// Compiles what lies above the leaves; `leaf` gives the number of the leaf for a plan.
 pub(crate) struct Compiler<'a> {
     pub leaf: &'a mut FindLeaf<'a>,
+    /// With `EMIT FINAL`: the retention.
+    pub final_within_us: Option<i64>,
     inputs: Vec<Input>,
     input_schemas: Vec<SchemaRef>,
     /// The plans that occur several times, each as its text, with its number once it is compiled.
@@ -40,6 +42,7 @@ impl<'a> Compiler<'a> {
     pub fn new(leaf: &'a mut FindLeaf<'a>) -> Compiler<'a> {
         Compiler {
             leaf,
+            final_within_us: None,
             inputs: Vec::new(),
             input_schemas: Vec::new(),
             repeated: BTreeMap::new(),
@@ -198,13 +201,17 @@ impl<'a> Compiler<'a> {
     }
 
     fn leaf_node(&mut self, plan: &Plan, number: usize) -> Result<Node, PlanError> {
-        let (leaf, schema) = (self.leaf)(plan)?;
+        let (leaf, schema) = (self.leaf)(plan, false)?;
+        Ok(self.leaf_input((leaf, schema), number))
+    }
+
+    fn leaf_input(&mut self, (leaf, schema): (usize, SchemaRef), number: usize) -> Node {
         let known = |input: &Input| matches!(input, Input::Leaf(known) if *known == leaf);
         let index = match self.inputs.iter().position(known) {
             Some(index) => index,
             None => self.add_input(Input::Leaf(leaf), schema),
         };
-        Ok(self.input(index, number))
+        self.input(index, number)
     }
 
     fn add_input(&mut self, input: Input, schema: SchemaRef) -> usize {
@@ -269,7 +276,25 @@ impl<'a> Compiler<'a> {
         else {
             unreachable!("invariant: called for sessions");
         };
-        let node = self.node(input, number + 1)?;
+        let (node, final_by) = match self.final_within_us {
+            None => (self.node(input, number + 1)?, None),
+            Some(retention_us) => {
+                if !Leaf::is_leaf(input) {
+                    return Err(PlanError::Unsupported {
+                        detail: FINAL_SESSIONS.into(),
+                    });
+                }
+                if retention_us < *gap_us {
+                    return Err(PlanError::Unsupported {
+                        detail: "EMIT FINAL over SESSION needs a retention that is not shorter than the gap: its rows would leave \
+                                 before a session is final"
+                            .into(),
+                    });
+                }
+                let (leaf, schema) = (self.leaf)(input, true)?;
+                (self.leaf_input((leaf, schema), number + 1), Some(leaf))
+            }
+        };
         let time = Expr::column(time);
         let (mut expressions, key_types) =
             compiled(keys.iter().map(|key| &key.expr).collect(), &node.schema)?;
@@ -298,6 +323,7 @@ impl<'a> Compiler<'a> {
         let sessions = Sessions {
             fold: Arc::new(fold),
             gap_us: *gap_us,
+            final_by,
         };
         Ok(Node {
             number,

@@ -19,6 +19,7 @@ mod operators;
 mod pairs;
 mod sessions;
 mod watch;
+mod withheld;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -197,6 +198,8 @@ pub(crate) struct Sessions {
     /// Its last key is the time; the types are those of the others. The first cell keeps the times.
     pub fold: Arc<Fold>,
     pub gap_us: i64,
+    /// With `EMIT FINAL`: the leaf whose watermark must have passed a session's end.
+    pub final_by: Option<usize>,
 }
 
 pub(crate) struct Join {

@@ -1,6 +1,7 @@
 //! The operators of a graph, built into a dataflow.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
@@ -19,6 +20,7 @@ use super::intervals::Placing;
 use super::pairs::{KeyedTrace, product};
 use super::rows::{Codec, Errors, Row, Rows, map_batches};
 use super::watch::Watch;
+use super::withheld::Withheld;
 use super::{Join, Node, Operator};
 use crate::plan::{JoinKind, MARK};
 use crate::render::pipeline::{Pipeline, batch_of, evaluate};
@@ -36,6 +38,8 @@ pub(super) struct Building<'s, 'a> {
     /// The shared nodes that are built already.
     pub shared: Vec<Rows<'s>>,
     pub errors: &'a Errors,
+    /// What is kept back by watermarks.
+    pub withheld: &'a RefCell<Vec<Rc<RefCell<Withheld>>>>,
     /// When the graph starts.
     pub start: Tick,
     /// Whether constants enter on this worker.

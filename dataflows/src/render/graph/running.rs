@@ -26,6 +26,7 @@ use super::budget::{Budget, Meter};
 use super::operators::Building;
 use super::rows::{Codec, Errors, Row, Rows};
 use super::watch::Watch;
+use super::withheld::Withheld;
 use crate::plan::PlanError;
 use crate::render::busy::Busy;
 use crate::render::figures::{Figures, News};
@@ -73,6 +74,7 @@ pub(crate) struct RunningGraph {
     decoder: Rc<Codec>,
     changes: Rc<RefCell<Vec<Reported>>>,
     errors: Errors,
+    withheld: Vec<Rc<RefCell<Withheld>>>,
     probe: ProbeHandle<Tick>,
     touched: bool,
 }
@@ -100,6 +102,7 @@ impl RunningGraph {
         let probe = ProbeHandle::new();
         let changes: Rc<RefCell<Vec<Reported>>> = Rc::default();
         let errors: Errors = Rc::new(RefCell::new(RowErrors::of_groups()));
+        let withheld = RefCell::default();
         let first_worker = worker.index() == 0;
         let (mut inputs, result) = worker.dataflow_named(name, |scope| {
             let (inputs, rows): (Vec<_>, Vec<Rows<'_>>) = graph
@@ -114,6 +117,7 @@ impl RunningGraph {
                 inputs: &rows,
                 shared: Vec::with_capacity(graph.shared.len()),
                 errors: &errors,
+                withheld: &withheld,
                 start: rest_of(start),
                 first_worker,
             };
@@ -150,6 +154,7 @@ impl RunningGraph {
             decoder,
             changes,
             errors,
+            withheld: withheld.into_inner(),
             probe,
             touched: false,
         })
@@ -162,6 +167,21 @@ impl RunningGraph {
             input.advance_to(expiry_of(tick));
         }
         self.touched = false;
+    }
+
+    /// What waits for the watermark of a leaf to pass it is shown at the end of `tick` if that has.
+    pub fn release(&mut self, tick: Tick, watermark: impl Fn(usize) -> Option<i64>) {
+        for withheld in &self.withheld {
+            let mut withheld = withheld.borrow_mut();
+            let watermark = watermark(withheld.leaf);
+            self.touched |= withheld.advance(watermark, rest_of(tick));
+        }
+    }
+
+    /// For each leaf whose watermark something waits for, where it has to be.
+    pub fn awaited(&self) -> impl Iterator<Item = (usize, i64)> {
+        let awaited = self.withheld.iter().map(|withheld| withheld.borrow());
+        awaited.filter_map(|withheld| Some((withheld.leaf, withheld.earliest()?)))
     }
 
     /// The tick did something here: there will be something to tell.

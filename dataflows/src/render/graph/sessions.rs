@@ -15,7 +15,7 @@ use differential_dataflow::AsCollection;
 use differential_dataflow::operators::arrange::TraceAgent;
 use differential_dataflow::trace::cursor::{Cursor, cursor_list};
 use differential_dataflow::trace::implementations::ord_neu::OrdValSpine;
-use differential_dataflow::trace::{BatchCursor, TraceReader};
+use differential_dataflow::trace::{BatchCursor, SpanOf, TraceReader};
 use pyflare_operators::aggregate::{Accumulator, Cell};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline as OnThisWorker;
@@ -60,44 +60,115 @@ impl<'s> Building<'s, '_> {
         self.watch
             .borrow_mut()
             .keeps(number, below.number, &arranged.trace);
-        let mut trace = arranged.trace.clone();
-        let mut seen = Antichain::from_elem(0);
-        let mut upper = Antichain::from_elem(0);
+        let mut merging = Merging {
+            trace: arranged.trace.clone(),
+            seen: Antichain::from_elem(0),
+            upper: Antichain::from_elem(0),
+            gap_us,
+        };
         let reader = SessionReader {
             reader: FoldReader::new(fold, self.errors),
             partitions: converter(fold.key_types.iter().chain(&numbers[..1])).expect(CHECKED),
             keys: fold.key_types.len(),
             gap_us,
         };
+        let Some(leaf) = sessions.final_by else {
+            let rows = arranged
+                .stream
+                .unary::<CapacityContainerBuilder<Vec<Update>>, _, _, _>(
+                    OnThisWorker,
+                    "merge buckets",
+                    move |_capability, _info| {
+                        move |input, output| {
+                            input.for_each(|capability, spans| {
+                                let changes = merging.changes(spans);
+                                if !changes.is_empty() {
+                                    let updates = reader.updates(&changes);
+                                    output.session(&capability).give_iterator(updates.into_iter());
+                                }
+                            });
+                            merging.forget();
+                        }
+                    },
+                );
+            return rows.as_collection();
+        };
+        let withheld = self.withheld(leaf);
         let rows = arranged
             .stream
-            .unary::<CapacityContainerBuilder<Vec<(Row, Tick, i64)>>, _, _, _>(
+            .unary_frontier::<CapacityContainerBuilder<Vec<Update>>, _, _, _>(
                 OnThisWorker,
-                "merge buckets",
-                move |_capability, _info| {
-                    move |input, output| {
-                        input.for_each(|capability, spans| {
-                            seen.clone_from(&upper);
-                            let mut batches = Vec::new();
-                            for span in spans.drain(..) {
-                                upper.clone_from(span.upper());
-                                batches.extend(span.inner);
-                            }
-                            if !batches.is_empty() {
-                                let before = trace
-                                    .batches_through(seen.borrow())
-                                    .expect("invariant: seen is a batch boundary");
-                                let updates = reader.updates(&touched(batches, before, gap_us));
-                                output.session(&capability).give_iterator(updates.into_iter());
+                "merge buckets to the watermark",
+                move |capability, _info| {
+                    let mut capability = Some(capability);
+                    move |(input, frontier), output| {
+                        let mut withheld = withheld.borrow_mut();
+                        let mut shown = Vec::new();
+                        input.for_each(|_capability, spans| {
+                            for change in merging.changes(spans) {
+                                let end_us = change.session.last_us.saturating_add(gap_us);
+                                let updates = reader.updates(std::slice::from_ref(&change));
+                                shown.extend(withheld.take(end_us, updates));
                             }
                         });
-                        trace.advance_upper(&mut upper);
-                        trace.set_logical_compaction(upper.borrow());
-                        trace.set_physical_compaction(upper.borrow());
+                        merging.forget();
+                        let frontier = frontier.frontier().first().copied();
+                        shown.extend(withheld.due(frontier));
+                        if let Some(held) = &capability
+                            && !shown.is_empty()
+                        {
+                            output.session(held).give_iterator(shown.into_iter());
+                        }
+                        match frontier {
+                            Some(moment) => {
+                                if let Some(held) = &mut capability {
+                                    held.downgrade(&moment);
+                                }
+                            }
+                            None => capability = None,
+                        }
                     }
                 },
             );
         rows.as_collection()
+    }
+}
+
+/// A row, when it changed, and by how much.
+type Update = (Row, Tick, i64);
+
+/// Follows the arrangement of buckets.
+struct Merging {
+    trace: BucketTrace,
+    seen: Antichain<Tick>,
+    upper: Antichain<Tick>,
+    gap_us: i64,
+}
+
+impl Merging {
+    /// The sessions that these spans change.
+    fn changes(&mut self, spans: &mut Vec<SpanOf<BucketTrace>>) -> Vec<Change> {
+        self.seen.clone_from(&self.upper);
+        let mut batches = Vec::new();
+        for span in spans.drain(..) {
+            self.upper.clone_from(span.upper());
+            batches.extend(span.inner);
+        }
+        if batches.is_empty() {
+            return Vec::new();
+        }
+        let before = self
+            .trace
+            .batches_through(self.seen.borrow())
+            .expect("invariant: seen is a batch boundary");
+        touched(batches, before, self.gap_us)
+    }
+
+    /// Lets what was seen be merged.
+    fn forget(&mut self) {
+        self.trace.advance_upper(&mut self.upper);
+        self.trace.set_logical_compaction(self.upper.borrow());
+        self.trace.set_physical_compaction(self.upper.borrow());
     }
 }
 
@@ -268,7 +339,7 @@ struct SessionReader {
 }
 
 impl SessionReader {
-    fn updates(&self, changes: &[Change]) -> Vec<(Row, Tick, i64)> {
+    fn updates(&self, changes: &[Change]) -> Vec<Update> {
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.keys + 2);
         if self.keys > 0 {
             let partitions: Vec<&[u8]> = changes.iter().map(|change| &*change.partition).collect();

@@ -140,6 +140,11 @@ pub(crate) enum FileKind {
     Admitted,
 }
 
+/// Whether a checkpoint's file is the one that names the others.
+pub fn is_checkpoint_manifest(name: &str) -> bool {
+    Manifest::epoch_of(name).is_some()
+}
+
 impl Manifest {
     /// The name of its file; of two with one epoch only one can be created.
     pub fn name(&self) -> String {

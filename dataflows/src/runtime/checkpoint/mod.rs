@@ -21,6 +21,7 @@ pub(super) use decision::TicksFound;
 pub(super) use dumping::Dumping;
 #[cfg(test)]
 pub(super) use dumping::FromDump;
+pub use manifest::is_checkpoint_manifest;
 pub(super) use manifest::{Manifest, StreamEntry, ViewEntry};
 pub(super) use restoring::inspect;
 pub use taking::CheckpointStatus;

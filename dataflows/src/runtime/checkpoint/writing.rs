@@ -23,6 +23,8 @@ use crate::runtime::tail::HistoryTail;
 
 /// A state file is finished when it is about so large.
 const FILE_BYTES: usize = 32 << 20;
+/// Before the names of state files.
+const FOLDER: &str = "state/";
 /// Complete checkpoints that are kept.
 const KEPT: usize = 2;
 const PAUSE: Duration = Duration::from_millis(20);
@@ -99,7 +101,7 @@ impl Writer {
         let Manifest {
             epoch, generation, ..
         } = job.manifest;
-        let folder = format!("state/{epoch}-{generation}");
+        let folder = format!("{FOLDER}{epoch}-{generation}");
         self.write_state(job, &folder)?;
         let admitted = admitted_file(&job.admitted).map_err(Failure::Failed)?;
         let rows = job.admitted.len() as u64;
@@ -261,7 +263,11 @@ impl Writer {
         // Manifests first: none may name a file that is gone.
         let superfluous = |is_manifest: bool| {
             let files = files.iter().map(|(name, _)| name);
-            files.filter(move |name| Manifest::epoch_of(name).is_some() == is_manifest)
+            files.filter(move |name| match is_manifest {
+                true => Manifest::epoch_of(name).is_some(),
+                // What others may have put there is theirs.
+                false => name.starts_with(FOLDER),
+            })
         };
         for name in superfluous(true).chain(superfluous(false)) {
             if !needed.contains(name) {

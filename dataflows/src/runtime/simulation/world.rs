@@ -204,6 +204,10 @@ impl TickLog for Handle {
         });
         trimmed.map_err(|()| dead_ticks())
     }
+
+    fn is_new(&self) -> Result<bool, TickLogError> {
+        Ok(self.world.lock().generation == 0)
+    }
 }
 
 pub(super) fn dead_checkpoints() -> CheckpointError {

@@ -67,14 +67,6 @@ pub(crate) fn lower(
     Ok(plan)
 }
 
-/// Refuses `EMIT FINAL` over what is never final.
-pub(crate) fn check_final(plan: &Plan, emit_final: bool) -> Result<(), SqlError> {
-    match emit_final && sessions::any(plan) {
-        true => Err(sessions::not_final()),
-        false => Ok(()),
-    }
-}
-
 fn is_identifier(name: &str) -> bool {
     name.bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')

@@ -27,18 +27,6 @@ pub(super) fn not_grouped() -> SqlError {
     )
 }
 
-pub(super) fn not_final() -> SqlError {
-    refused(
-        "EMIT FINAL over SESSION is not maintained: a row that is in time may still go on a session that has ended",
-        "leave EMIT FINAL out, or use TUMBLE",
-    )
-}
-
-/// Whether a plan has sessions.
-pub(super) fn any(plan: &Plan) -> bool {
-    matches!(plan, Plan::Sessions { .. }) || plan.inputs().into_iter().any(any)
-}
-
 fn refused(message: &str, hint: &str) -> SqlError {
     SqlError::new(SqlErrorKind::Clause, message).hint(hint)
 }
