@@ -103,6 +103,13 @@ const MONITORS: &[(&str, i64, i64)] = &[
         DAY_US,
     ),
     (
+        "CREATE MONITOR of_rows_final AS SELECT s.who, s.window_end, count(*) AS n, max(s.double) AS most
+         FROM SESSION((SELECT id * 2 AS double, at AS moment, who FROM visits WHERE id % 2 = 0), moment, INTERVAL '15 seconds') AS s
+         WHERE s.who IS NOT NULL GROUP BY s.who, s.window_end EMIT FINAL",
+        DAY_US,
+        DAY_US,
+    ),
+    (
         "CREATE MONITOR after AS SELECT a.id, b.id AS other FROM visits AS a JOIN visits AS b
          ON a.who = b.who AND b.at BETWEEN a.at AND a.at + INTERVAL '20 seconds' WHERE a.id <> b.id",
         SLIDING,

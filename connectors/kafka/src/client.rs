@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use pyflare_connectors::LogError;
@@ -9,7 +10,9 @@ use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{DeliveryResult, ProducerContext};
+use rdkafka::producer::{BaseProducer, DeliveryResult, Producer, ProducerContext};
+
+const LOOK: Duration = Duration::from_millis(1);
 
 /// Hears what a client says about its connections; shared by all clients of a log.
 #[derive(Clone, Default)]
@@ -102,6 +105,21 @@ pub(crate) fn is_retriable(error: &KafkaError) -> bool {
         KafkaError::Transaction(error) => error.is_retriable(),
         _ => false,
     }
+}
+
+/// Waits until everything that was sent is delivered or has failed. As `flush`, which looks ten times a second only.
+pub(crate) fn deliver<C: ProducerContext>(
+    producer: &BaseProducer<C>,
+    patience: Duration,
+) -> Result<(), KafkaError> {
+    let since = Instant::now();
+    while producer.in_flight_count() > 0 {
+        if since.elapsed() > patience {
+            return Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut));
+        }
+        producer.poll(LOOK);
+    }
+    Ok(())
 }
 
 /// Whether another producer has taken this one's transactional id.

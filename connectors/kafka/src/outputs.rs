@@ -18,7 +18,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Message, Offset, TopicPartitionList};
 
-use crate::client::{Witness, is_fencing, is_retriable, meaning};
+use crate::client::{Witness, deliver, is_fencing, is_retriable, meaning};
 use crate::feed;
 use crate::options::KafkaOptions;
 use crate::reader::watermarks;
@@ -178,7 +178,7 @@ impl KafkaOutputs {
             let output = self.known_as(&block.output);
             send(&topic, Some(output.as_bytes()), said.as_bytes())?;
         }
-        producer.flush(TRANSACTION)?;
+        deliver(producer, TRANSACTION)?;
         let since = Instant::now();
         loop {
             match producer.commit_transaction(ANSWER) {

@@ -31,7 +31,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, Prod
 use rdkafka::{Message, Offset, TopicPartitionList};
 
 use self::known::{BEGINNING, Key, Known, PAYLOAD};
-use crate::client::{Witness, is_fencing, is_retriable, meaning};
+use crate::client::{Witness, deliver, is_fencing, is_retriable, meaning};
 use crate::options::KafkaOptions;
 use crate::reader::watermarks;
 use crate::topics;
@@ -39,8 +39,11 @@ use crate::topics;
 /// After the prefix.
 pub(crate) const TOPIC: &str = "pyflare_ticks";
 const ANSWER: Duration = Duration::from_secs(10);
-/// The broker aborts a transaction that takes longer.
+/// How long one attempt to write a record may take; the broker aborts a transaction that takes longer than the latter.
+const DELIVERY: Duration = Duration::from_secs(5);
 const TRANSACTION: Duration = Duration::from_secs(30);
+/// How long is waited for what need not succeed.
+const COURTESY: Duration = Duration::from_secs(1);
 /// How long to wait before a broker that does not take a payload is tried again.
 const PAUSE: Duration = Duration::from_millis(250);
 /// How long a process that was cut off lets its successor begin.
@@ -266,6 +269,7 @@ impl KafkaTickLog {
                 format!("{}{TOPIC}", self.options.topic_prefix),
             )
             .set("transaction.timeout.ms", TRANSACTION.as_millis().to_string())
+            .set("message.timeout.ms", DELIVERY.as_millis().to_string())
             .set("acks", "all")
             .set("linger.ms", "0")
             .set("retry.backoff.ms", "10")
@@ -301,14 +305,14 @@ impl KafkaTickLog {
         let record: BaseRecord<'_, [u8], [u8]> =
             BaseRecord::to(&self.topic).partition(0).key(key).payload(value);
         producer.send(record).map_err(|(error, _)| error)?;
-        producer.flush(TRANSACTION)?;
+        deliver(producer, DELIVERY)?;
         faults::at(Step::TickWritten);
         let since = Instant::now();
         loop {
-            match producer.commit_transaction(ANSWER) {
+            match producer.commit_transaction(DELIVERY) {
                 Ok(()) => break,
                 // To be asked again: what it comes to is decided by the broker.
-                Err(error) if is_retriable(&error) && since.elapsed() < TRANSACTION => {}
+                Err(error) if is_retriable(&error) && since.elapsed() < DELIVERY => {}
                 Err(error) => return Err(error),
             }
         }
@@ -359,7 +363,7 @@ impl KafkaTickLog {
                 .map_err(|detail| Trouble::Ended(self.damaged(offset, detail))),
             Err(error) => {
                 // What became of it is read after the next take-over.
-                let _ = producer.abort_transaction(ANSWER);
+                let _ = producer.abort_transaction(COURTESY);
                 state.writer = None;
                 let pause = if is_fencing(&error) { GIVE_WAY } else { PAUSE };
                 Err(Trouble::Again(self.meaning(&error), pause))

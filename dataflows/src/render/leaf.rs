@@ -16,6 +16,7 @@ use pyflare_operators::streams::{DEFAULT_TIME, FUTURE_LIMIT_US};
 use serde::{Deserialize, Serialize};
 
 use super::cells::{Cells, Outputs};
+use super::chain::{is_chain, window_size, window_time};
 use super::figures::Figures;
 use super::pipeline::Pipeline;
 use super::shared_batch::Condition;
@@ -439,19 +440,6 @@ fn type_of(
         })
 }
 
-/// Filters, projections and windows over a stream.
-fn is_chain(plan: &Plan) -> bool {
-    match plan {
-        Plan::Source { .. } => true,
-        Plan::Recent { input, .. }
-        | Plan::Filter { input, .. }
-        | Plan::Project { input, .. }
-        | Plan::Tumble { input, .. }
-        | Plan::Unnest { input, .. } => is_chain(input),
-        _ => false,
-    }
-}
-
 /// The nodes above the topmost aggregate (outermost first) and that aggregate, which may be one of sessions.
 fn split(plan: &Plan) -> (Vec<&Plan>, Option<&Plan>) {
     let mut above = Vec::new();
@@ -490,36 +478,6 @@ fn output_names(node: &Plan) -> Vec<String> {
     match node {
         Plan::Project { columns, .. } => columns.iter().map(|column| column.name.clone()).collect(),
         _ => Vec::new(),
-    }
-}
-
-fn window_size(plan: &Plan) -> Option<i64> {
-    match plan {
-        Plan::Tumble { size_us, .. } => Some(*size_us),
-        Plan::Filter { input, .. } | Plan::Project { input, .. } | Plan::Unnest { input, .. } => {
-            window_size(input)
-        }
-        _ => None,
-    }
-}
-
-/// The column whose windows a chain is in: an empty name if it is not one of the stream.
-fn window_time(plan: &Plan) -> Option<&str> {
-    match plan {
-        Plan::Tumble { input, time, .. } => Some(if is_computed(input) { "" } else { time }),
-        Plan::Filter { input, .. } | Plan::Project { input, .. } | Plan::Unnest { input, .. } => {
-            window_time(input)
-        }
-        _ => None,
-    }
-}
-
-/// Whether columns of a chain may be others than the stream's.
-fn is_computed(plan: &Plan) -> bool {
-    match plan {
-        Plan::Source { .. } => false,
-        Plan::Filter { input, .. } | Plan::Recent { input, .. } => is_computed(input),
-        _ => true,
     }
 }
 

@@ -11,6 +11,7 @@
 pub(crate) mod arrange;
 pub(crate) mod busy;
 pub(crate) mod cells;
+mod chain;
 pub(crate) mod changed;
 mod dump;
 pub(crate) mod figures;

@@ -281,7 +281,7 @@ impl Coordinator {
         past.add_until(&mut sums, request.until, &|_, _| Ok(()))?;
         let marks = self.admission.marks();
         let ended = EndedUntil::expected(&installed, (tick, &marks), 0);
-        let mut whole = sums.whole(|base, stream| ended.of(base, stream));
+        let mut whole = sums.whole(|base| ended.of(base));
         self.complete(&mut whole, tick)?;
         let shares = self.shares(sums, whole, &installed, tick);
         self.subtract(shares.ok_or_else(|| EngineError::Erasure {

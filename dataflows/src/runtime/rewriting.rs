@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use pyflare_operators::aggregate::Accumulator;
 
-use super::streams::{Marks, StreamId};
+use super::streams::Marks;
 use super::sums::Sums;
 use super::views::InstalledView;
 use crate::render::arrange::pane_of;
@@ -56,7 +56,7 @@ impl EndedUntil {
         EndedUntil(until.collect())
     }
 
-    pub fn of(&self, base: &Base, _stream: StreamId) -> Option<i64> {
+    pub fn of(&self, base: &Base) -> Option<i64> {
         let known = self.0.iter().find(|(other, _)| std::ptr::eq(&**other, base));
         known.map(|(_, until)| *until)
     }

@@ -161,11 +161,11 @@ impl Sums {
 
     /// Nothing yet of the whole groups that these are taken from, of panes that end by `ended`; those that a view shows by
     /// themselves.
-    pub fn whole(&mut self, ended: impl Fn(&Base, StreamId) -> Option<i64>) -> Sums {
+    pub fn whole(&mut self, ended: impl Fn(&Base) -> Option<i64>) -> Sums {
         let mut folds = Vec::new();
         for fold in &mut self.folds {
             fold.settle();
-            let Some(until) = ended(&fold.base, fold.stream) else {
+            let Some(until) = ended(&fold.base) else {
                 continue;
             };
             let keys = fold.groups.keys().filter(|key| pane_of(key) <= until);
