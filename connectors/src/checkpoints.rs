@@ -50,6 +50,9 @@ pub trait CheckpointStore: Send + Sync + 'static {
 
     /// Deletes a file; does nothing if there is none.
     fn delete(&self, name: &str) -> Result<(), CheckpointError>;
+
+    /// From now on nothing is waited for long, as a server that stops needs it.
+    fn give_up(&self) {}
 }
 
 /// Refuses names that are not what [`CheckpointStore`] says.

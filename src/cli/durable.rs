@@ -148,8 +148,13 @@ pub fn open_checkpoints(
         CheckpointChoice::Local => (local, LOCAL.into()),
         CheckpointChoice::Objects(address) => {
             let objects = ObjectCheckpoints::open(address, &pyflare_dataflows::lineage(catalog)?)?;
-            if objects.list()?.is_empty() {
-                move_all(local.as_ref(), objects.as_ref(), address)?;
+            match (objects.list()?.is_empty(), local.list()?.is_empty()) {
+                (true, _) => move_all(local.as_ref(), objects.as_ref(), address)?,
+                (false, false) => tracing::warn!(
+                    "the data directory has checkpoints too, which are not looked at: {address} has others; where this start \
+                     fails, start once without checkpoints.url, or give another place, to which they are moved"
+                ),
+                (false, true) => {}
             }
             (objects, address.to_string())
         }

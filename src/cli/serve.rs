@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use pyflare_connectors::{Log, TickLog, faults};
+use pyflare_connectors::{CheckpointStore, Log, TickLog, faults};
 use pyflare_dataflows::plan::builtin;
 use pyflare_dataflows::{Engine, EngineOptions, MonitorLimits, ViewName};
 use pyflare_history::{QueryOptions, QueryService};
@@ -124,7 +124,7 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
         })
         .await??
     };
-    let engine = start_engine(
+    let (engine, checkpoints) = start_engine(
         &configuration,
         &directory,
         Arc::clone(&log),
@@ -254,6 +254,9 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
     live.shutdown(Duration::from_secs(2)).await;
     let _ = tokio::time::timeout(Duration::from_secs(5), serving).await;
     tick_log.give_up();
+    if let Some(checkpoints) = &checkpoints {
+        checkpoints.give_up();
+    }
     let stopping_engine = engine.clone();
     tokio::task::spawn_blocking(move || stopping_engine.shutdown()).await?;
     log.close();
@@ -300,7 +303,7 @@ async fn start_engine(
     log: Arc<dyn Log>,
     tick_log: Arc<dyn TickLog>,
     store: Option<HistoryStore>,
-) -> anyhow::Result<Engine> {
+) -> anyhow::Result<(Engine, Option<Arc<dyn CheckpointStore>>)> {
     let catalog = FileCatalog::open(directory.catalog())?;
     let store = store.map(|store| store.as_store());
     let checkpoints = match configuration.checkpoint_every {
@@ -313,7 +316,7 @@ async fn start_engine(
         None => None,
     };
     let mut options = EngineOptions::new(log, tick_log, catalog, store, tokio::runtime::Handle::current());
-    options.checkpoints = checkpoints;
+    options.checkpoints = checkpoints.clone();
     options.checkpoint_every = configuration.checkpoint_every.unwrap_or(options.checkpoint_every);
     options.outputs = configuration.log.outputs();
     options.skip_deleted = configuration.log.skips_deleted();
@@ -328,7 +331,8 @@ async fn start_engine(
     let retention_us = i64::try_from(configuration.stream_retention.as_micros())?;
     options.stream_retention_us = (retention_us > 0).then_some(retention_us);
     // Recovery replays on this thread and waits for workers: not on one that serves.
-    Ok(tokio::task::spawn_blocking(move || Engine::start(options)).await??)
+    let engine = tokio::task::spawn_blocking(move || Engine::start(options)).await??;
+    Ok((engine, checkpoints))
 }
 
 /// Makes the built-in views what the files of `dataflows/views` say: new ones are installed, changed ones replaced,

@@ -42,7 +42,7 @@ impl Marks {
     }
 
     /// As before the tick before this one.
-    fn before_last(&self, tick: u64) -> Option<i64> {
+    pub fn before_last(&self, tick: u64) -> Option<i64> {
         let (last, _) = self.0.range(..tick).next_back()?;
         self.before(*last)
     }

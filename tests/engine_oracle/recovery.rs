@@ -327,17 +327,20 @@ async fn a_start_from_a_checkpoint_equals_a_replay_of_everything() {
     drop(replayed);
 }
 
-fn refusal(directory: &Path) -> EngineError {
+/// What a start says that must fail.
+fn refused(directory: &Path) -> String {
     let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| recovering(directory, 1, NEVER)));
     match opened {
         Ok(opened) => panic!("it started at {:?}", opened.engine.status().restored_tick),
-        Err(panic) => {
-            let text = panic.downcast::<String>().unwrap();
-            let reason = text.split("NoWayBack").nth(1).unwrap_or_else(|| panic!("{text}"));
-            EngineError::NoWayBack {
-                reason: reason.into(),
-            }
-        }
+        Err(panic) => *panic.downcast::<String>().unwrap(),
+    }
+}
+
+fn refusal(directory: &Path) -> EngineError {
+    let text = refused(directory);
+    let reason = text.split("NoWayBack").nth(1).unwrap_or_else(|| panic!("{text}"));
+    EngineError::NoWayBack {
+        reason: reason.into(),
     }
 }
 
@@ -409,6 +412,87 @@ async fn damage_is_told_and_never_wrong() {
         refused.to_string().contains("its end is damaged or missing"),
         "{refused}"
     );
+}
+
+/// Copies of a data directory that went on by themselves: what one of them has is not the other's, though their histories have
+/// one name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_history_has_left_is_not_taken() {
+    let one = tempfile::tempdir().unwrap();
+    let opened = recovering(one.path(), 1, NEVER);
+    let definition = planned(
+        &opened,
+        "CREATE MONITOR calls AS SELECT model, count(*) AS calls FROM spans GROUP BY model",
+    );
+    let name = view_name(&definition);
+    opened.engine.install(definition, false).await.unwrap();
+    let mut sent = 0;
+    let mut go_on = async |opened: &Opened, first: u64, rounds: u64| {
+        for number in first..first + rounds {
+            opened.append(request(number, first_time(), 20)).await;
+            sent += 1;
+            opened.admitted(sent).await;
+            opened.engine.checkpoint().await.unwrap();
+        }
+        sent
+    };
+    let before = go_on(&opened, 0, 2).await;
+    drop(opened);
+    let other = tempfile::tempdir().unwrap();
+    copy_directory(one.path(), other.path());
+    let older_store = tempfile::tempdir().unwrap();
+    copy_directory(&one.path().join("tables"), &older_store.path().join("tables"));
+
+    // One goes on for a little, the other for longer: its tick log reaches beyond the checkpoints of the first.
+    let opened = recovering(one.path(), 1, NEVER);
+    go_on(&opened, 10, 2).await;
+    drop(opened);
+    let opened = recovering(other.path(), 1, NEVER);
+    let mut other_sent = before;
+    for number in 20..26 {
+        opened.append(request(number, first_time(), 30)).await;
+        other_sent += 1;
+        opened.admitted(other_sent).await;
+        opened.engine.checkpoint().await.unwrap();
+    }
+    let expected = opened.content(&name).await;
+    drop(opened);
+    let own = checkpoints(other.path());
+
+    // The newest by number are the first one's.
+    let mixed = tempfile::tempdir().unwrap();
+    copy_directory(other.path(), mixed.path());
+    for (place, (manifest, _)) in checkpoints(one.path()).iter().enumerate() {
+        let content = std::fs::read_to_string(manifest).unwrap();
+        let mut body: serde_json::Value = serde_json::from_str(content.split_once('\n').unwrap().1).unwrap();
+        let epoch = 90 + place as u64;
+        body["epoch"] = epoch.into();
+        let body = body.to_string();
+        let head = serde_json::json!({"blake3": blake3::hash(body.as_bytes()).to_hex().to_string()});
+        let name = format!("checkpoints/manifests/{epoch:020}.json");
+        std::fs::write(mixed.path().join(name), format!("{head}\n{body}")).unwrap();
+    }
+    for file in walk(&one.path().join("checkpoints/state")) {
+        let target = mixed.path().join(file.strip_prefix(one.path()).unwrap());
+        std::fs::create_dir_all(target.parent().unwrap()).unwrap();
+        if !target.exists() {
+            std::fs::copy(&file, target).unwrap();
+        }
+    }
+    assert_eq!(checkpoints(mixed.path()).len(), own.len() + 2);
+    let restored = recovering(mixed.path(), 2, NEVER);
+    assert_eq!(
+        restored.engine.status().restored_tick,
+        Some(own.last().unwrap().1)
+    );
+    assert!(restored.content(&name).await == expected);
+    drop(restored);
+
+    // With a store that is older than the checkpoint there is no way on.
+    std::fs::remove_dir_all(other.path().join("tables")).unwrap();
+    copy_directory(&older_store.path().join("tables"), &other.path().join("tables"));
+    let text = refused(other.path());
+    assert!(text.contains("StoreOlder") && text.contains("spans"), "{text}");
 }
 
 fn walk(folder: &Path) -> Vec<PathBuf> {

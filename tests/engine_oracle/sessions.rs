@@ -189,7 +189,11 @@ fn living(
     let ticks = rows["_tick"].as_primitive::<Int64Type>();
     let before = rows["_mark"].as_primitive::<Int64Type>();
     let passed = |mark: i64| mark - LATENESS_US - retention_us;
-    let until = marks.before(tick).map(passed);
+    // Final sessions are shown for a tick at least before their day leaves.
+    let until = match is_final {
+        true => marks.before_last(tick).map(passed),
+        false => marks.before(tick).map(passed),
+    };
     let lives = |row: usize| {
         let pane_end = times.value(row) - times.value(row).rem_euclid(pane_us) + pane_us;
         let late = before.is_valid(row)

@@ -27,6 +27,19 @@ enum Cloud {
 }
 
 impl Cloud {
+    /// The variables that name the address of a service that is not the cloud's own.
+    fn endpoints(self) -> &'static [&'static str] {
+        match self {
+            Cloud::S3 => &["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT"],
+            Cloud::Google => &["GOOGLE_BASE_URL"],
+            Cloud::Azure => &[
+                "AZURE_STORAGE_ENDPOINT",
+                "AZURE_ENDPOINT",
+                "AZURITE_BLOB_STORAGE_URL",
+            ],
+        }
+    }
+
     const ALL: [(&'static str, Cloud); 3] = [("s3", Cloud::S3), ("gs", Cloud::Google), ("az", Cloud::Azure)];
 }
 
@@ -59,6 +72,16 @@ impl Address {
         let Some(bucket) = parsed.host_str().filter(|bucket| !bucket.is_empty()) else {
             return refused("it names no bucket");
         };
+        // What a URL's reader makes of dots, spaces and line ends is another place than what was written.
+        if url.trim_end_matches('/')
+            != format!(
+                "{}://{bucket}{}",
+                parsed.scheme(),
+                parsed.path().trim_end_matches('/')
+            )
+        {
+            return refused("a path is made of letters, digits, '-', '_', '.' and '/', and has no '..'");
+        }
         match Path::parse(parsed.path().trim_matches('/')) {
             Ok(path) => Ok(Address {
                 cloud: *cloud,
@@ -74,6 +97,15 @@ impl Address {
         retry: RetryConfig,
         client: ClientOptions,
     ) -> Result<(Arc<dyn ObjectStore>, Path), CheckpointError> {
+        for name in self.cloud.endpoints() {
+            if let Ok(endpoint) = std::env::var(name)
+                && Url::parse(&endpoint).map_or(true, |endpoint| !endpoint.has_host())
+            {
+                return Err(CheckpointError::Settings {
+                    detail: format!("{name} must be a URL like https://host:port; it is not"),
+                });
+            }
+        }
         let store = match self.cloud {
             Cloud::S3 => AmazonS3Builder::from_env()
                 .with_bucket_name(&self.bucket)
@@ -145,6 +177,11 @@ mod tests {
             "s3://bucket:9000/path",
             "az://container/path?sig=secret",
             "s3://bucket/a//b",
+            "s3://bucket/../x",
+            "s3://bucket/a/%2e%2e/b",
+            "s3://bucket/ä",
+            "s3://bucket/a b",
+            "s3://bucket/a\nb",
         ] {
             let Err(error) = Address::parse(wrong) else {
                 panic!("{wrong:?} was taken");

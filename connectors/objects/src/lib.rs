@@ -10,7 +10,9 @@
 mod address;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -29,6 +31,13 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const CONNECT: Duration = Duration::from_secs(5);
 /// For one file, of some tens of megabytes.
 const REQUEST: Duration = Duration::from_secs(120);
+const LOOK: Duration = Duration::from_millis(100);
+/// How long a store may be silent before somebody is told.
+const TELL_AFTER: Duration = Duration::from_secs(3);
+/// How long a request is waited for once nobody wants to wait.
+const COURTESY: Duration = Duration::from_secs(2);
+/// Characters of what a store says of an error.
+const DETAIL: usize = 400;
 
 /// See the module's head.
 #[derive(Debug)]
@@ -39,6 +48,7 @@ pub struct ObjectCheckpoints {
     store: Arc<dyn ObjectStore>,
     /// The trait's callers are threads that may wait.
     runtime: Option<Runtime>,
+    is_given_up: AtomicBool,
 }
 
 impl ObjectCheckpoints {
@@ -68,6 +78,7 @@ impl ObjectCheckpoints {
             root,
             store,
             runtime: Some(runtime),
+            is_given_up: AtomicBool::new(false),
         };
         checkpoints.claim(owner)?;
         Ok(Arc::new(checkpoints))
@@ -113,13 +124,30 @@ impl ObjectCheckpoints {
         let task = runtime.spawn(async move {
             let _ = sender.send(work.await);
         });
-        receiver.recv().unwrap_or_else(|_| {
+        let unfinished = |detail: &str| {
             task.abort();
             Err(object_store::Error::Generic {
                 store: "object store",
-                source: "the request was not finished".into(),
+                source: detail.into(),
             })
-        })
+        };
+        let (since, mut is_told) = (Instant::now(), false);
+        loop {
+            match receiver.recv_timeout(LOOK) {
+                Ok(answer) => return answer,
+                Err(RecvTimeoutError::Disconnected) => return unfinished("the request was not finished"),
+                Err(RecvTimeoutError::Timeout)
+                    if self.is_given_up.load(Ordering::Acquire) && since.elapsed() > COURTESY =>
+                {
+                    return unfinished("it was given up: the server stops");
+                }
+                Err(RecvTimeoutError::Timeout) if !is_told && since.elapsed() > TELL_AFTER => {
+                    is_told = true;
+                    tracing::warn!(place = %self.place, "the object store has not answered yet");
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
     }
 
     fn put(&self, name: &str, content: &[u8]) -> Result<bool, CheckpointError> {
@@ -154,7 +182,7 @@ impl ObjectCheckpoints {
 
     fn failure(&self, name: &str, error: &object_store::Error) -> CheckpointError {
         use object_store::Error;
-        let detail = without_queries(&error.to_string());
+        let detail = without_secrets(&error.to_string());
         match error {
             Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => CheckpointError::Refused {
                 place: self.place.clone(),
@@ -175,11 +203,26 @@ impl ObjectCheckpoints {
     }
 }
 
-/// A URL's query may have a signature in it.
-fn without_queries(text: &str) -> String {
-    let mut kept = String::with_capacity(text.len());
+/// A URL's query may have a signature in it, and what stands before its host a password.
+fn without_secrets(text: &str) -> String {
+    let mut text = text.to_string();
+    let mut from = 0;
+    while let Some(place) = text[from..].find("://") {
+        let begin = from + place + 3;
+        let rest = &text[begin..];
+        let authority = rest.find(['/', '?', '"', ' ', ')']).unwrap_or(rest.len());
+        if let Some(at) = rest[..authority].rfind('@') {
+            text.replace_range(begin..=begin + at, "");
+        }
+        from = begin;
+    }
+    let mut kept = String::with_capacity(text.len().min(DETAIL));
     let mut is_query = false;
     for letter in text.chars() {
+        if kept.len() >= DETAIL {
+            kept.push('…');
+            break;
+        }
         is_query = match letter {
             '?' => true,
             _ if letter.is_whitespace() || "\"'<>)".contains(letter) => false,
@@ -227,6 +270,10 @@ impl CheckpointStore for ObjectCheckpoints {
         check_name(name)?;
         self.delete_object(name)
     }
+
+    fn give_up(&self) {
+        self.is_given_up.store(true, Ordering::Release);
+    }
 }
 
 impl Drop for ObjectCheckpoints {
@@ -244,9 +291,12 @@ mod tests {
 
     #[test]
     fn signatures_are_not_told() {
-        let told = without_queries(
+        let told = without_secrets(
             "PUT \"http://h/c/x?sv=1&sig=abc\" in 3 s (http://h/c?sig=abc) and https://h?sig=z",
         );
         assert_eq!(told, "PUT \"http://h/c/x\" in 3 s (http://h/c) and https://h");
+        let told = without_secrets("PUT http://u:p@h:1/b in 3 s, http://u:p@h and (https://p@h)");
+        assert_eq!(told, "PUT http://h:1/b in 3 s, http://h and (https://h)");
+        assert!(without_secrets(&"é".repeat(5_000)).len() < 500);
     }
 }

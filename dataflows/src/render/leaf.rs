@@ -271,6 +271,8 @@ impl Base {
         let reach_us = match (self.recency, window_time(&self.below_plan)) {
             (Some(recency), _) if self.rule.by_tick => recency.after_us?.saturating_add(recency.quantum_us),
             (_, Some(time)) if time != self.time_column() => return None,
+            // They leave a tick later, however far that goes.
+            _ if self.rule.by_watermark => return None,
             _ => self.rule.pane_us,
         };
         let gone_us = self.rule.expired_until(mark_us, tick)?;

@@ -348,11 +348,12 @@ impl Coordinator {
             gaps: self.admission.found_gaps(),
         };
         let has_events = !record.partitions.is_empty() || !record.commands.is_empty();
+        let payload = record.encode();
         let is_lost = had_rows && begun.is_none() && faults::planted(Fault::TickRecordLost);
         let position = match is_lost {
             true => 0,
             false => {
-                let appended = self.tick_log.append(self.generation, &record.encode());
+                let appended = self.tick_log.append(self.generation, &payload);
                 appended.map_err(|error| EngineError::TickLog {
                     detail: error.to_string(),
                 })?
@@ -375,7 +376,7 @@ impl Coordinator {
             checkpoints.note(has_events);
         }
         if let Some(begun) = begun {
-            self.write_checkpoint(begun, position, &marks_before);
+            self.write_checkpoint(begun, (position, &payload), &marks_before);
         }
         for reply in replies {
             self.answer(reply, tick);

@@ -243,6 +243,7 @@ impl Engine {
             log: Arc::clone(&options.log),
             tick_log: Arc::clone(&options.tick_log),
             tail: options.store.is_some().then(|| Arc::clone(&tail)),
+            stored: flusher.as_ref().map(|flusher| Arc::clone(&flusher.state)),
             state: Arc::clone(&checkpoints),
             jobs: checkpoint_jobs,
         });

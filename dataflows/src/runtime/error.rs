@@ -34,6 +34,14 @@ pub enum EngineError {
         "PF-3010: the tick log ends at tick {last_tick}, but the store was written up to {cut}: the end of the tick log is damaged or missing; nothing was changed, restore the data directory from a backup or start with another one"
     )]
     TicksLost { last_tick: u64, cut: u64 },
+    #[error(
+        "PF-3022: the store has {table} up to {cut} only, and the newest checkpoint, at tick {checkpoint}, was taken when it had more: the store is older than the checkpoint, as after restoring one of them alone; nothing was changed, start with a store and checkpoints of one time (checkpoints.url may lead to a new place for a restored data directory)"
+    )]
+    StoreOlder {
+        table: String,
+        cut: u64,
+        checkpoint: u64,
+    },
     #[error("PF-3016: {name} cannot begin in the past: {detail}")]
     Backfill { name: String, detail: String },
     #[error("PF-3017: rows that were admitted before cannot be read back: {detail}")]
@@ -41,7 +49,7 @@ pub enum EngineError {
     #[error("PF-3018: no checkpoint could be written: {detail}")]
     Checkpoint { detail: String },
     #[error(
-        "PF-3019: nothing here leads back to where the engine was: {reason}; nothing was changed, restore the data directory from a backup or start with another one"
+        "PF-3019: nothing here leads back to where the engine was: {reason}; nothing was changed. If checkpoints.url is not what it was, or leads to a place that a restored data directory had before, change it; else restore the data directory from a backup, or start with another one"
     )]
     NoWayBack { reason: String },
     #[error("PF-3020: nothing can be erased here: {detail}")]
@@ -74,6 +82,7 @@ impl EngineError {
             EngineError::Closed => "PF-3007",
             EngineError::Start { .. } => "PF-3008",
             EngineError::TicksLost { .. } => "PF-3010",
+            EngineError::StoreOlder { .. } => "PF-3022",
             EngineError::Backfill { .. } => "PF-3016",
             EngineError::Unreadable { .. } => "PF-3017",
             EngineError::Checkpoint { .. } => "PF-3018",

@@ -5,7 +5,7 @@
 //! topic says which cut it has. Nothing leaves the tail before the store has committed it; a failing store is retried with
 //! growing pauses while the tail grows, until the coordinator stops admitting rows.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -43,6 +43,8 @@ pub(crate) struct FlushState {
     pub failure: parking_lot::Mutex<Option<String>>,
     pub flushed: AtomicU64,
     pub written_rows: AtomicU64,
+    /// The newest block of each stream's table.
+    pub stored: parking_lot::Mutex<BTreeMap<String, Tick>>,
     /// Erasures whose rows the store has no more, by id.
     pub removed: parking_lot::Mutex<Vec<u64>>,
     stop: AtomicBool,
@@ -203,6 +205,7 @@ impl Flusher {
                 continue;
             };
             if self.is_written(&table, cut)? {
+                self.note_stored(&table.name, cut);
                 continue;
             }
             let rows: usize = batches.iter().map(|batch| batch.num_rows()).sum();
@@ -211,6 +214,7 @@ impl Flusher {
             if let Some(batches) = repeated {
                 self.append(&table.name, cut + 1, parts(stream, batches))?;
             }
+            self.note_stored(&table.name, cut);
             self.state.written_rows.fetch_add(rows as u64, Ordering::Relaxed);
         }
         let mut outputs = Vec::new();
@@ -303,6 +307,10 @@ impl Flusher {
             .block_on(self.store.append_parts(table, cut, parts))?;
         self.written.insert(table.to_string(), Some(cut));
         Ok(())
+    }
+
+    fn note_stored(&self, table: &str, cut: Tick) {
+        self.state.stored.lock().insert(table.to_string(), cut);
     }
 
     /// Removes the rows of the oldest erasure that waits, from the streams' tables and from what views have shown.

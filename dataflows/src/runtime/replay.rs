@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use pyflare_connectors::faults::{self, Step};
 
 use super::EngineError;
-use super::checkpoint::TicksFound;
+use super::checkpoint::{TicksFound, digest};
 use super::coordinator::{Coordinator, Outlook};
 use super::limits::{self, Stop};
 use super::messages::AppliedCommand;
@@ -51,7 +51,13 @@ impl Coordinator {
             self.admission.gaps().add(record.gaps);
         }
         let is_fresh = found.is_none();
-        let restored = self.restore(found)?;
+        let record_at = |position: u64| {
+            let place = records
+                .binary_search_by_key(&position, |(position, _)| *position)
+                .ok()?;
+            Some(digest(&records[place].1))
+        };
+        let restored = self.restore(found, &record_at)?;
         if is_fresh && restored.is_none() {
             self.admission.begin();
         }

@@ -1,5 +1,6 @@
 //! Starting the engine's threads: workers, named threads, and the name of this data directory's history.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -107,6 +108,39 @@ pub(super) fn refuse_lost_ticks(
     match newest {
         Ok(Some(cut)) if cut > last_tick => Err(EngineError::TicksLost { last_tick, cut }),
         Ok(_) => Ok(()),
+        Err(error) => Err(EngineError::Start {
+            detail: error.to_string(),
+        }),
+    }
+}
+
+/// Refuses a store that ends before what it had when a checkpoint was taken: what is missing would never come again.
+pub(super) fn refuse_older_store(
+    store: &Arc<dyn Store>,
+    runtime: &tokio::runtime::Handle,
+    expected: &BTreeMap<String, Tick>,
+    checkpoint: Tick,
+) -> Result<(), EngineError> {
+    let compared = async {
+        for (table, expected) in expected {
+            let cut = store.last_cut(table).await?;
+            if let Some(cut) = cut.filter(|cut| cut < expected) {
+                return Ok::<_, pyflare_connectors::StoreError>(Some((table.clone(), cut)));
+            }
+        }
+        Ok(None)
+    };
+    let older = std::thread::scope(|scope| scope.spawn(|| runtime.block_on(compared)).join());
+    let older = older.map_err(|_| EngineError::Start {
+        detail: "reading the store's newest cuts failed".into(),
+    })?;
+    match older {
+        Ok(None) => Ok(()),
+        Ok(Some((table, cut))) => Err(EngineError::StoreOlder {
+            table,
+            cut,
+            checkpoint,
+        }),
         Err(error) => Err(EngineError::Start {
             detail: error.to_string(),
         }),

@@ -409,9 +409,10 @@ impl Fold {
     ) -> Vec<(Key, Accumulator)> {
         let until = base.rule.expired_until(mark, tick);
         // A window that closes at this tick does not leave at it.
-        let until = match base.rule.emit_final {
-            true => until.min(base.rule.closed_until(previous)),
-            false => until,
+        let until = match (base.rule.emit_final, base.rule.by_watermark) {
+            (true, _) => until.min(base.rule.closed_until(previous)),
+            (_, true) => base.rule.expired_until(previous, tick),
+            _ => until,
         };
         let (mut groups, mut ended) = (Vec::new(), Vec::new());
         let settled = std::mem::take(&mut self.groups);

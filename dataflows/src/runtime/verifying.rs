@@ -35,8 +35,10 @@ pub fn verify(
 ) -> Result<Verification, EngineError> {
     let mut found = Verification::default();
     let mut records: Vec<(u64, TickRecord)> = Vec::new();
+    let mut digests = BTreeMap::new();
     let mut faults = Vec::new();
     let read = tick_log.read(&mut |position, payload| {
+        digests.insert(position, checkpoint::digest(payload));
         match TickRecord::decode(payload) {
             Ok(record) => records.push((position, record)),
             Err(detail) => faults.push(format!("record {position} of the tick log: {detail}")),
@@ -64,7 +66,7 @@ pub fn verify(
         }),
         _ => None,
     };
-    let begin = checkpoint::inspect(checkpoints, ticks)?;
+    let begin = checkpoint::inspect(checkpoints, ticks, &|position| digests.get(&position).cloned())?;
     found.checkpoints = begin.whole;
     found.warnings = begin.damaged;
     found.faults.extend(begin.stop);

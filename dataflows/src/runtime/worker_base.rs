@@ -50,6 +50,8 @@ pub(super) struct WorkerBase {
     pub changes: Vec<Change>,
     /// With `EMIT FINAL`.
     pub closing: Option<Closing>,
+    /// Which panes had ended at the tick before.
+    pub passed: Option<i64>,
     /// Changes of keys so far.
     pub changed: u64,
     /// Rows folded into accumulators took so long.
@@ -92,6 +94,10 @@ impl WorkerBase {
         self.changes = self.arranged.take_changes();
         debug_assert!(self.changes.iter().all(|change| change.tick == commit.tick));
         self.changed += self.changes.len() as u64;
+        self.passed = self
+            .base
+            .rule
+            .expired_until(commit.marks.of(self.stream), commit.tick);
         let Some(closing) = &mut self.closing else { return };
         closing.before = closing.now;
         closing.entries.clear();

@@ -158,7 +158,13 @@ impl Views {
             base.arranged.open_tick(tick);
             base.arranged.compact(commit.since);
             let mark = commit.marks.of(base.stream);
-            if let Some(until) = base.base.rule.expired_until(mark, tick) {
+            let rule = &base.base.rule;
+            // Sessions of a day that the watermark passes with their end are shown before it leaves.
+            let until = match rule.by_watermark {
+                true => base.passed,
+                false => rule.expired_until(mark, tick),
+            };
+            if let Some(until) = until {
                 // A mark may pass a window's end and its retention at once: it is shown, and stored, before it leaves.
                 let closed = base.closing.as_ref().map_or(until, |closing| closing.now);
                 base.arranged.expire(until.min(closed));
@@ -553,6 +559,7 @@ impl Views {
             left_out: LeftOut::default(),
             changes: Vec::new(),
             closing: base.rule.emit_final.then(|| Closing::at(closed, tick)),
+            passed: base.rule.expired_until(commit.marks.of(stream), tick),
             changed: 0,
             folding: Duration::ZERO,
             news: News::default(),

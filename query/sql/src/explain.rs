@@ -211,9 +211,16 @@ fn state_bound(definition: &MonitorDefinition) -> String {
     let retention = definition.retention_us();
     let plan = &definition.plan;
     if let Some(gaps) = gaps(plan) {
+        let held = match definition.options.emit_final {
+            true => format!(
+                "; each session waits until the watermark (mark − {}) has passed its end, and rows behind it are late",
+                spoken(definition.lateness_us())
+            ),
+            false => String::new(),
+        };
         return format!(
             "every row that SESSION reads, with the columns used of it, until {} after the end of its day (UTC); above \
-             them one accumulator per key and bucket of {gaps}, and what joins, orders and aggregates keep",
+             them one accumulator per key and bucket of {gaps}, and what joins, orders and aggregates keep{held}",
             spoken(retention)
         );
     }

@@ -3,6 +3,8 @@
 //! One JSON document a checkpoint, behind a line with its checksum, so that any tool can read it and damage is found. A
 //! checkpoint exists once its manifest does; the files it names are there before.
 
+use std::collections::BTreeMap;
+
 use pyflare_operators::streams::StreamDefinition;
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +33,13 @@ pub(crate) struct Manifest {
     pub tick: Tick,
     /// Of the tick's record in the tick log.
     pub position: u64,
+    /// BLAKE3 of that record: another history of the same data directory, a copy's or a restored one's, has another one there.
+    /// Empty where it is not known.
+    #[serde(default)]
+    pub record: String,
+    /// The newest block that the store had of each stream's table then.
+    #[serde(default)]
+    pub stored: BTreeMap<String, Tick>,
     pub next_view_id: u64,
     /// The streams' marks before the tick, and after it.
     pub marks_before: Vec<(StreamId, i64)>,
@@ -197,6 +206,8 @@ pub(super) mod tests {
             generation: 2,
             tick: 1_000 * epoch,
             position: 10 * epoch,
+            record: "cd".into(),
+            stored: BTreeMap::from([("spans".into(), 4)]),
             next_view_id: 7,
             marks_before: vec![(StreamId::User(3), 5)],
             marks: vec![(StreamId::User(3), 6)],

@@ -25,7 +25,7 @@ pub use manifest::is_checkpoint_manifest;
 pub(super) use manifest::{Manifest, StreamEntry, ViewEntry};
 pub(super) use restoring::inspect;
 pub use taking::CheckpointStatus;
-pub(super) use taking::{Answer, CheckpointState, Checkpoints, Run, ViewCounts};
+pub(super) use taking::{Answer, CheckpointState, Checkpoints, Run, ViewCounts, digest};
 #[cfg(test)]
 pub(super) use writing::Job;
 pub(super) use writing::Writer;

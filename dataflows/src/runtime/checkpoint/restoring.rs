@@ -21,6 +21,7 @@ use crate::render::{Base, Ledger, WaitingGroups};
 use crate::runtime::EngineError;
 use crate::runtime::coordinator::Coordinator;
 use crate::runtime::messages::{AppliedCommand, RestoredEntry, ToWorker};
+use crate::runtime::start::refuse_older_store;
 use crate::runtime::streams::{InstalledStream, Marks, StreamRegistry};
 use crate::runtime::sums::Seed;
 use crate::runtime::topics::Feeding;
@@ -29,6 +30,9 @@ use crate::time::Tick;
 
 /// Groups that are handed to one worker before it is the next one's turn.
 const CHUNK: usize = 4_096;
+
+/// What the tick log has at a position, as manifests tell it; `None`: nothing any more.
+pub(in crate::runtime) type RecordAt<'a> = &'a dyn Fn(u64) -> Option<String>;
 
 /// A checkpoint that can be taken over.
 struct Prepared {
@@ -44,6 +48,7 @@ impl Coordinator {
     pub(in crate::runtime) fn restore(
         &mut self,
         ticks: Option<TicksFound>,
+        record_at: RecordAt<'_>,
     ) -> Result<Option<u64>, EngineError> {
         let Some(store) = self.checkpoint_store.clone() else {
             return match decide(&[], ticks) {
@@ -51,7 +56,7 @@ impl Coordinator {
                 _ => Ok(None),
             };
         };
-        let (mut candidates, mut manifests) = found(store.as_ref())?;
+        let (mut candidates, mut manifests) = found(store.as_ref(), record_at)?;
         let newest = candidates.iter().map(|candidate| candidate.epoch).max();
         if let Some(checkpoints) = &mut self.checkpoints {
             checkpoints.next_epoch = newest.unwrap_or(0) + 1;
@@ -146,6 +151,12 @@ impl Coordinator {
         let unreadable = |detail: String| EngineError::Start {
             detail: format!("checkpoint {}: {detail}", manifest.epoch),
         };
+        if let Some(past) = &self.past {
+            refuse_older_store(&past.store, &past.runtime, &manifest.stored, manifest.tick)?;
+        }
+        if let Some(flusher) = &self.flusher {
+            *flusher.state.stored.lock() = manifest.stored.clone();
+        }
         let mut state = Shares::new(self.workers.len(), bases);
         let mut admitted = Vec::new();
         let mut files: Vec<&FileEntry> = manifest.files.iter().collect();
@@ -320,9 +331,10 @@ pub(in crate::runtime) struct Inspected {
 pub(in crate::runtime) fn inspect(
     store: Option<&dyn CheckpointStore>,
     ticks: Option<TicksFound>,
+    record_at: RecordAt<'_>,
 ) -> Result<Inspected, EngineError> {
     let (mut candidates, mut manifests) = match store {
-        Some(store) => found(store)?,
+        Some(store) => found(store, record_at)?,
         None => (Vec::new(), BTreeMap::new()),
     };
     for candidate in &mut candidates {
@@ -360,7 +372,10 @@ pub(in crate::runtime) fn inspect(
 }
 
 /// All checkpoints, as far as their manifests say.
-fn found(store: &dyn CheckpointStore) -> Result<(Vec<Candidate>, BTreeMap<u64, Manifest>), EngineError> {
+fn found(
+    store: &dyn CheckpointStore,
+    record_at: RecordAt<'_>,
+) -> Result<(Vec<Candidate>, BTreeMap<u64, Manifest>), EngineError> {
     let failed = |error: pyflare_connectors::CheckpointError| EngineError::Start {
         detail: error.to_string(),
     };
@@ -375,7 +390,16 @@ fn found(store: &dyn CheckpointStore) -> Result<(Vec<Candidate>, BTreeMap<u64, M
             true => Ok(manifest),
             false => Err(format!("it says that it is checkpoint {}", manifest.epoch)),
         });
+        let is_ours = |manifest: &Manifest| {
+            let known = record_at(manifest.position).filter(|_| !manifest.record.is_empty());
+            known.is_none_or(|known| known == manifest.record)
+        };
         let stands_at = match read {
+            Ok(manifest) if !is_ours(&manifest) => Err(format!(
+                "it stands at tick {}, and the tick log has another record there: it belongs to another history of this data \
+                 directory, that of a copy or from before it was restored (see checkpoints.url)",
+                manifest.tick
+            )),
             Ok(manifest) => {
                 let at = StandsAt {
                     tick: manifest.tick,

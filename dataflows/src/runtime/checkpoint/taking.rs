@@ -30,6 +30,11 @@ const MOST_FILES: usize = 200;
 /// Portions that may wait to be written.
 const PORTIONS: usize = 16;
 
+/// A tick's record as manifests tell it.
+pub(crate) fn digest(record: &[u8]) -> String {
+    blake3::hash(record).to_hex().to_string()
+}
+
 /// One checkpoint as it is taken.
 pub(crate) struct Run {
     pub tick: Tick,
@@ -277,7 +282,12 @@ impl Coordinator {
     }
 
     /// Notes how things stand now that the tick is complete, and lets it be written.
-    pub(in crate::runtime) fn write_checkpoint(&mut self, begun: Begun, position: u64, marks_before: &Marks) {
+    pub(in crate::runtime) fn write_checkpoint(
+        &mut self,
+        begun: Begun,
+        record: (u64, &[u8]),
+        marks_before: &Marks,
+    ) {
         let Begun {
             run,
             portions,
@@ -290,7 +300,7 @@ impl Coordinator {
             run.cancel();
             return;
         }
-        let manifest = self.manifest(&run, position, marks_before, &views, bases_of);
+        let manifest = self.manifest(&run, record, marks_before, &views, bases_of);
         let (admitted, passed_ms) = self.admission.admitted_hashes();
         let workers = self.workers.len();
         let Some(checkpoints) = &mut self.checkpoints else {
@@ -322,7 +332,7 @@ impl Coordinator {
     fn manifest(
         &self,
         run: &Run,
-        position: u64,
+        (position, record): (u64, &[u8]),
         marks_before: &Marks,
         views: &[Arc<InstalledView>],
         bases_of: Vec<Vec<i32>>,
@@ -370,6 +380,9 @@ impl Coordinator {
             generation: self.generation,
             tick: run.tick,
             position,
+            record: digest(record),
+            // Filled in once it is known.
+            stored: BTreeMap::new(),
             next_view_id: self.next_view_id,
             marks_before: marks_before.iter().collect(),
             marks: self.admission.logged_marks(),

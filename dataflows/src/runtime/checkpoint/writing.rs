@@ -18,6 +18,7 @@ use super::manifest::{FileEntry, FileKind, Manifest};
 use super::state_file::{StateWriter, admitted_file};
 use super::taking::{Answer, Chain, CheckpointState, CheckpointStatus, Run};
 use crate::runtime::EngineError;
+use crate::runtime::flush::FlushState;
 use crate::runtime::streams::StreamId;
 use crate::runtime::tail::HistoryTail;
 
@@ -50,6 +51,8 @@ pub(crate) struct Writer {
     /// What the store has; `None` without one.
     pub tail: Option<Arc<HistoryTail>>,
     pub state: Arc<CheckpointState>,
+    /// What the store has of streams.
+    pub stored: Option<Arc<FlushState>>,
     pub jobs: Receiver<Box<Job>>,
 }
 
@@ -110,6 +113,11 @@ impl Writer {
         let entry = self.write_file((name, FileKind::Admitted, epoch), &admitted, rows)?;
         job.manifest.files.push(entry);
         self.await_store(&job.run)?;
+        if let Some(stored) = &self.stored {
+            let stored = stored.stored.lock();
+            let before = stored.iter().filter(|(_, cut)| **cut <= job.run.tick);
+            job.manifest.stored = before.map(|(table, cut)| (table.clone(), *cut)).collect();
+        }
         let counted = self.await_counts(&job.run)?;
         for view in &mut job.manifest.views {
             if let Some(counts) = counted.get(&view.id) {
@@ -123,7 +131,8 @@ impl Writer {
         faults::at(Step::CheckpointUnnamed);
         if !self.store.create(&job.manifest.name(), &job.manifest.encode())? {
             return Err(Failure::Failed(format!(
-                "checkpoint {epoch} was taken by another process: only one may use this place"
+                "checkpoint {epoch} was taken by another process: another server, perhaps one over a copy of this data directory, uses \
+                 this place (checkpoints.url), and each needs its own"
             )));
         }
         faults::at(Step::CheckpointComplete);

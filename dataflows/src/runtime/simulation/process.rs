@@ -61,6 +61,7 @@ impl Process {
         let state = Arc::new(CheckpointState::default());
         let far = Duration::from_secs(3_600);
         let writer = Writer {
+            stored: None,
             store: Arc::clone(&checkpoint_store),
             log: Arc::clone(&log),
             tick_log: Arc::clone(&tick_log),
