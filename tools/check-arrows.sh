@@ -7,10 +7,10 @@ import json, subprocess, sys
 
 meta = json.loads(subprocess.check_output(["cargo", "metadata", "--format-version", "1", "--no-deps"]))
 level = {"pyflare-operators": 0, "pyflare-connectors": 1, "pyflare-log": 1, "pyflare-otlp": 1, "pyflare-delta": 1,
-         "pyflare-clickhouse": 1, "pyflare-kafka": 1,
+         "pyflare-clickhouse": 1, "pyflare-kafka": 1, "pyflare-objects": 1,
          "pyflare-dataflows": 2, "pyflare-sql": 3, "pyflare-history": 3, "pyflare-live": 3, "pyflare-rest": 3, "pyflare": 4}
 only = {"timely": {"pyflare-dataflows"}, "differential-dataflow": {"pyflare-dataflows"},
-        "deltalake": {"pyflare-delta"}, "rdkafka": {"pyflare-kafka"},
+        "deltalake": {"pyflare-delta"}, "rdkafka": {"pyflare-kafka"}, "object_store": {"pyflare-delta", "pyflare-objects"},
         "datafusion": {"pyflare-dataflows", "pyflare-delta", "pyflare-clickhouse", "pyflare-sql", "pyflare-history", "pyflare-rest", "pyflare"},
         "tokio": {name for name in level if name != "pyflare-operators"}}
 wrong = []
