@@ -1,7 +1,7 @@
-"""A server that keeps nothing durable but its catalog and tables: log and ticks in Kafka, checkpoints in an object store.
+"""A server that keeps only catalog and tables: log and ticks in Kafka, checkpoints in an object store.
 
-Kills of the broker and of the server under traffic, a backup taken meanwhile and a start from it; and what is refused: ticks
-and checkpoints of another data directory, other settings than before, wrong credentials.
+Kills of the broker and of the server under traffic, a backup taken meanwhile and a start from it; and what is refused:
+ticks and checkpoints of another data directory, other settings than before, wrong credentials.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ def run(report: Report, broker: kafka.Kafka, options: argparse.Namespace, scratc
         senders.stop(settle_seconds)
         check_content(report, server, senders.batches, scratch, "with ticks and checkpoints elsewhere", settle_seconds)
         manifests = list((scratch / "objects" / "s3" / objects.BUCKET / "pyflare" / "manifests").glob("*.json"))
-        local = [str(path) for path in (scratch / "elsewhere").glob("*/*") if path.parent.name in ("ticks", "checkpoints")]
+        local = [
+            str(path) for path in (scratch / "elsewhere").glob("*/*") if path.parent.name in ("ticks", "checkpoints")
+        ]
         report.check(
             "neither ticks nor checkpoints are in the data directory",
             ([] if manifests else ["the bucket has no checkpoint"])
@@ -69,7 +71,9 @@ def run(report: Report, broker: kafka.Kafka, options: argparse.Namespace, scratc
         )
         report.check("a backup has them", backup(server, scratch))
         server.kill()
-        report.check("and is restored", command(server, "restore", "--from", scratch / "backup", "--data-dir", restored.data_dir))
+        report.check(
+            "and is restored", command(server, "restore", "--from", scratch / "backup", "--data-dir", restored.data_dir)
+        )
         restored.start()
         check_content(report, restored, senders.batches, scratch, "from a backup", settle_seconds)
         restored.kill()
@@ -98,7 +102,9 @@ def backup(server: Server, scratch: Path) -> list[str]:
 def refusals(
     report: Report, server: Server, arguments: list[str], ticks: list[str], checkpoints: list[str], scratch: Path
 ) -> None:
-    def refused(what: str, folder: Path, arguments: list[str], says: str, environment: dict[str, str] | None = None) -> None:
+    def refused(
+        what: str, folder: Path, arguments: list[str], says: str, environment: dict[str, str] | None = None
+    ) -> None:
         call = [str(server.binary.resolve()), "serve", "--data-dir", str(folder), *arguments]
         for listener in ("otlp-grpc", "otlp-http", "api"):
             call += [f"--listen-{listener}", "127.0.0.1:0"]
@@ -125,6 +131,4 @@ def refusals(
         "PF-2404",
         {"AWS_SECRET_ACCESS_KEY": "another"},
     )
-    refused(
-        "ticks in Kafka without a log there are refused", scratch / "none-4", ["--ticks-url", "kafka"], "PF-6005"
-    )
+    refused("ticks in Kafka without a log there are refused", scratch / "none-4", ["--ticks-url", "kafka"], "PF-6005")

@@ -1,12 +1,13 @@
-"""Object stores for tests: an S3 gateway (Versity S3 Gateway, real, over a folder) and Azurite, Microsoft's own emulator of Azure
-Blob Storage.
+"""Object stores for tests: an S3 gateway (Versity S3 Gateway, real, over a folder) and Azurite, Microsoft's own
+emulator of Azure Blob Storage.
 
-Installs both once, pinned, into `${PYFLARE_CACHE:-~/.cache/pyflare}/services` (the gateway from its Go module, Azurite from
-npm). As a program: `objects.py run DIRECTORY` starts them on free loopback ports, prints `ready S3_PORT AZURE_PORT` once
-both answer, and ends when its standard input is closed. Exit code 77: they cannot be had here.
+Installs both once, pinned, into `${PYFLARE_CACHE:-~/.cache/pyflare}/services` (the gateway from its Go module, Azurite
+from npm). As a program: `objects.py run DIRECTORY` starts them on free loopback ports, prints
+`ready S3_PORT AZURE_PORT` once both answer, and ends when its standard input is closed. Exit code 77: they cannot be
+had here.
 
-The bucket and the container are called `bucket`. S3's user is `pyflare` with the password `tell-nobody`; Azurite has the one
-account that all emulators have, whose key is public.
+The bucket and the container are called `bucket`. S3's user is `pyflare` with the password `tell-nobody`; Azurite has
+the one account that all emulators have, whose key is public.
 """
 
 from __future__ import annotations
