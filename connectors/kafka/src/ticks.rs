@@ -455,7 +455,12 @@ impl TickLog for KafkaTickLog {
                 newer: state.known.generation,
             });
         }
-        self.append_record(&mut state, PAYLOAD, generation, payload)
+        let outcome = self.append_record(&mut state, PAYLOAD, generation, payload);
+        if outcome.is_err() {
+            // It may be there nevertheless, so nothing may follow that takes its position for its own.
+            state.own = None;
+        }
+        outcome
     }
 
     fn read(&self, visit: &mut VisitPayload<'_>) -> Result<(), TickLogError> {
