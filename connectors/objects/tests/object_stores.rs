@@ -113,6 +113,12 @@ fn object_stores() {
     set("AWS_ENDPOINT_URL", "http://127.0.0.1:1");
     let (code, text) = refusal("s3://bucket/away", "ours");
     assert_eq!(code, "PF-2401", "{text}");
+    set("AWS_ENDPOINT_URL", "http://user:a-secret@127.0.0.1:1");
+    let (code, text) = refusal("s3://bucket/away", "ours");
+    assert_eq!(code, "PF-2401", "{text}");
+    set("AWS_ENDPOINT_URL", "not a URL");
+    let (code, text) = refusal("s3://bucket/away", "ours");
+    assert!(code == "PF-2403" && text.contains("AWS_ENDPOINT_URL"), "{text}");
 }
 
 fn belongs_to_one(scheme: &str) {
