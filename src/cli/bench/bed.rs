@@ -253,9 +253,8 @@ pub fn processor_seconds(process: u32) -> anyhow::Result<f64> {
     Ok(ticks.ok_or_else(|| anyhow!("/proc reads unlike a Linux system's"))? as f64 / TICKS_PER_SECOND)
 }
 
-/// Resident memory in bytes, without what the allocator could give back.
+/// Resident memory in bytes.
 pub fn resident_bytes() -> anyhow::Result<u64> {
-    give_back_memory();
     let text = std::fs::read_to_string("/proc/self/status")?;
     let kibibytes: Option<u64> = text
         .lines()
@@ -265,7 +264,7 @@ pub fn resident_bytes() -> anyhow::Result<u64> {
 }
 
 /// Lets the allocator return every page that nothing uses, of all its arenas.
-fn give_back_memory() {
+pub fn give_back_memory() {
     let (none, nothing) = (std::ptr::null_mut(), std::ptr::null_mut());
     // SAFETY: a control without input and output, named by a C string that lives as long as the program.
     let refused = unsafe {

@@ -11,7 +11,7 @@ use pyflare_dataflows::ViewName;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use super::bed::{Bed, PROJECT, caught_up, now_us, resident_bytes, stop};
+use super::bed::{Bed, PROJECT, caught_up, give_back_memory, now_us, resident_bytes, stop};
 use super::{Figure, Target, figure};
 
 const PER_REQUEST: usize = 50_000;
@@ -102,6 +102,12 @@ async fn bytes_per_group() -> anyhow::Result<f64> {
     Ok((many - few) / GROUPS as f64)
 }
 
+/// Resident memory without what the allocator could give back.
+fn used_bytes() -> anyhow::Result<u64> {
+    give_back_memory();
+    resident_bytes()
+}
+
 /// Bytes that an engine takes whose view has so many groups.
 async fn resident_with(groups: usize) -> anyhow::Result<f64> {
     let bed = Bed::new().await?;
@@ -125,14 +131,14 @@ async fn resident_with(groups: usize) -> anyhow::Result<f64> {
         )
     });
     bed.fill_stream("facts", bodies).await?;
-    let before = resident_bytes()?;
+    let before = used_bytes()?;
     let engine = bed.start(1, None).await?;
     caught_up(&engine, requests as u64).await?;
     // Traces are merged while nothing happens, for which they take more at first.
-    let (mut after, mut alike) = (resident_bytes()?, 0);
+    let (mut after, mut alike) = (used_bytes()?, 0);
     for _ in 0..30 {
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-        let now = resident_bytes()?;
+        let now = used_bytes()?;
         alike = if now.abs_diff(after) < now / 1_000 {
             alike + 1
         } else {
