@@ -83,12 +83,11 @@ pub fn open_ticks(
             path: directory.ticks().display().to_string(),
         });
     }
-    let was_used = was_embedded || !is_new;
     remember(
         catalog.as_ref(),
         (LOG, "log.url and kafka.topic_prefix"),
         log_identity,
-        was_used,
+        was_embedded,
     )?;
     remember(
         catalog.as_ref(),
