@@ -167,6 +167,17 @@ pub fn conform_array(array: &ArrayRef, target: &DataType) -> Result<ArrayRef, ar
     }
 }
 
+/// Columns whose texts repeat over megabytes: an agent sends the whole conversation with each of its calls. What compresses
+/// them has to look back far.
+const CONVERSATIONS: [&str; 5] = ["input", "output", "attributes", "events", "body"];
+
+/// How far that is, bytes of a column as it lies in memory.
+pub const CONVERSATION_BYTES: usize = 16 * 1024 * 1024;
+
+pub fn is_conversation(column: &str) -> bool {
+    CONVERSATIONS.contains(&column)
+}
+
 /// Whether a column can carry a table's retention.
 pub fn carries_time(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Timestamp(_, _))

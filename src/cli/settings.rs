@@ -118,7 +118,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting(
         "store.url",
         "delta",
-        "History: 'delta' (tables in the data directory), 'clickhouse://user@host:port/database' or 'none'",
+        "History: 'delta' (tables in the data directory), 'clickhouse://user@host:port/database' (with '?secure=true' over TLS) or 'none'",
     ),
     setting(
         "store.password",

@@ -2,7 +2,8 @@
 
 `tests/support/python tests/clickhouse/run.py --binary PATH` compares what history and views answer with a server on
 Delta tables that was sent the same bytes, kills server and ClickHouse under load and counts what they kept, takes
-ClickHouse away and gives it back, and checks what a wrong password, a wrong address and a newer schema are told.
+ClickHouse away and gives it back, reaches it over TLS, and checks what a wrong password, a wrong address, a certificate
+that nobody trusts and a newer schema are told.
 Prints `N passed, N failed`; exit code 0 only if none failed. Without the engine: a printed skip, a failure where
 CI=true or PYFLARE_REQUIRE_SERVICES=1.
 """
@@ -32,6 +33,7 @@ from numbered_spans import SEND_TIMEOUT_SECONDS, Senders, build  # noqa: E402
 from report import Report  # noqa: E402
 from runner import Runner, assert_equal, eventually  # noqa: E402
 from server import Server, ServerFailed  # noqa: E402
+from tls import TlsFront  # noqa: E402
 
 THREADS = 4
 RATE = 2000
@@ -269,6 +271,37 @@ def killed_under_load(
     return report
 
 
+def over_tls(runner: Runner, server: Server, engine: ClickHouse, scratch: Path) -> None:
+    """The same history over TLS, and no word to a server that nobody vouches for."""
+    before = stored_spans(engine, "same")[0]
+    server.kill()
+    front = TlsFront(scratch / "tls", engine.port).start()
+    url = f"clickhouse://{clickhouse.USER}@127.0.0.1:{front.port}/same?secure=true"
+    in_the_clear = server.arguments
+    server.arguments = ["--store-url", url, "--store-flush-seconds", "1"]
+    server.environment = {"SSL_CERT_FILE": str(front.authority)}
+    try:
+        server.start()
+        post(server, build(30_000, 30_099, random.Random(17)).body)
+        everything = [before + 100] * 2
+        runner.check("TLS: history is there", lambda: eventually(lambda: counted(server, before + 100)))
+        runner.check(
+            "TLS: all of it is stored, once",
+            lambda: eventually(lambda: assert_equal(stored_spans(engine, "same"), everything, "rows, spans"), 30),
+        )
+        runner.check("TLS: that is how it came", lambda: assert_equal(front.connections > 0, True, "connections"))
+        runner.check(
+            "refused: a certificate of nobody's",
+            lambda: refused(
+                server.binary, scratch, "untrusted", url, "PF-2305", "certificate", f"127.0.0.1:{front.port}"
+            ),
+        )
+    finally:
+        server.kill()
+        server.arguments, server.environment = in_the_clear, {}
+        front.stop()
+
+
 def refused(binary: Path, scratch: Path, name: str, url: str, *parts: str) -> None:
     """The server does not start, and says why without the password."""
     server = Server(binary, scratch / name, ["--store-url", url])
@@ -311,7 +344,7 @@ def run(options: argparse.Namespace, scratch: Path) -> tuple[int, int]:
         delta.kill()
         away_and_back(runner, server, engine, "same")
         away_for_long(runner, server, engine, "same")
-        server.kill()
+        over_tls(runner, server, engine, scratch)
         os.environ["PYFLARE_STORE_PASSWORD"] = "a-guess"
         url = at("same")[1]
         runner.check(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from content import check_content
+from content import NOTHING_ERASED, Erased, check_content
 from numbered_spans import SEND_TIMEOUT_SECONDS, Senders
 from report import Report
 from server import Endpoints, Server, ServerFailed, post_json
@@ -96,6 +96,10 @@ class Bed:
     # Whether a clock that jumps has made frames too old to be asked for again, and minutes too old to be in the views.
     forgets_frames: bool = False
     views_expire: bool = False
+    # Whether its logs can be read by another server, which nobody disturbs.
+    is_replayed: bool = True
+    # Asks that spans be erased.
+    eraser: Any = None
 
     def __post_init__(self) -> None:
         self.source = random.Random(self.seed)
@@ -170,7 +174,8 @@ class Bed:
         report.seen["sent again though acknowledged"] += self.senders.sent_again
         report.seen["commands acknowledged"] += self.commands.acknowledged
         views = not self.views_expire
-        check_content(report, server, batches, self.scratch, when, self.settle, views)
+        erased = self._erased(when)
+        check_content(report, server, batches, self.scratch, when, self.settle, views, erased)
         report.check(f"{when}: acknowledged commands hold", self.commands.check(server))
         tick = round((self.metric("pyflare_tick_seconds") or 0) * 1000)
         told = self.subscriber.wait_beyond(tick, 15)
@@ -180,13 +185,26 @@ class Bed:
         code = server.stop()
         report.check(f"{when}: an orderly stop ends with 0", [] if code == 0 else [f"the exit code was {code}"])
         self.archive.stop()
-        with undisturbed(self.binary, server.data_dir, self.archive, self.arguments) as replayed:
-            check_transcripts(report, replayed, self.subscriber.transcripts, when, self.forgets_frames)
+        if self.is_replayed:
+            # Erased rows are read back from a store.
+            stores = self.eraser is not None
+            with undisturbed(self.binary, server.data_dir, self.archive, self.arguments, stores) as replayed:
+                check_transcripts(report, replayed, self.subscriber.transcripts, when, self.forgets_frames)
         server.start()
-        check_content(report, server, batches, self.scratch, f"{when}, restarted", self.settle, views)
+        check_content(report, server, batches, self.scratch, f"{when}, restarted", self.settle, views, erased)
         report.check(f"{when}, restarted: acknowledged commands hold", self.commands.check(server))
         server.kill()
         report.check(f"{when}: no panic", panics(server))
+
+    def _erased(self, when: str) -> Erased:
+        """What must have gone, once it has."""
+        if self.eraser is None:
+            return NOTHING_ERASED
+        self.eraser.stop()
+        self.report.done["erasures promised"] += self.eraser.promises
+        problems = self.eraser.settled(self.server) + ([] if self.eraser.promises else ["nothing was erased"])
+        self.report.check(f"{when}: erasures that were promised are known and done", problems)
+        return Erased(frozenset(self.eraser.gone), frozenset(self.eraser.doubtful))
 
 
 def panics(server: Server) -> list[str]:

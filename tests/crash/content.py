@@ -1,14 +1,15 @@
 """What the server has kept, against what the senders know.
 
 Every acknowledged span must be in `history.spans` exactly once and counted once in every built-in view (compared with
-DuckDB over what the sender kept), spans sent without an answer at most once, and nothing that was never sent. Shares no
-code with the engine.
+DuckDB over what the sender kept), spans sent without an answer at most once, and nothing that was never sent or was
+erased. Shares no code with the engine.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from compare import compare
@@ -32,10 +33,19 @@ def copies_in_store(server: Server, last_number: int) -> dict[str, int]:
     return copies
 
 
-def settled_copies(server: Server, batches: list[Batch], settle_seconds: float) -> dict[str, int]:
-    """Waits, within reason, until every acknowledged span is there."""
-    last_number = max(batch.last for batch in batches)
-    wanted = {line["span_id"] for batch in batches if batch.acknowledged for line in batch.lines}
+@dataclass(frozen=True)
+class Erased:
+    """Span ids: of those that must have gone, and of those that may have."""
+
+    gone: frozenset[str] = frozenset()
+    doubtful: frozenset[str] = frozenset()
+
+
+NOTHING_ERASED = Erased()
+
+
+def settled_copies(server: Server, last_number: int, wanted: set[str], settle_seconds: float) -> dict[str, int]:
+    """Waits, within reason, until every wanted span is there."""
     deadline = time.monotonic() + settle_seconds
     while True:
         copies = copies_in_store(server, last_number)
@@ -52,10 +62,12 @@ def check_content(
     when: str,
     settle_seconds: float,
     views: bool = True,
+    erased: Erased = NOTHING_ERASED,
 ) -> None:
-    copies = settled_copies(server, batches, settle_seconds)
     known = {line["span_id"]: (batch, line) for batch in batches for line in batch.lines}
     acknowledged = {span for span, (batch, _) in known.items() if batch.acknowledged}
+    acknowledged -= erased.gone | erased.doubtful
+    copies = settled_copies(server, max(batch.last for batch in batches), acknowledged, settle_seconds)
     missing = sorted(acknowledged - copies.keys())
     twice = [f"span {span} is there {count} times" for span, count in sorted(copies.items()) if count != 1]
     report.seen["acknowledged spans compared, before and after the last restart"] += len(acknowledged)
@@ -66,6 +78,12 @@ def check_content(
         [f"span {span} is missing" for span in missing] + ([] if acknowledged else ["nothing was acknowledged"]),
     )
     report.check(f"{when}: none is there twice", twice)
+    if erased.gone:
+        back = sorted(erased.gone & copies.keys())
+        report.seen["erased spans looked for"] += len(erased.gone)
+        report.check(
+            f"{when}: none of {len(erased.gone)} erased spans is there", [f"span {span} is there" for span in back]
+        )
     total = int(server.sql(f"SELECT count(*) FROM history.spans WHERE service_name = '{SERVICE}'")[0][0])
     report.check(
         f"{when}: nothing is there that was not sent",

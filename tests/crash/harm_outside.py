@@ -98,6 +98,15 @@ def kafka_dies(bed: Bed, kills: int) -> None:
     bed.report.check("the fail points of producing were reached", missed)
 
 
+def broker_or_server_dies(bed: Bed, kills: int) -> None:
+    """The broker, which has the ticks too, the server, or both; checkpoints are in an object store."""
+    broker = bed.services["kafka"]
+    victims = in_turn(bed, "broker", "server", "both")
+    while bed.report.kills < kills:
+        time.sleep(bed.source.uniform(0.5, 2.5))
+        _kill_outside(bed, broker, next(victims), "broker")
+
+
 def clickhouse_dies(bed: Bed, kills: int) -> None:
     """ClickHouse, the server, or both; and the server at the steps of writing a block."""
     engine = bed.services["clickhouse"]

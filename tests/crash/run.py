@@ -28,10 +28,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(TESTS / folder) for folder in ("support", "support/kafka", "oracle", "e2e")]
+sys.path[:0] = [str(TESTS / folder) for folder in ("support", "support/kafka", "support/objects", "oracle", "e2e")]
 
 import clickhouse  # noqa: E402
 import kafka  # noqa: E402
+import objects  # noqa: E402
 from bed import Bed  # noqa: E402
 from harm_outside import clock_environment  # noqa: E402
 from report import Report  # noqa: E402
@@ -79,13 +80,24 @@ def bed_for(scenario: str, binary: Path, scratch: Path, seed: int, report: Repor
                     stack.callback(broker.kill)
                     services["kafka"] = broker
                     arguments += [f"--log-url={broker.url}", "--kafka-partitions=3"]
+                case "elsewhere":
+                    broker = kafka.Kafka(scratch / "kafka")
+                    broker.start()
+                    stack.callback(broker.kill)
+                    stores = objects.Objects(scratch / "objects")
+                    stack.callback(stores.stop)
+                    stores.start()
+                    services["kafka"] = broker
+                    environment = stores.environment()
+                    arguments += [f"--log-url={broker.url}", "--kafka-partitions=3", "--ticks-url=kafka"]
+                    arguments.append(f"--checkpoints-url=s3://{objects.BUCKET}/crash")
                 case "clickhouse":
                     engine = clickhouse.ClickHouse(scratch / "clickhouse")
                     engine.start()
                     stack.callback(engine.kill)
                     services["clickhouse"] = engine
                     arguments += [f"--store-url=clickhouse://127.0.0.1:{engine.port}/crash"]
-        except (CannotMount, kafka.Unavailable, clickhouse.Unavailable) as reason:
+        except (CannotMount, kafka.Unavailable, clickhouse.Unavailable, objects.Unavailable) as reason:
             raise Unavailable(str(reason)) from reason
         bed = Bed(
             binary,
@@ -96,6 +108,8 @@ def bed_for(scenario: str, binary: Path, scratch: Path, seed: int, report: Repor
             data_dir=data_dir,
             services=dict(services),
             forgets_frames=scenario == "clock",
+            # Its ticks cannot be read beside it: who opens them takes them over.
+            is_replayed=scenario != "elsewhere",
         )
         bed.server.environment.update(environment)
         stack.callback(lambda: bed.subscriber.stop())

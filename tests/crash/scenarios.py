@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable
 
+import harm_asked_for
 import harm_disk
 import harm_outside
 from bed import Bed, says
@@ -111,4 +112,7 @@ SCENARIOS: dict[str, Scenario] = {
     "clock": harm_outside.clock,
     "kafka": harm_outside.kafka_dies,
     "clickhouse": harm_outside.clickhouse_dies,
+    "erasures": harm_asked_for.erased_meanwhile,
+    "backups": harm_asked_for.backed_up_meanwhile,
+    "elsewhere": harm_outside.broker_or_server_dies,
 }

@@ -31,11 +31,11 @@ KEEP_SECONDS = 0.05
 
 
 class Archive:
-    """Keeps every segment that the log ever had, by another name for the same file."""
+    """Keeps every file that the log and the tick log ever had, by another name for the same file."""
 
     def __init__(self, data_dir: Path) -> None:
         self.folder = data_dir.with_name(data_dir.name + "-archive")
-        self._log = data_dir / "log"
+        self._data_dir = data_dir
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -52,8 +52,9 @@ class Archive:
             self._keep()
 
     def _keep(self) -> None:
-        for segment in self._log.glob("*/*/*.segment"):
-            kept = self.folder / segment.relative_to(self._log)
+        files = [*self._data_dir.glob("log/*/*/*.segment"), *self._data_dir.glob("ticks/*.journal")]
+        for segment in files:
+            kept = self.folder / segment.relative_to(self._data_dir)
             with contextlib.suppress(OSError):
                 # One without records is replaced by another of its name; a full disk is tried again.
                 if kept.exists() and kept.stat().st_ino != segment.stat().st_ino:
@@ -62,15 +63,17 @@ class Archive:
                     kept.parent.mkdir(parents=True, exist_ok=True)
                     os.link(segment, kept)
 
-    def complete(self, log: Path) -> None:
-        """Gives a copy of the log what was deleted."""
+    def complete(self, copy: Path) -> None:
+        """Gives a copy of the logs what was deleted."""
         if self.folder.exists():
-            shutil.copytree(self.folder, log, dirs_exist_ok=True)
+            shutil.copytree(self.folder, copy, dirs_exist_ok=True)
 
 
 @contextmanager
-def undisturbed(binary: Path, data_dir: Path, archive: Archive, arguments: list[str]) -> Iterator[Server]:
-    """A server over a copy of the logs alone."""
+def undisturbed(
+    binary: Path, data_dir: Path, archive: Archive, arguments: list[str], stores: bool = False
+) -> Iterator[Server]:
+    """A server over a copy of the logs alone; with a store of its own if it `stores`."""
     copy = data_dir.with_name(data_dir.name + "-undisturbed")
     shutil.rmtree(copy, ignore_errors=True)
     copy.mkdir()
@@ -80,9 +83,9 @@ def undisturbed(binary: Path, data_dir: Path, archive: Archive, arguments: list[
             shutil.copytree(source, copy / name)
         else:
             shutil.copy(source, copy / name)
-    archive.complete(copy / "log")
+    archive.complete(copy)
     others = [argument for argument in arguments if not argument.startswith(("--checkpoints", "--store"))]
-    server = Server(binary, copy, [*others, "--checkpoints-seconds=0", "--store-url=none"])
+    server = Server(binary, copy, [*others, "--checkpoints-seconds=0", f"--store-url={'delta' if stores else 'none'}"])
     try:
         server.start()
         yield server

@@ -12,6 +12,7 @@ mod cases;
 mod clause_files;
 mod clauses;
 mod closed;
+mod erased_history;
 mod erasure;
 mod expected;
 mod frames;

@@ -72,7 +72,7 @@ def run(report: Report, broker: kafka.Kafka, options: argparse.Namespace, scratc
         report.check("a backup has them", backup(server, scratch))
         server.kill()
         report.check(
-            "and is restored", command(server, "restore", "--from", scratch / "backup", "--data-dir", restored.data_dir)
+            "and is restored", server.command("restore", "--from", scratch / "backup", "--data-dir", restored.data_dir)
         )
         restored.start()
         check_content(report, restored, senders.batches, scratch, "from a backup", settle_seconds)
@@ -84,17 +84,10 @@ def run(report: Report, broker: kafka.Kafka, options: argparse.Namespace, scratc
         stores.stop()
 
 
-def command(server: Server, *arguments: object) -> list[str]:
-    """What is wrong with the end of a `pyflare` command."""
-    call = [str(server.binary.resolve()), *map(str, arguments)]
-    ended = subprocess.run(call, env=os.environ | server.environment, capture_output=True, text=True, timeout=120)
-    return [] if ended.returncode == 0 else [f"{arguments[0]} ended with {ended.returncode}: {ended.stderr[-400:]}"]
-
-
 def backup(server: Server, scratch: Path) -> list[str]:
     target = scratch / "backup"
-    problems = command(server, "backup", "--data-dir", server.data_dir, "--to", target)
-    problems += command(server, "verify", target)
+    problems = server.command("backup", "--data-dir", server.data_dir, "--to", target)
+    problems += server.command("verify", target)
     manifests = list((target / "data" / "checkpoints" / "manifests").glob("*.json"))
     return problems + ([] if manifests else ["no checkpoint was copied"])
 

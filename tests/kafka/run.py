@@ -43,24 +43,30 @@ SETTLE_SECONDS = 60.0
 # Above the numbers that the senders under fire reach, and not far: the store is asked for all numbers in chunks.
 COLLECTED_FROM = 300_000
 COLLECTED_BATCHES = 40
+COMPRESSIONS = ("none", "zstd", "lz4", "snappy", "gzip")
 
 
 def through_collector(broker: kafka.Kafka, scratch: Path, encoding: str, first: int) -> list[Batch]:
-    """Numbered spans that only a Collector takes; all of them acknowledged by it."""
-    peer = collector.Collector(scratch / encoding, broker.port, encoding)
+    """Numbered spans that only Collectors take, each of which compresses differently; all of them acknowledged."""
+    source = random.Random(encoding)
+    firsts = range(first, first + COLLECTED_BATCHES * 100, 100)
+    batches = [build(number, number + 99, source) for number in firsts]
+    share = COLLECTED_BATCHES // len(COMPRESSIONS)
+    for place, compression in enumerate(COMPRESSIONS):
+        peer = collector.Collector(scratch / f"{encoding}-{compression}", broker.port, encoding, compression)
+        send_all(peer, batches[place * share : (place + 1) * share])
+    return batches
+
+
+def send_all(peer: collector.Collector, batches: list[Batch]) -> None:
     address = f"127.0.0.1:{peer.start()}"
     try:
         sender = Senders(lambda: Endpoints(address, "", ""), 0, 0, 1)
-        source = random.Random(encoding)
-        batches = []
-        for number in range(COLLECTED_BATCHES):
-            batch = build(first + number * 100, first + number * 100 + 99, source)
+        for batch in batches:
             batch.transport = "grpc"
             while not sender.send(batch):
                 time.sleep(0.1)
             batch.acknowledged = True
-            batches.append(batch)
-        return batches
     finally:
         peer.stop()
 

@@ -160,6 +160,12 @@ class Server:
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)
 
+    def command(self, *arguments: object) -> list[str]:
+        """What is wrong with the end of a `pyflare` command in the server's environment."""
+        call = [str(self.binary.resolve()), *map(str, arguments)]
+        ended = subprocess.run(call, env=os.environ | self.environment, capture_output=True, text=True, timeout=120)
+        return [] if ended.returncode == 0 else [f"{arguments[0]} ended with {ended.returncode}: {ended.stderr[-400:]}"]
+
     def _must_run(self) -> None:
         if self.process is None:
             raise ServerFailed("no server was launched")

@@ -1,4 +1,4 @@
-//! Where a ClickHouse is and as whom it is spoken to: `clickhouse://user@host:port/database`.
+//! Where a ClickHouse is and as whom it is spoken to: `clickhouse://user@host:port/database`, with `?secure=true` over TLS.
 //!
 //! The password is given apart from the address, so that the address can be shown, logged and put into a process list.
 
@@ -8,8 +8,9 @@ use pyflare_connectors::StoreError;
 use url::Url;
 
 const SCHEME: &str = "clickhouse";
-/// ClickHouse's port for HTTP.
+/// ClickHouse's ports for HTTP, and for HTTPS.
 const PORT: u16 = 8123;
+const SECURE_PORT: u16 = 8443;
 const USER: &str = "default";
 const DATABASE: &str = "pyflare";
 
@@ -20,11 +21,14 @@ pub struct Address {
     pub port: u16,
     pub user: String,
     pub database: String,
+    /// Whether it is spoken to over TLS.
+    pub is_secure: bool,
     password: Option<String>,
 }
 
 impl Address {
-    /// Reads `clickhouse://user@host:port/database`; what is left out is `default`, 8123 and `pyflare`.
+    /// Reads `clickhouse://user@host:port/database?secure=true`; what is left out is `default`, 8123 (8443 with TLS),
+    /// `pyflare` and `false`.
     pub fn parse(url: &str, password: Option<String>) -> Result<Address, StoreError> {
         let refuse = |shown: &str, detail: &str| StoreError::Url {
             url: shown.to_owned(),
@@ -45,9 +49,16 @@ impl Address {
         if read.scheme() != SCHEME {
             return Err(refuse(url, "it must begin with clickhouse://"));
         }
-        if read.query().is_some() || read.fragment().is_some() {
-            return Err(refuse(url, "it has no options; end it with the database"));
-        }
+        let is_secure = match (read.query(), read.fragment()) {
+            (None | Some("secure=false"), None) => false,
+            (Some("secure=true"), None) => true,
+            _ => {
+                return Err(refuse(
+                    url,
+                    "the only option is ?secure=true, for TLS; end it with that or with the database",
+                ));
+            }
+        };
         let host = read.host_str().filter(|host| !host.is_empty());
         let host = host.ok_or_else(|| refuse(url, "it names no host"))?.to_owned();
         let decode = |text: &str, default: &str| match text {
@@ -64,9 +75,10 @@ impl Address {
         }
         Ok(Address {
             host,
-            port: read.port().unwrap_or(PORT),
+            port: read.port().unwrap_or(if is_secure { SECURE_PORT } else { PORT }),
             user,
             database,
+            is_secure,
             password: password.filter(|password| !password.is_empty()),
         })
     }
@@ -92,10 +104,11 @@ impl fmt::Debug for Address {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             formatter,
-            "clickhouse://{}@{}/{}",
+            "clickhouse://{}@{}/{}{}",
             self.user,
             self.server(),
-            self.database
+            self.database,
+            if self.is_secure { "?secure=true" } else { "" }
         )
     }
 }
@@ -138,6 +151,12 @@ mod tests {
         assert_eq!(short.database, "pyflare");
         assert!(short.is_local());
         assert!(Address::parse("clickhouse://[::1]:1/x", None).unwrap().is_local());
+        let secure = Address::parse("clickhouse://u@h/d?secure=true", None).unwrap();
+        assert_eq!(
+            (secure.port, secure.is_secure, short.is_secure),
+            (8443, true, false)
+        );
+        assert_eq!(format!("{secure:?}"), "clickhouse://u@h:8443/d?secure=true");
     }
 
     #[test]
@@ -146,7 +165,8 @@ mod tests {
             ("postgres://a/b", "begin with"),
             ("clickhouse://u:secret@h/d", "store.password"),
             ("clickhouse://u:secret@h:notaport/d", "not a URL"),
-            ("clickhouse://h/d?secure=1", "options"),
+            ("clickhouse://h/d?secure=1", "?secure=true"),
+            ("clickhouse://h/d?secure=true&verify=false", "?secure=true"),
             ("clickhouse:///d", "host"),
             ("clickhouse://h/a/b", "one database"),
             ("clickhouse://h/%ff", "UTF-8"),

@@ -4,6 +4,7 @@
 //! only when the stream says that it ends: a server that dies or fails halfway is an error, never a short answer. The
 //! password goes into a header and nowhere else.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -15,6 +16,7 @@ use http::header::{AUTHORIZATION, CONTENT_ENCODING};
 use http::{HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -41,6 +43,10 @@ mod code {
     pub const AUTHENTICATION_FAILED: &str = "516";
 }
 
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
 /// Settings of one statement.
 pub type Settings<'a> = &'a [(&'a str, &'a str)];
 
@@ -48,7 +54,7 @@ pub type Settings<'a> = &'a [(&'a str, &'a str)];
 pub struct Client {
     pub address: Address,
     authorization: HeaderValue,
-    http: HttpClient<HttpConnector, Full<Bytes>>,
+    http: HttpClient<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
 impl std::fmt::Debug for Client {
@@ -58,23 +64,45 @@ impl std::fmt::Debug for Client {
 }
 
 impl Client {
-    pub fn new(address: Address) -> Client {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(CONNECT_WITHIN));
-        connector.set_nodelay(true);
+    /// Over TLS it trusts the authorities that this machine trusts, or those in `SSL_CERT_FILE`.
+    pub fn new(address: Address) -> Result<Client, StoreError> {
+        let mut plain = HttpConnector::new();
+        plain.set_connect_timeout(Some(CONNECT_WITHIN));
+        plain.set_nodelay(true);
+        plain.enforce_http(false);
+        let connector = match address.is_secure {
+            // No list of authorities is read that nobody asks.
+            false => {
+                let nobody = rustls::ClientConfig::builder_with_provider(provider())
+                    .with_safe_default_protocol_versions()
+                    .expect("invariant: the provider has the default versions")
+                    .with_root_certificates(rustls::RootCertStore::empty())
+                    .with_no_client_auth();
+                HttpsConnectorBuilder::new().with_tls_config(nobody)
+            }
+            true => HttpsConnectorBuilder::new()
+                .with_provider_and_native_roots(provider())
+                .map_err(|error| StoreError::Unreachable {
+                    address: address.server(),
+                    detail: format!(
+                        "there is no list of trusted authorities on this machine ({error}); set SSL_CERT_FILE"
+                    ),
+                })?,
+        };
+        let connector = connector.https_or_http().enable_http1().wrap_connector(plain);
         let credentials = format!("{}:{}", address.user, address.password());
         let credentials = base64::engine::general_purpose::STANDARD.encode(credentials);
         let mut authorization = HeaderValue::from_str(&format!("Basic {credentials}"))
             .expect("invariant: base64 is made of characters that a header may have");
         authorization.set_sensitive(true);
-        Client {
+        Ok(Client {
             address,
             authorization,
             http: HttpClient::builder(TokioExecutor::new())
                 .pool_timer(TokioTimer::new())
                 .pool_idle_timeout(IDLE)
                 .build(connector),
-        }
+        })
     }
 
     /// Runs a statement that returns nothing.
@@ -169,7 +197,8 @@ impl Client {
             query.extend_pairs(statement.map(|statement| ("query", statement)));
             query.finish()
         };
-        let uri = format!("http://{}/?{query}", self.address.server());
+        let scheme = if self.address.is_secure { "https" } else { "http" };
+        let uri = format!("{scheme}://{}/?{query}", self.address.server());
         let mut request = Request::post(uri).header(AUTHORIZATION, self.authorization.clone());
         let mut body = body;
         if statement.is_some() && !self.address.is_local() {

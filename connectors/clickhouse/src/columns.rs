@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use pyflare_connectors::physical::{CONVERSATION_BYTES, is_conversation};
 use serde::{Deserialize, Serialize};
 
 /// Which block a row came with.
@@ -164,13 +165,18 @@ pub fn declared(data_type: &DataType, nullable: bool) -> Option<String> {
 }
 
 /// How a column is compressed.
-pub fn codec(data_type: &DataType) -> &'static str {
-    match data_type {
-        DataType::Int64 | DataType::Timestamp(_, _) => "CODEC(Delta(8), ZSTD(1))",
+pub fn codec(field: &Field) -> String {
+    match field.data_type() {
+        DataType::Int64 | DataType::Timestamp(_, _) => "CODEC(Delta(8), ZSTD(1))".to_owned(),
         DataType::Int32 | DataType::Date32 | DataType::Float64 | DataType::Float32 | DataType::Boolean => {
-            "CODEC(ZSTD(1))"
+            "CODEC(ZSTD(1))".to_owned()
         }
-        _ => "CODEC(ZSTD(3))",
+        // The window is as long as the block, 2^24 bytes.
+        _ if is_conversation(field.name()) => format!(
+            "CODEC(ZSTD(3, 24)) SETTINGS (min_compress_block_size = {CONVERSATION_BYTES}, \
+             max_compress_block_size = {CONVERSATION_BYTES})"
+        ),
+        _ => "CODEC(ZSTD(3))".to_owned(),
     }
 }
 

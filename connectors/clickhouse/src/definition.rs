@@ -129,7 +129,7 @@ fn column_lines(physical: &Schema) -> Result<Vec<String>, String> {
                 field.data_type()
             )
         })?;
-        let codec = columns::codec(field.data_type());
+        let codec = columns::codec(field);
         lines.push(format!("{} {declared} {codec}", identifier(name)));
         if columns::has_companion(field) {
             let companion = identifier(&columns::companion(name));

@@ -60,7 +60,7 @@ impl ClickHouseStore {
         address: Address,
         patience: Duration,
     ) -> Result<Arc<ClickHouseStore>, StoreError> {
-        let client = Arc::new(Client::new(address));
+        let client = Arc::new(Client::new(address)?);
         let begun = Instant::now();
         loop {
             match migrations::prepare(&client).await {

@@ -12,12 +12,13 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
 use parquet::schema::types::ColumnPath;
+use pyflare_connectors::physical::{CONVERSATION_BYTES, is_conversation};
 
 use crate::statistics::{FileStatistics, has_bounds};
 
@@ -25,6 +26,8 @@ use crate::statistics::{FileStatistics, has_bounds};
 const ROW_GROUP_ROWS: usize = 128 * 1024;
 /// A row group is cut earlier when its encoded columns reach this, so that long prompts do not fill memory.
 const ROW_GROUP_BYTES: usize = 64 * 1024 * 1024;
+/// zstd looks two megabytes back at this level; half a one at its lowest.
+const CONVERSATION_LEVEL: i32 = 3;
 /// A dictionary that grows beyond this was a mistake for its column; the writer falls back to plain values.
 const DICTIONARY_BYTES: usize = 256 * 1024;
 
@@ -51,11 +54,19 @@ fn writer_properties(physical: &Schema, rows: usize) -> WriterProperties {
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
         .set_dictionary_page_size_limit(DICTIONARY_BYTES)
+        // Other columns end their pages by the number of rows.
+        .set_data_page_size_limit(CONVERSATION_BYTES)
         .set_statistics_enabled(EnabledStatistics::None)
         .set_offset_index_disabled(true)
         .set_coerce_types(true);
+    let far = ZstdLevel::try_new(CONVERSATION_LEVEL).expect("invariant: zstd has that level");
     for field in physical.fields() {
         let column = ColumnPath::from(field.name().as_str());
+        if is_conversation(field.name()) {
+            for column in leaves(field) {
+                properties = properties.set_column_compression(column, Compression::ZSTD(far));
+            }
+        }
         if has_bounds(field) {
             properties = properties.set_column_statistics_enabled(column.clone(), EnabledStatistics::Chunk);
         }
@@ -84,6 +95,30 @@ fn writer_properties(physical: &Schema, rows: usize) -> WriterProperties {
         }
     }
     properties.build()
+}
+
+/// The columns that a field is written as.
+fn leaves(field: &Field) -> Vec<ColumnPath> {
+    let mut paths = Vec::new();
+    let mut open = vec![(vec![field.name().clone()], field.data_type())];
+    while let Some((path, data_type)) = open.pop() {
+        let below = |child: &Field| {
+            path.iter()
+                .cloned()
+                .chain([child.name().clone()])
+                .collect::<Vec<_>>()
+        };
+        match data_type {
+            DataType::List(child) | DataType::Map(child, _) => {
+                open.push((below(child), child.data_type()));
+            }
+            DataType::Struct(children) => {
+                open.extend(children.iter().map(|child| (below(child), child.data_type())));
+            }
+            _ => paths.push(ColumnPath::new(path)),
+        }
+    }
+    paths
 }
 
 /// A file that is being written under a temporary name.

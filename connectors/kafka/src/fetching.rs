@@ -231,7 +231,7 @@ impl Fetcher {
             ) => self.fail(
                 number,
                 stop(format!(
-                    "a record of partition {number} cannot be read ({error}); its producers may use lz4, snappy, gzip or no compression, and not zstd"
+                    "a record of partition {number} cannot be read ({error}): it is damaged, or compressed in a way that is not known (zstd, lz4, snappy and gzip are)"
                 )),
             ),
             _ => tracing::debug!(%error, topic, "Kafka"),

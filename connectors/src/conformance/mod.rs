@@ -5,6 +5,7 @@
 
 mod catalog;
 mod checkpoints;
+mod conversations;
 mod log;
 pub mod queries;
 pub mod removal;

@@ -136,6 +136,7 @@ where
     maintenance_changes_no_row(&reopen).await;
     retention_drops_what_is_old(&reopen).await;
     dropping_is_final(&reopen).await;
+    super::conversations::are_stored_once(&reopen).await;
 }
 
 async fn appending_is_idempotent<S: Store, R: Future<Output = Arc<S>>>(reopen: &impl Fn() -> R) {

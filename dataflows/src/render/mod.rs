@@ -38,7 +38,7 @@ pub(crate) use figures::Figures;
 pub(crate) use finish::Finish;
 pub(crate) use graph::budget::Budget;
 pub(crate) use graph::running::{Limits, RunningGraph};
-pub(crate) use leaf::Base;
+pub(crate) use leaf::{Base, Leaf};
 pub use ledger::Companion;
 pub(crate) use ledger::{Ledger, Page};
 pub(crate) use shared_batch::SharedBatch;

@@ -252,8 +252,7 @@ impl Reader {
         let until = erasing.request.until;
         let mut read = self.past.add_until(&mut erasing.sums, until, &note);
         if read.is_ok() {
-            let ended = &erasing.ended;
-            let mut whole = erasing.sums.whole(|base| ended.of(base));
+            let mut whole = erasing.sums.whole(&erasing.ended);
             let complete = self.gauges.tick.load(Ordering::Acquire);
             if !whole.is_empty() {
                 read = self.past.add_until(&mut whole, complete, &|_, _| Ok(()));

@@ -333,7 +333,12 @@ impl Coordinator {
             true => self.begin_checkpoint(tick),
             false => None,
         };
-        let asked = begun.is_some() || replies.iter().any(|reply| matches!(reply, Pending::Flush(_)));
+        // What an erasure changes is summed up in the store until its tick: a cut of its own.
+        let asked = begun.is_some()
+            || replies.iter().any(|reply| matches!(reply, Pending::Flush(_)))
+            || commands
+                .iter()
+                .any(|command| matches!(command, AppliedCommand::Erase(_)));
         if self.flusher.is_some() && (asked || self.flush_is_due()) {
             commands.push(AppliedCommand::FlushCut);
             self.last_flush = Instant::now();

@@ -16,7 +16,7 @@ use super::coordinator::{Coordinator, Pending};
 use super::engine::Engine;
 use super::erasure::{Erased, ErasureBy, ErasureStatus, ErasureSubject, Erasures, Request};
 use super::messages::{AppliedCommand, ToCoordinator, ToWorker};
-use super::rewriting::{EndedUntil, Rewrite, rewrites};
+use super::rewriting::{EndedUntil, Rewrites, rewrites};
 use super::sums::{Seed, Sums};
 use super::views::InstalledView;
 use crate::time::{Tick, now_ms};
@@ -252,9 +252,13 @@ impl Coordinator {
     ) -> Option<Vec<Vec<Seed>>> {
         let marks = self.admission.marks();
         let (mut shares, ended) = sums.retractions((tick, &marks, &self.previous_marks), self.workers.len());
-        for (place, ended) in ended.iter().enumerate() {
-            let changes: Vec<Rewrite> = rewrites(ended, &mut whole, installed)?;
-            shares[0][place].rewrites = changes;
+        let Rewrites { changes, renewed } = rewrites(&ended, &mut whole, installed, tick)?;
+        // Each worker knows its share of what a view shows.
+        for seed in shares.iter_mut().filter_map(|seeds| seeds.first_mut()) {
+            seed.rewrites.renewed.clone_from(&renewed);
+        }
+        if let Some(seed) = shares.first_mut().and_then(|seeds| seeds.first_mut()) {
+            seed.rewrites.changes = changes;
         }
         Some(shares)
     }
@@ -281,7 +285,7 @@ impl Coordinator {
         past.add_until(&mut sums, request.until, &|_, _| Ok(()))?;
         let marks = self.admission.marks();
         let ended = EndedUntil::expected(&installed, (tick, &marks), 0);
-        let mut whole = sums.whole(|base| ended.of(base));
+        let mut whole = sums.whole(&ended);
         self.complete(&mut whole, tick)?;
         let shares = self.shares(sums, whole, &installed, tick);
         self.subtract(shares.ok_or_else(|| EngineError::Erasure {

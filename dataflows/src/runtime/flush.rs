@@ -10,19 +10,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use pyflare_connectors::faults::{self, Fault, Step};
 use pyflare_connectors::{
-    LogError, OutputBlock, Outputs, Part, Removal, Store, StoreError, TableDefinition, TickLog, TickLogError,
+    LogError, OutputBlock, Outputs, Part, Removal, RowRange, Store, StoreError, TableDefinition, TickLog,
+    TickLogError,
 };
+use pyflare_operators::conform::conform;
 
-use super::consolidate::{changes_schema, consolidate, with_tick_and_diff};
+use super::consolidate::{
+    Changes, DIFF_COLUMN, TICK_COLUMN, changes_schema, consolidate, with_tick_and_diff,
+};
 use super::engine::Engine;
 use super::erasure::Erased;
 use super::error::EngineError;
 use super::streams::{StreamId, StreamRegistry, signal_schema};
-use super::tail::{HistoryTail, logical};
+use super::tail::{HistoryTail, ViewBlock, logical};
 use super::views::InstalledView;
 use crate::plan::MonitorDefinition;
 use crate::time::{Tick, tick_us};
@@ -32,6 +38,8 @@ const RETRY_LONGEST: Duration = Duration::from_secs(10);
 /// Rows that one thread writes to a file of their own: enough to compress well, few enough that a second of heavy
 /// traffic keeps two threads busy.
 const PART_ROWS: usize = 64 * 1024;
+/// Stored changes that are read before they are summed up.
+const SUMMED_AT_ONCE: usize = 256 * 1024;
 /// The store merges small files at most this often.
 const MAINTENANCE_EVERY: Duration = Duration::from_secs(60);
 
@@ -165,11 +173,13 @@ impl Flusher {
                     self.state.pending.fetch_sub(1, Ordering::AcqRel);
                 }
                 Ok(FlushJob::Remove(erased)) => self.removals.push_back(erased),
-                Err(RecvTimeoutError::Timeout) => {
-                    self.remove();
-                    self.maintain();
-                }
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
+            }
+            // Cuts may come more often than anything times out.
+            if self.receiver.is_empty() {
+                self.remove();
+                self.maintain();
             }
         }
     }
@@ -218,7 +228,12 @@ impl Flusher {
             self.state.written_rows.fetch_add(rows as u64, Ordering::Relaxed);
         }
         let mut outputs = Vec::new();
-        for (view, changes) in block.views {
+        for ViewBlock {
+            view,
+            mut changes,
+            renewal,
+        } in block.views
+        {
             let table = TableDefinition {
                 name: view.changes_table(),
                 schema: changes_schema(&view.rendered.schema),
@@ -230,6 +245,11 @@ impl Flusher {
             let topic = self.topic_of(&view, cut)?;
             if is_stored && topic.is_none() {
                 continue;
+            }
+            if let Some(content) = renewal {
+                changes.extend(content);
+                let stored = stored_content(self.store.as_ref(), &view, cut - 1);
+                changes.extend(self.runtime.block_on(stored)?.map(Changes::negated));
             }
             let Some(net) = consolidate(&changes) else {
                 continue;
@@ -389,6 +409,61 @@ async fn remove(store: &dyn Store, erased: &Erased) -> Result<u64, StoreError> {
         }
     }
     Ok(rows)
+}
+
+/// The sum of a view's changes that are stored until a tick.
+async fn stored_content(
+    store: &dyn Store,
+    view: &InstalledView,
+    until: Tick,
+) -> Result<Option<Changes>, StoreError> {
+    let table = view.changes_table();
+    let schema = changes_schema(&view.rendered.schema);
+    let names = schema.fields().iter().map(|field| field.name().clone());
+    let columns: Vec<String> = names.filter(|name| name != TICK_COLUMN).collect();
+    let range = RowRange {
+        columns: &columns,
+        after: 0,
+        until,
+    };
+    let mut parts: Vec<Changes> = Vec::new();
+    let (mut rows, mut summed) = (0, 0);
+    let mut unreadable = None;
+    let mut visit = |batch: RecordBatch| {
+        match changes_of(&batch, &view.rendered.schema) {
+            Ok(changes) => parts.push(changes),
+            Err(error) => unreadable = Some(error),
+        }
+        rows += batch.num_rows();
+        // Most of what changed came and went.
+        if rows > 2 * summed + SUMMED_AT_ONCE {
+            parts = consolidate(&parts).into_iter().collect();
+            summed = parts.iter().map(|part| part.diffs.len()).sum();
+            rows = summed;
+        }
+        unreadable.is_none()
+    };
+    store.read_rows(&table, range, &mut visit).await?;
+    match unreadable {
+        Some(error) => Err(StoreError::Io {
+            table,
+            detail: error.to_string(),
+        }),
+        None => Ok(consolidate(&parts)),
+    }
+}
+
+/// Rows of a changes table, its `_diff` among them, as changes.
+fn changes_of(batch: &RecordBatch, view: &SchemaRef) -> Result<Changes, ArrowError> {
+    let fields = view.fields().iter().cloned();
+    let diff = Arc::new(Field::new(DIFF_COLUMN, DataType::Int64, false));
+    let both = Arc::new(Schema::new(fields.chain([diff]).collect::<Vec<_>>()));
+    let batch = conform(batch, &both)?;
+    let (diffs, columns) = batch.columns().split_last().expect("invariant: it has _diff");
+    Ok(Changes {
+        batch: RecordBatch::try_new(Arc::clone(view), columns.to_vec())?,
+        diffs: diffs.as_primitive::<Int64Type>().values().to_vec(),
+    })
 }
 
 fn key_names(view: &InstalledView) -> Vec<String> {

@@ -10,6 +10,7 @@ use super::EngineError;
 use super::admission::Taken;
 use super::coordinator::{Coordinator, Outlook};
 use super::messages::{AppliedCommand, Commit, DecodeSummary, FromWorker, Horizon, ToWorker};
+use super::rewriting::all_bases_of;
 use super::streams::{Marks, StreamId};
 use super::views::InstalledView;
 use crate::time::Tick;
@@ -142,7 +143,7 @@ impl Coordinator {
             match command {
                 AppliedCommand::Install(view) => {
                     if !is_restored {
-                        note_ended(view, &commit.marks, tick);
+                        note_ended(view, &self.views.all(), &commit.marks, tick);
                     }
                     self.views.insert(Arc::clone(view));
                     self.keep_in_catalog(view);
@@ -193,10 +194,10 @@ impl Coordinator {
     }
 }
 
-/// Takes note of which panes a view cannot have shown.
-fn note_ended(view: &InstalledView, marks: &Marks, tick: Tick) {
-    if let ([leaf], [stream]) = (view.rendered.leaves.as_slice(), view.streams.as_slice()) {
-        let until = leaf.base.rule.expired_until(marks.of(*stream), tick);
+/// Takes note of which panes a view cannot have shown; where they do not all leave together nobody asks.
+fn note_ended(view: &InstalledView, installed: &[Arc<InstalledView>], marks: &Marks, tick: Tick) {
+    if let Some((base, stream)) = all_bases_of(view, installed).first() {
+        let until = base.rule.expired_until(marks.of(*stream), tick);
         view.note_ended(until.unwrap_or(i64::MIN));
     }
 }

@@ -75,6 +75,14 @@ pub(crate) struct Commit {
     pub is_restored: bool,
 }
 
+impl Commit {
+    /// Whether limits hold for what views do at it: an erasure is nothing that a monitor could have avoided.
+    pub fn is_limited(&self) -> bool {
+        let erases = |command: &AppliedCommand| matches!(command, AppliedCommand::Erase(_));
+        self.enforced && !self.commands.iter().any(erases)
+    }
+}
+
 /// An entry of a companion, from a checkpoint.
 pub(crate) struct RestoredEntry {
     pub view: u64,
@@ -245,6 +253,12 @@ pub(crate) struct ViewLeftOut {
     pub error_sample: Option<String>,
 }
 
+/// A worker's share of what a view shows that begins anew in the store.
+pub(crate) struct Renewal {
+    pub view: u64,
+    pub content: PeekShare,
+}
+
 pub(crate) enum ToHub {
     /// Everything one worker has to say about one tick.
     Tick {
@@ -252,6 +266,7 @@ pub(crate) enum ToHub {
         changes: Vec<ViewChange>,
         /// What only stores are told.
         rewrites: Vec<Rewrite>,
+        renewals: Vec<Renewal>,
         left_out: Vec<ViewLeftOut>,
     },
     Subscribe(Box<super::hub::NewSubscriber>),

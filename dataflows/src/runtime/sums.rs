@@ -9,14 +9,14 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{filter_record_batch, not, sort_to_indices, take_record_batch};
 use arrow::datatypes::Int64Type;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use pyflare_operators::aggregate::Accumulator;
 use pyflare_operators::conform::conform;
 
 use super::EngineError;
 use super::decoding::ahead;
 use super::erasure::{Erased, ErasureSubject, Request};
-use super::rewriting::{Ended, Rewrite};
+use super::rewriting::{Ended, EndedUntil, MOST_GROUPS, Rewrites, Wanted};
 use super::streams::{Marks, StreamId};
 use super::views::InstalledView;
 use crate::plan::source_schema;
@@ -31,6 +31,8 @@ const TICK: &str = "_tick";
 const MARK: &str = "_mark";
 /// Groups that are folded before those that nobody asked for are let go.
 const FOLDED_GROUPS: u64 = 50_000;
+/// Groups of ended panes that are kept of one base, some hundred bytes each.
+const MOST_KNOWN: usize = 2 * MOST_GROUPS;
 
 /// What a base begins with, on one worker.
 pub(crate) struct Seed {
@@ -38,8 +40,8 @@ pub(crate) struct Seed {
     pub groups: Vec<(Key, Accumulator)>,
     /// What a condition on `now()` asks for later.
     pub waiting: Waiting,
-    /// What views have shown of panes that have ended, and is otherwise now; of all workers one is told.
-    pub rewrites: Vec<Rewrite>,
+    /// What the store is told of panes that have ended: the changes by one worker, and by each its share of what is new.
+    pub rewrites: Rewrites,
     /// What was left out on the way, by a tick of the minute of admission, or, taken back, by the tick; of all workers one
     /// is told.
     pub left_out: BTreeMap<Tick, LeftOut>,
@@ -51,7 +53,7 @@ impl Seed {
             base: Arc::clone(base),
             groups: Vec::new(),
             waiting: Waiting::new(),
-            rewrites: Vec::new(),
+            rewrites: Rewrites::default(),
             left_out: BTreeMap::new(),
         }
     }
@@ -107,10 +109,20 @@ pub(super) struct Fold {
     stream: StreamId,
     tap: Tap,
     /// Of these keys only; `None`: of all.
-    wanted: Option<HashSet<Key>>,
+    wanted: Option<Wanted>,
+    /// Of the wanted keys there were too many: none is kept.
+    is_overflowing: bool,
     /// What was taken out of the tap.
     pub(super) groups: HashMap<Key, Accumulator>,
     left_out: BTreeMap<Tick, LeftOut>,
+}
+
+/// Groups as they were, those that were asked for.
+pub(super) struct Known<'a> {
+    pub wanted: &'a Wanted,
+    pub groups: &'a HashMap<Key, Accumulator>,
+    /// They are too many to be known.
+    pub is_overflowing: bool,
 }
 
 impl Sums {
@@ -146,6 +158,7 @@ impl Sums {
             base: Arc::clone(base),
             stream,
             wanted: None,
+            is_overflowing: false,
             groups: HashMap::new(),
             left_out: BTreeMap::new(),
         });
@@ -159,26 +172,33 @@ impl Sums {
         }
     }
 
-    /// Nothing yet of the whole groups that these are taken from, of panes that end by `ended`; those that a view shows by
-    /// themselves.
-    pub fn whole(&mut self, ended: impl Fn(&Base) -> Option<i64>) -> Sums {
-        let mut folds = Vec::new();
+    /// Nothing yet of the whole groups that have to be known, of panes that will have ended.
+    pub fn whole(&mut self, ended: &EndedUntil) -> Sums {
         for fold in &mut self.folds {
             fold.settle();
-            let Some(until) = ended(&fold.base) else {
+        }
+        let taken = |base: &Base, visit: &mut dyn FnMut(&Key)| {
+            let of_base = |fold: &&Fold| std::ptr::eq(&*fold.base, base);
+            let groups = self
+                .folds
+                .iter()
+                .filter(of_base)
+                .flat_map(|fold| fold.groups.keys());
+            groups.for_each(visit);
+        };
+        let mut folds = Vec::new();
+        for (base, wanted) in ended.wanted(&taken) {
+            let known = self.folds.iter().find(|fold| Arc::ptr_eq(&fold.base, &base));
+            // One without rows until the erasure's tick has none that count in panes that have ended, or will be asked for again.
+            let Some(stream) = known.map(|fold| fold.stream).filter(|_| !wanted.is_nothing()) else {
                 continue;
             };
-            let keys = fold.groups.keys().filter(|key| pane_of(key) <= until);
-            let wanted: HashSet<Key> = keys.cloned().collect();
-            if wanted.is_empty() {
-                continue;
-            }
             folds.push(Fold {
-                base: Arc::clone(&fold.base),
-                stream: fold.stream,
-                tap: Tap::new(Arc::clone(&fold.base))
-                    .expect("invariant: the base was compiled with its view"),
+                tap: Tap::new(Arc::clone(&base)).expect("invariant: the base was compiled with its view"),
+                base,
+                stream,
                 wanted: Some(wanted),
+                is_overflowing: false,
                 groups: HashMap::new(),
                 left_out: BTreeMap::new(),
             });
@@ -195,12 +215,15 @@ impl Sums {
         }
     }
 
-    /// The group of a key, if that was asked for; nothing of it: zero.
-    pub fn group(&mut self, base: &Arc<Base>, key: &Key) -> Option<Option<&Accumulator>> {
+    /// The groups of a base as far as they were asked for.
+    pub fn groups_of(&mut self, base: &Arc<Base>) -> Option<Known<'_>> {
         let fold = self.folds.iter_mut().find(|fold| Arc::ptr_eq(&fold.base, base))?;
         fold.settle();
-        let is_wanted = fold.wanted.as_ref().is_none_or(|wanted| wanted.contains(key));
-        is_wanted.then(|| fold.groups.get(key))
+        Some(Known {
+            wanted: fold.wanted.as_ref()?,
+            groups: &fold.groups,
+            is_overflowing: fold.is_overflowing,
+        })
     }
 
     /// Rows admitted until here are in them.
@@ -389,15 +412,26 @@ impl Sums {
 impl Fold {
     /// Takes what is folded out of the tap, of the keys that are asked for.
     fn settle(&mut self) {
-        let (wanted, groups) = (&self.wanted, &mut self.groups);
-        self.tap.drain(0, None, |key, accumulator| {
-            if wanted.as_ref().is_none_or(|wanted| wanted.contains(&key)) {
-                match groups.get_mut(&key) {
+        let mut folded: Vec<(Key, Accumulator)> = Vec::new();
+        self.tap
+            .drain(0, None, |key, accumulator| folded.push((key, accumulator)));
+        if self.is_overflowing {
+            return;
+        }
+        let keys = folded.iter().map(|(key, _)| key);
+        let wanted = self.wanted.as_ref().map(|wanted| wanted.of(&self.base, keys));
+        for (place, (key, accumulator)) in folded.into_iter().enumerate() {
+            if wanted.as_ref().is_none_or(|wanted| wanted[place]) {
+                match self.groups.get_mut(&key) {
                     Some(sum) => sum.add(&accumulator),
-                    None => drop(groups.insert(key, accumulator)),
+                    None => drop(self.groups.insert(key, accumulator)),
                 }
             }
-        });
+        }
+        if self.wanted.is_some() && self.groups.len() > MOST_KNOWN {
+            self.is_overflowing = true;
+            self.groups = HashMap::new();
+        }
     }
 
     /// Gives each worker a share of the sums, as those of `base`; what has left that by the tick is given back.
@@ -433,7 +467,7 @@ impl Fold {
                 base: Arc::clone(base),
                 groups: std::mem::replace(&mut groups, rest),
                 waiting: std::mem::take(&mut waiting),
-                rewrites: Vec::new(),
+                rewrites: Rewrites::default(),
                 left_out: std::mem::take(&mut left_out),
             });
         }

@@ -47,12 +47,22 @@ struct StreamRows {
 struct ViewChanges {
     view: Arc<InstalledView>,
     changes: VecDeque<(Tick, TickChanges)>,
+    /// From which tick on the store has only what it showed then.
+    renewals: VecDeque<(Tick, Vec<Changes>)>,
 }
 
-/// Everything that one flush cut writes: (view, its net changes).
+/// Everything that one flush cut writes.
 pub(crate) struct FlushBlock {
     pub streams: Vec<(StreamId, Vec<RecordBatch>)>,
-    pub views: Vec<(Arc<InstalledView>, Vec<Changes>)>,
+    pub views: Vec<ViewBlock>,
+}
+
+/// What changed in a view.
+pub(crate) struct ViewBlock {
+    pub view: Arc<InstalledView>,
+    pub changes: Vec<Changes>,
+    /// What takes the place of all that is stored, before the changes.
+    pub renewal: Option<Vec<Changes>>,
 }
 
 impl HistoryTail {
@@ -69,6 +79,7 @@ impl HistoryTail {
             ViewChanges {
                 view,
                 changes: VecDeque::new(),
+                renewals: VecDeque::new(),
             },
         );
     }
@@ -91,6 +102,13 @@ impl HistoryTail {
         }
     }
 
+    /// From `tick` on the store has of a view what it shows then, and what changes later.
+    pub fn renew(&self, view: u64, tick: Tick, content: Vec<Changes>) {
+        if let Some(tail) = self.inner.lock().views.get_mut(&view) {
+            tail.renewals.push_back((tick, content));
+        }
+    }
+
     /// Bytes of requests whose rows are not yet stored.
     pub fn bytes(&self) -> u64 {
         self.inner.lock().bytes
@@ -99,7 +117,10 @@ impl HistoryTail {
     pub fn is_empty(&self) -> bool {
         let inner = self.inner.lock();
         inner.streams.values().all(VecDeque::is_empty)
-            && inner.views.values().all(|view| view.changes.is_empty())
+            && inner
+                .views
+                .values()
+                .all(|view| view.changes.is_empty() && view.renewals.is_empty())
     }
 
     pub fn flushed(&self) -> Option<Tick> {
@@ -114,17 +135,21 @@ impl HistoryTail {
             (*stream, rows.map(|rows| rows.batch.clone()).collect::<Vec<_>>())
         });
         let views = inner.views.values().map(|view| {
+            let renewal = view.renewals.iter().rfind(|(at, _)| *at <= tick);
+            // What changed until then is in what it showed then.
+            let after = renewal.map_or(0, |(at, _)| *at);
             let changes = view.changes.iter().take_while(|(at, _)| *at <= tick);
-            (
-                Arc::clone(&view.view),
-                changes
-                    .flat_map(|(_, changes)| changes.parts())
-                    .collect::<Vec<_>>(),
-            )
+            let changes = changes.filter(|(at, _)| *at > after);
+            ViewBlock {
+                view: Arc::clone(&view.view),
+                changes: changes.flat_map(|(_, changes)| changes.parts()).collect(),
+                renewal: renewal.map(|(_, content)| content.clone()),
+            }
         });
+        let has_something = |block: &ViewBlock| !block.changes.is_empty() || block.renewal.is_some();
         FlushBlock {
             streams: streams.filter(|(_, batches)| !batches.is_empty()).collect(),
-            views: views.filter(|(_, changes)| !changes.is_empty()).collect(),
+            views: views.filter(has_something).collect(),
         }
     }
 
@@ -144,6 +169,9 @@ impl HistoryTail {
         for view in inner.views.values_mut() {
             while view.changes.front().is_some_and(|(at, _)| *at <= tick) {
                 view.changes.pop_front();
+            }
+            while view.renewals.front().is_some_and(|(at, _)| *at <= tick) {
+                view.renewals.pop_front();
             }
         }
         // Freeing many batches takes a while: not under the lock.

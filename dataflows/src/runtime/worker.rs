@@ -218,6 +218,7 @@ impl WorkerState {
             commit: Arc::clone(commit),
             changes,
             rewrites: outcome.rewrites,
+            renewals: outcome.renewals,
             left_out: outcome.left_out,
         });
         let _ = self.context.coordinator.send(FromWorker::Done {

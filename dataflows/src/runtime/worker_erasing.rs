@@ -18,7 +18,11 @@ impl Views {
         outcome: &mut Outcome,
     ) {
         let mut rest = Vec::new();
-        for seed in seeds.drain(..) {
+        for mut seed in seeds.drain(..) {
+            outcome
+                .rewrites
+                .extend(std::mem::take(&mut seed.rewrites.changes));
+            outcome.renewed.append(&mut seed.rewrites.renewed);
             let known = self
                 .bases
                 .iter_mut()
@@ -31,7 +35,6 @@ impl Views {
                 base.arranged.update(key, accumulator);
             }
             base.tap.adopt(seed.waiting);
-            outcome.rewrites.extend(seed.rewrites);
             let id = *id;
             self.leave_in(id, tick, &seed.left_out, ledger);
         }

@@ -14,7 +14,7 @@ use arrow::array::RecordBatch;
 use timely::worker::Worker;
 
 use super::activity::Activity;
-use super::messages::{Commit, ViewChange, ViewLeftOut};
+use super::messages::{Commit, Renewal, ViewChange, ViewLeftOut};
 use super::rewriting::Rewrite;
 use super::stepping::{PeerFailed, Stepping};
 use super::streams::StreamId;
@@ -89,6 +89,10 @@ pub(super) struct Outcome {
     pub changes: Vec<ViewChange>,
     pub left_out: Vec<ViewLeftOut>,
     pub rewrites: Vec<Rewrite>,
+    /// Views whose past is let go of in the store.
+    pub renewed: Vec<u64>,
+    /// What they show, for the store.
+    pub renewals: Vec<Renewal>,
 }
 
 impl Outcome {
@@ -228,6 +232,15 @@ impl Views {
                 graph.running.tell();
             }
         }
+        for view in std::mem::take(&mut outcome.renewed) {
+            let is_over = self.views.get(&view).is_none_or(WorkerView::is_over);
+            let content = if is_over {
+                Vec::new()
+            } else {
+                self.read(view, tick)
+            };
+            outcome.renewals.push(Renewal { view, content });
+        }
         Ok(outcome)
     }
 
@@ -323,7 +336,7 @@ impl Views {
             let Some(graph) = view.graph.as_mut().filter(|graph| graph.level == level) else {
                 continue;
             };
-            graph.running.open_tick(tick, commit.enforced);
+            graph.running.open_tick(tick, commit.is_limited());
             graph
                 .running
                 .release(tick, |leaf| self.watermark(&view.leaves[leaf], commit));

@@ -185,12 +185,12 @@ async fn watch(
     Ok(waits)
 }
 
-fn service(number: u64) -> String {
+pub fn service(number: u64) -> String {
     format!("seen-{number}")
 }
 
 /// Spans of the corpus, and one of a service that nobody else has. Protobuf messages are merged by concatenation.
-fn body(generator: &mut Generator, number: u64) -> Bytes {
+pub fn body(generator: &mut Generator, number: u64) -> Bytes {
     let mut body = generator.small_request(PER_REQUEST as usize - 1);
     let now = now_us() as u64 * 1_000;
     let name = KeyValue {

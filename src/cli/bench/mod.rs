@@ -8,6 +8,7 @@ mod acknowledged;
 mod bed;
 mod clickhouse;
 mod decode;
+mod durable;
 mod freshness;
 mod idle;
 mod kafka;

@@ -13,6 +13,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::bed::{Bed, caught_up, now_us, stop};
+use super::durable::durable;
 use super::keyed::{body, statements};
 use super::{Figure, Target, figure};
 
@@ -58,6 +59,7 @@ pub async fn recovery(seconds: f64, millions: u64) -> anyhow::Result<Vec<Figure>
         Target::AtMost(30.0),
         "records of 300 bytes",
     ));
+    figures.extend(durable(seconds).await?);
     figures.extend(restart(millions).await?);
     Ok(figures)
 }
@@ -125,7 +127,7 @@ async fn throughput(seconds: f64, durable: bool) -> anyhow::Result<Run> {
 }
 
 /// A tick log in memory, which has what the one on disk has so far.
-fn forgetting(bed: &Bed) -> anyhow::Result<impl FnOnce(&mut EngineOptions) + use<>> {
+pub fn forgetting(bed: &Bed) -> anyhow::Result<impl FnOnce(&mut EngineOptions) + use<>> {
     let memory = MemoryTickLog::default();
     let generation = memory.open_generation()?;
     FileTickLog::open(bed.path().join("ticks"))?

@@ -43,7 +43,7 @@ exporters:
     traces: {{topic: otlp_spans, encoding: {encoding}}}
     logs: {{topic: otlp_logs, encoding: {encoding}}}
     metrics: {{topic: otlp_metrics, encoding: {encoding}}}
-    producer: {{required_acks: -1, max_message_bytes: 10000000}}
+    producer: {{required_acks: -1, max_message_bytes: 10000000, compression: {compression}}}
     sending_queue: {{enabled: false}}
 service:
   telemetry: {{metrics: {{level: none}}}}
@@ -92,6 +92,7 @@ class Collector:
     directory: Path
     kafka_port: int
     encoding: str
+    compression: str = "none"
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
 
@@ -102,7 +103,9 @@ class Collector:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
         config = self.directory / "collector.yaml"
-        config.write_text(CONFIG.format(port=self.port, kafka=self.kafka_port, encoding=self.encoding))
+        config.write_text(
+            CONFIG.format(port=self.port, kafka=self.kafka_port, encoding=self.encoding, compression=self.compression)
+        )
         with (self.directory / "collector.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [str(program), "--config", f"file:{config}"], stdin=subprocess.DEVNULL, stdout=log, stderr=log

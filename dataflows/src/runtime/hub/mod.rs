@@ -30,7 +30,7 @@ use super::checkpoint::ViewCounts;
 use super::consolidate::{Changes, TickChanges};
 use super::flush::FlusherHandle;
 use super::holds::Holds;
-use super::messages::{AppliedCommand, Commit, ToHub, ViewChange, ViewLeftOut};
+use super::messages::{AppliedCommand, Commit, Renewal, ToHub, ViewChange, ViewLeftOut};
 use super::rewriting::Rewrite;
 use super::tail::HistoryTail;
 use super::views::{InstalledView, Relation, RelationId};
@@ -67,6 +67,7 @@ struct OpenTick {
     workers: usize,
     changes: Vec<ViewChange>,
     rewrites: Vec<Rewrite>,
+    renewals: Vec<Renewal>,
     left_out: Vec<ViewLeftOut>,
 }
 
@@ -119,9 +120,10 @@ impl Hub {
                     commit,
                     changes,
                     rewrites,
+                    renewals,
                     left_out,
                 }) => {
-                    self.on_tick_share(&commit, changes, (rewrites, left_out));
+                    self.on_tick_share(&commit, changes, (rewrites, renewals, left_out));
                 }
                 Ok(ToHub::Subscribe(new)) => self.on_subscribe(*new),
                 Ok(ToHub::Snapshot {
@@ -148,13 +150,14 @@ impl Hub {
         &mut self,
         commit: &Commit,
         changes: Vec<ViewChange>,
-        (rewrites, left_out): (Vec<Rewrite>, Vec<ViewLeftOut>),
+        (rewrites, renewals, left_out): (Vec<Rewrite>, Vec<Renewal>, Vec<ViewLeftOut>),
     ) {
         let tick = commit.tick;
         let open = self.state.open.entry(tick).or_default();
         open.workers += 1;
         open.changes.extend(changes);
         open.rewrites.extend(rewrites);
+        open.renewals.extend(renewals);
         open.left_out.extend(left_out);
         if open.workers == self.workers.len() {
             let complete = self
@@ -238,13 +241,22 @@ impl Hub {
             // What it shows when it is installed is no change.
             if id.companion.is_none() && tick > view.installed_at {
                 let most = view.limits.updates_per_second;
-                view.rate.observe(tick, changes.updates(), most, commit.enforced);
+                view.rate
+                    .observe(tick, changes.updates(), most, commit.is_limited());
             }
             frames.insert(id, changes);
         }
         if self.keep_tail {
             for (view, changes) in rewritten {
                 self.tail.push_changes(view, tick, TickChanges::new(changes));
+            }
+            let mut renewed: BTreeMap<u64, Vec<Changes>> = BTreeMap::new();
+            for Renewal { view, content } in complete.renewals {
+                let content = content.into_iter().map(|(batch, diffs)| Changes { batch, diffs });
+                renewed.entry(view).or_default().extend(content);
+            }
+            for (view, content) in renewed {
+                self.tail.renew(view, tick, content);
             }
         }
         if let Some(run) = &commit.checkpoint {
