@@ -75,6 +75,10 @@ points! {
         LogTrimmed = "log-trimmed",
         /// The tick log is trimmed too.
         TicksTrimmed = "ticks-trimmed",
+        /// The wish for an erasure is durable and not acknowledged yet.
+        ErasureAsked = "erasure-asked",
+        /// One table of the store is without the rows of an erasure.
+        ErasureRemoved = "erasure-removed",
         /// A start has begun a new generation.
         GenerationBegun = "generation-begun",
         /// A start has read the state of a checkpoint.
@@ -101,6 +105,8 @@ points! {
         HashesForgotten = "hashes-forgotten",
         /// A subscriber is not told what changed at a tick.
         FrameDropped = "frame-dropped",
+        /// A base on one worker is not told what an erasure takes from it.
+        ErasureForgotten = "erasure-forgotten",
     }
 }
 

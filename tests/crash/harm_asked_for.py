@@ -12,6 +12,8 @@ from pathlib import Path
 
 from bed import Bed
 from content import copies_in_store
+from fail_points import die_at
+from harm_outside import in_turn
 from numbered_spans import SEND_TIMEOUT_SECONDS, Batch, Senders
 from server import Endpoints, Server, ServerFailed, post_json
 
@@ -19,6 +21,7 @@ ERASE_SECONDS = 1.2
 TRACES_AT_ONCE = 4
 SPANS_OF_A_TRACE = 10
 SETTLE_SECONDS = 60.0
+STEPS = ("erasure-asked", "erasure-removed")
 
 
 class Eraser:
@@ -90,12 +93,23 @@ class Eraser:
 
 
 def erased_meanwhile(bed: Bed, kills: int) -> None:
-    """Traces are erased under load, and the server is killed at random."""
+    """Traces are erased under load; the server is killed at random, and dies at the steps of an erasure."""
     eraser = Eraser(bed.endpoints, bed.senders, bed.seed)
     bed.eraser = eraser
     eraser.start()
+    victims = in_turn(bed, "any moment", *STEPS)
+    reached = set()
     while bed.report.kills < kills:
-        bed.kill_and_restart(0.5, 2.5)
+        victim = next(victims)
+        if victim in STEPS:
+            bed.kill()
+            if die_at(bed, victim, bed.source.randint(1, 3)):
+                reached.add(victim)
+            bed.restart()
+        else:
+            bed.kill_and_restart(0.5, 2.5)
+    missed = sorted(set(STEPS) - reached) if kills >= 12 else []
+    bed.report.check("the fail points of erasures were reached", missed)
     time.sleep(3)
 
 

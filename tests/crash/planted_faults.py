@@ -25,6 +25,7 @@ sys.path[:0] = [str(TESTS / folder) for folder in ("support", "oracle", "e2e")]
 
 from bed import Bed  # noqa: E402
 from fail_points import planted_faults  # noqa: E402
+from harm_asked_for import Eraser  # noqa: E402
 from report import Report  # noqa: E402
 from server import ServerFailed  # noqa: E402
 from stand_in import FAULTS  # noqa: E402
@@ -65,6 +66,7 @@ IN_SERVER = {
     "state-lost": Planted(2, VIEWS, 0.5),
     "hashes-forgotten": Planted(1, TWICE, 3, at_restart=True),
     "frame-dropped": Planted(15, FRAMES, 1),
+    "erasure-forgotten": Planted(1, VIEWS, 1),
 }
 SEED = 7
 SETTLE_SECONDS = 3.0
@@ -100,6 +102,9 @@ def harm(bed: Bed, fault: str | None) -> None:
     armed = {"PYFLARE_FAULTS": f"{fault}:{planted.times}"} if fault else {}
     bed.server.environment = {} if planted.at_restart else armed
     bed.start()
+    if fault == "erasure-forgotten":
+        bed.eraser = Eraser(bed.endpoints, bed.senders, bed.seed)
+        bed.eraser.start()
     if fault and not planted.at_restart:
         happens(bed, f"{fault}:")
     time.sleep(planted.killed_after)

@@ -17,7 +17,8 @@ from bed import Bed, says
 from fail_points import die_at_points, fail_points
 from server import Server, ServerFailed
 
-KAFKA_ONLY = ("kafka-",)
+# Reached only where there is Kafka, or where somebody asks for erasures.
+ELSEWHERE = ("kafka-", "erasure-")
 
 
 def at_random(bed: Bed, kills: int) -> None:
@@ -28,7 +29,7 @@ def at_random(bed: Bed, kills: int) -> None:
 
 def at_fail_points(bed: Bed, kills: int) -> None:
     """A kill at each step of the protocols, in an order that the seed decides; every one must be reached."""
-    points = [point for point in fail_points(bed.binary) if not point.startswith(KAFKA_ONLY)]
+    points = [point for point in fail_points(bed.binary) if not point.startswith(ELSEWHERE)]
     die_at_points(bed, points, kills)
 
 

@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use pyflare_connectors::faults::{self, Step};
 use tokio::sync::oneshot;
 
 use super::EngineError;
@@ -165,6 +166,7 @@ impl Coordinator {
             .map_err(|error| EngineError::Erasure {
                 detail: format!("the wish could not be kept ({error})"),
             })?;
+        faults::at(Step::ErasureAsked);
         self.next_view_id += 1;
         let id = request.id;
         self.erasing.known.ask(&request);

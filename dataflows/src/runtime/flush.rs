@@ -407,6 +407,7 @@ async fn remove(store: &dyn Store, erased: &Erased) -> Result<u64, StoreError> {
             true => store.settle_changes(&table, erased.at).await?,
             false => rows += store.remove_rows(&table, &removal).await?,
         }
+        faults::at(Step::ErasureRemoved);
     }
     Ok(rows)
 }

@@ -1,12 +1,15 @@
 //! What an erasure takes from the bases and companions on one worker.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use pyflare_connectors::faults::{self, Fault};
+
 use super::sums::Seed;
 use super::worker_views::{Outcome, Views, WorkerView};
 use crate::render::Ledger;
 use crate::render::left_out::LeftOut;
 use crate::time::Tick;
-use std::collections::BTreeMap;
-use std::sync::Arc;
 
 impl Views {
     /// Subtracts, at a tick, what the bases that are here are told to lose; what is left are the seeds of new ones.
@@ -31,6 +34,9 @@ impl Views {
                 rest.push(seed);
                 continue;
             };
+            if !seed.groups.is_empty() && faults::planted(Fault::ErasureForgotten) {
+                continue;
+            }
             for (key, accumulator) in seed.groups {
                 base.arranged.update(key, accumulator);
             }

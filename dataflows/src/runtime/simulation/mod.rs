@@ -32,7 +32,7 @@ use super::coordinator::Pending;
 use super::streams::StreamId;
 use crate::time::{CLOCK, Tick};
 use process::Process;
-use world::{Handle, World};
+use world::{Broken, Handle, World};
 
 const STEPS: usize = 300;
 
@@ -50,10 +50,14 @@ struct Simulation {
 }
 
 impl Simulation {
-    fn new(seed: u64) -> Simulation {
+    fn new(seed: u64, broken: Option<Broken>) -> Simulation {
+        let world = World {
+            broken,
+            ..World::default()
+        };
         Simulation {
             random: SmallRng::seed_from_u64(seed),
-            world: Arc::default(),
+            world: Arc::new(Mutex::new(world)),
             catalog: MemoryCatalog::default(),
             process: None,
             stale: Vec::new(),
@@ -251,11 +255,8 @@ impl Simulation {
                 "the body at {place:?} was admitted before"
             );
         }
-        for place in &world.acknowledged {
-            assert!(
-                bodies.contains(&world.bodies[place]),
-                "{place:?} was acknowledged and is lost"
-            );
+        for hash in &world.acknowledged {
+            assert!(bodies.contains(hash), "{hash:x} was acknowledged and is lost");
         }
         assert!(!bodies.is_empty());
     }
@@ -280,8 +281,8 @@ fn declared(name: &str) -> StreamDefinition {
     }
 }
 
-fn run(seed: u64) -> BTreeMap<&'static str, u32> {
-    let mut simulation = Simulation::new(seed);
+fn run(seed: u64, broken: Option<Broken>) -> BTreeMap<&'static str, u32> {
+    let mut simulation = Simulation::new(seed, broken);
     for _ in 0..STEPS {
         simulation.step();
     }
@@ -302,7 +303,7 @@ fn whatever_the_order_of_steps_nothing_is_lost_or_told_twice() {
     let mut steps: BTreeMap<&str, u32> = BTreeMap::new();
     for seed in seeds.clone() {
         // On a thread of its own, as the clock is.
-        let ran = std::thread::spawn(move || run(seed)).join();
+        let ran = std::thread::spawn(move || run(seed, None)).join();
         let Ok(of_seed) = ran else {
             panic!("failed with SIMULATION_SEED={seed}");
         };
@@ -316,5 +317,20 @@ fn whatever_the_order_of_steps_nothing_is_lost_or_told_twice() {
             steps.len() >= 10 && steps.values().all(|count| *count > 50),
             "{steps:?}"
         );
+    }
+}
+
+/// What the simulation is worth: a world that breaks one promise is found out, whichever it is.
+#[test]
+fn a_broken_promise_is_found() {
+    for broken in Broken::ALL {
+        let finds = |seed: &u64| {
+            let seed = *seed;
+            std::thread::spawn(move || run(seed, Some(broken)))
+                .join()
+                .is_err()
+        };
+        let found = (0..20).filter(finds).count();
+        assert!(found >= 15, "{broken:?} is found by {found} of 20 seeds");
     }
 }

@@ -18,11 +18,37 @@ pub(super) const PARTITIONS: u32 = 2;
 /// What a tick made: the offsets that it admitted, by stream and partition.
 pub(super) type Made = Vec<(StreamId, u32, u64)>;
 
+/// A promise of the world that it breaks, now and then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Broken {
+    /// A request is acknowledged and is not in the log.
+    Acknowledged,
+    /// A tick is said to be durable and is not in the tick log.
+    Durable,
+    /// Who was taken over may go on.
+    Fenced,
+    /// A trim takes all there is.
+    Trimmed,
+}
+
+impl Broken {
+    pub(super) const ALL: [Broken; 4] = [
+        Broken::Acknowledged,
+        Broken::Durable,
+        Broken::Fenced,
+        Broken::Trimmed,
+    ];
+}
+
+/// A promise is broken once in so many times.
+const BROKEN_EVERY: u64 = 7;
+
 /// Everything that outlives a process.
 #[derive(Default)]
 pub(super) struct World {
     pub(super) log: HashMap<(Signal, u32), Partition>,
-    pub(super) acknowledged: BTreeSet<(Signal, u32, u64)>,
+    /// The hashes of bodies whose senders were told that they are durable.
+    pub(super) acknowledged: BTreeSet<u128>,
     /// The hash of every body that was ever durable.
     pub(super) bodies: BTreeMap<(Signal, u32, u64), u128>,
     pub(super) ticks: Vec<(u64, Vec<u8>)>,
@@ -34,6 +60,21 @@ pub(super) struct World {
     pub(super) dead: HashSet<u32>,
     /// After so many operations the life that does the next one is killed: before it took effect, or after.
     pub(super) kill_in: Option<(u32, bool)>,
+    pub(super) broken: Option<Broken>,
+    /// How often it could have been broken.
+    pub(super) asked: u64,
+}
+
+impl World {
+    /// Whether this promise is broken now.
+    fn breaks(&mut self, promise: Broken) -> bool {
+        if self.broken != Some(promise) {
+            return false;
+        }
+        self.asked += 1;
+        // A process asks for some only once.
+        matches!(promise, Broken::Fenced | Broken::Trimmed) || self.asked.is_multiple_of(BROKEN_EVERY)
+    }
 }
 
 #[derive(Default)]
@@ -88,18 +129,21 @@ impl Log for Handle {
     }
 
     async fn append(&self, record: LogRecord) -> Result<Appended, LogError> {
-        let signal = record.signal;
+        let (signal, hash) = (record.signal, record.body_hash);
         let partition = (record.body_hash % u128::from(PARTITIONS)) as u32;
         let appended = self.durably(|world| {
+            let is_lost = world.breaks(Broken::Acknowledged);
             let held = world.log.entry((signal, partition)).or_default();
-            let hash = record.body_hash;
             held.records.push(record);
             let offset = held.end() - 1;
+            if is_lost && let Some(held) = world.log.get_mut(&(signal, partition)) {
+                held.records.pop();
+            }
             world.bodies.insert((signal, partition, offset), hash);
             offset
         });
         let offset = appended.map_err(|()| LogError::Closed)?;
-        self.world.lock().acknowledged.insert((signal, partition, offset));
+        self.world.lock().acknowledged.insert(hash);
         Ok(Appended { partition, offset })
     }
 
@@ -140,8 +184,14 @@ impl Log for Handle {
 
     fn trim(&self, signal: Signal, partition: u32, offset: u64) -> Result<(), LogError> {
         let trimmed = self.durably(|world| {
+            let takes_all = world.breaks(Broken::Trimmed);
             if let Some(held) = world.log.get_mut(&(signal, partition)) {
                 let gone = offset.saturating_sub(held.first).min(held.records.len() as u64);
+                let gone = if takes_all {
+                    held.records.len() as u64
+                } else {
+                    gone
+                };
                 held.records.drain(..gone as usize);
                 held.first += gone;
             }
@@ -170,8 +220,10 @@ impl TickLog for Handle {
         self.check_generation(generation)?;
         let appended = self.durably(|world| {
             let position = world.next_position;
-            world.ticks.push((position, payload.to_vec()));
-            world.next_position += 1;
+            if !world.breaks(Broken::Durable) {
+                world.ticks.push((position, payload.to_vec()));
+                world.next_position += 1;
+            }
             position
         });
         appended.map_err(|()| dead_ticks())
@@ -185,8 +237,9 @@ impl TickLog for Handle {
     }
 
     fn check_generation(&self, generation: u64) -> Result<(), TickLogError> {
-        let newer = self.world.lock().generation;
-        match newer == generation {
+        let mut world = self.world.lock();
+        let newer = world.generation;
+        match newer == generation || world.breaks(Broken::Fenced) {
             true => Ok(()),
             false => Err(TickLogError::Fenced {
                 own: generation,
