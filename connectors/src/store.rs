@@ -104,6 +104,12 @@ pub trait Store: Send + Sync + 'static {
     /// already in the table, and nothing for a block without rows, which leaves [`Store::last_cut`] where it was.
     async fn append_parts(&self, table: &str, cut: u64, parts: Vec<Part>) -> Result<(), StoreError>;
 
+    /// [`Store::append_parts`] of changes after which the sum of all is what the view shows, which it may not have been
+    /// before. Whatever the store derives from changes is then that too.
+    async fn renew_parts(&self, table: &str, cut: u64, parts: Vec<Part>) -> Result<(), StoreError> {
+        self.append_parts(table, cut, parts).await
+    }
+
     /// [`Store::append_parts`] with a block of one part.
     async fn append(&self, table: &str, cut: u64, batches: Vec<RecordBatch>) -> Result<(), StoreError> {
         self.append_parts(table, cut, vec![Part::of(batches)]).await

@@ -345,11 +345,29 @@ async fn what_is_erased_goes_from_log_and_store() {
             .unwrap();
     }
     let base = first_time();
+    // One that is dropped leaves a table behind.
+    let dropped = cases::planned(
+        "CREATE MONITOR gone AS SELECT user_id, count(*) AS calls FROM spans GROUP BY user_id",
+    );
+    opened.engine.install(dropped, false).await.unwrap();
+    let gone = opened
+        .engine
+        .view_named(&ViewName::of_project("default", "gone"))
+        .unwrap();
     let mut erased_rows = 0;
     for (round, workers) in [1, 4, 2].into_iter().enumerate() {
         let (from, to) = (round as u64 * 25, round as u64 * 25 + 20);
         send(&opened, base, from..to).await;
         opened.admitted(20 * (round as u64 + 1)).await;
+        if round == 0 {
+            let flushed = opened.engine.flush().await.unwrap();
+            wait_for_store(&opened, flushed).await;
+            assert!(
+                mentions(directory.path(), &gone, "user-0").await.0 > 0,
+                "it is stored"
+            );
+            opened.engine.drop_monitor(&gone.name).await.unwrap();
+        }
         let before = remaining(&opened, directory.path(), u64::MAX >> 1).await;
         let users: BTreeSet<String> = texts(&before, "user_id").into_iter().flatten().collect();
         let user = users.iter().nth(round).unwrap().clone();
@@ -398,6 +416,11 @@ async fn what_is_erased_goes_from_log_and_store() {
             tables += usize::from(rows > 0);
         }
         assert!(tables > 10, "{tables} views have changes in the store");
+        assert_eq!(
+            mentions(directory.path(), &gone, user.as_str()).await.0,
+            0,
+            "its table has gone"
+        );
         if round == 0 {
             drop(opened);
             opened = removing(directory.path(), workers);

@@ -181,7 +181,11 @@ impl Store for ClickHouseStore {
     }
 
     async fn append_parts(&self, table: &str, cut: u64, parts: Vec<Part>) -> Result<(), StoreError> {
-        self.get(table).await?.append(cut, parts).await
+        self.get(table).await?.append(cut, parts, false).await
+    }
+
+    async fn renew_parts(&self, table: &str, cut: u64, parts: Vec<Part>) -> Result<(), StoreError> {
+        self.get(table).await?.append(cut, parts, true).await
     }
 
     async fn read_rows(

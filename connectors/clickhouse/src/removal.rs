@@ -59,7 +59,15 @@ pub async fn settle_changes(client: &Client, table: &Table, until: u64) -> Resul
          SETTINGS mutations_sync = 1"
     );
     client.execute(&table.name, &delete).await?;
-    if table.key.lock().is_empty() {
+    // Whether it has a key is known only once something was written.
+    let is_kept = format!(
+        "SELECT count() FROM system.tables WHERE database = {} AND name = {}",
+        text(&client.address.database),
+        text(definition::current(&table.name))
+    );
+    if definition::current(&table.name) == table.name
+        || client.number(&table.name, &is_kept).await? != Some(1)
+    {
         return Ok(());
     }
     let current = format!(

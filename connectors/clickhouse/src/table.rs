@@ -169,7 +169,13 @@ impl Table {
     }
 
     /// Appends the block of a cut, unless the table has that cut or a later one, or there are no rows.
-    pub async fn append(self: &Arc<Self>, cut: u64, parts: Vec<Part>) -> Result<(), StoreError> {
+    /// With `renews` the current content is derived from all changes, not from those of the block.
+    pub async fn append(
+        self: &Arc<Self>,
+        cut: u64,
+        parts: Vec<Part>,
+        renews: bool,
+    ) -> Result<(), StoreError> {
         let rows: usize = parts.iter().map(|part| part.rows).sum();
         let mut writing = self.writing.lock().await;
         if rows == 0 || self.last_cut().is_some_and(|last| last >= cut) {
@@ -185,8 +191,19 @@ impl Table {
         let key = self.key.lock().clone();
         if !key.is_empty() {
             let database = &self.client.address.database;
-            let advance = definition::advance_current(database, &self.name, &self.schema, &key, cut);
-            self.client.execute(&self.name, &advance).await?;
+            let statements = match renews {
+                false => vec![definition::advance_current(
+                    database,
+                    &self.name,
+                    &self.schema,
+                    &key,
+                    cut,
+                )],
+                true => definition::renew_current(database, &self.name, &self.schema, &key, cut).into(),
+            };
+            for statement in statements {
+                self.client.execute(&self.name, &statement).await?;
+            }
         }
         let complete = format!(
             "INSERT INTO {}.{CUTS} (table_id, cut, rows) VALUES ({}, {cut}, {rows})",

@@ -250,12 +250,21 @@ impl Reader {
             Ok(())
         };
         let until = erasing.request.until;
-        let mut read = self.past.add_until(&mut erasing.sums, until, &note);
+        // It comes again where only the newest rows are missing.
+        let mut read = match erasing.is_complete {
+            true => Ok(()),
+            false => self.past.add_until(&mut erasing.sums, until, &note),
+        };
         if read.is_ok() {
-            let mut whole = erasing.sums.whole(&erasing.ended);
-            let complete = self.gauges.tick.load(Ordering::Acquire);
-            if !whole.is_empty() {
+            let known = erasing.whole.take();
+            let mut whole = known.unwrap_or_else(|| erasing.sums.whole(&erasing.ended));
+            while read.is_ok() && !whole.is_empty() {
+                let complete = self.gauges.tick.load(Ordering::Acquire);
                 read = self.past.add_until(&mut whole, complete, &|_, _| Ok(()));
+                // What is in memory then is added at the tick.
+                if self.past.tail.flushed() <= Some(whole.upto()) {
+                    break;
+                }
             }
             erasing.whole = Some(whole);
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::{interleave, take};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::row::{RowConverter, Rows, SortField};
@@ -23,6 +23,17 @@ pub(crate) struct Changes {
 impl Changes {
     pub fn negated(mut self) -> Changes {
         self.diffs.iter_mut().for_each(|diff| *diff = -*diff);
+        self
+    }
+
+    /// Without the texts of rows that are not in it.
+    pub fn compacted(mut self) -> Changes {
+        let compact = |column: &ArrayRef| match column.as_string_view_opt() {
+            Some(texts) => Arc::new(texts.gc()) as ArrayRef,
+            None => Arc::clone(column),
+        };
+        let columns = self.batch.columns().iter().map(compact).collect();
+        self.batch = RecordBatch::try_new(self.batch.schema(), columns).expect("invariant: the same values");
         self
     }
 

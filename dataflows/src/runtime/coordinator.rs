@@ -291,7 +291,7 @@ impl Coordinator {
         for command in pending {
             match command {
                 Pending::Install(view, preparation, reply) => {
-                    match self.prepared_at(view, preparation, tick, &commands) {
+                    match self.prepared_at(view, preparation, (tick, &marks), &commands) {
                         Ok(view) => {
                             commands.push(AppliedCommand::Install(Arc::clone(&view)));
                             replies.push(Pending::Install(view, Preparation::None, reply));
@@ -326,7 +326,7 @@ impl Coordinator {
             }
         }
         if !in_the_past && !self.checkpoint_is_due() {
-            commands.extend(self.erasure_at(tick, &commands)?);
+            commands.extend(self.erasure_at((tick, &marks), &commands)?);
         }
         // What a command changes at this tick would be missing: it became due since it was asked.
         let begun = match commands.is_empty() {

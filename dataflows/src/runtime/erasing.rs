@@ -17,7 +17,8 @@ use super::coordinator::{Coordinator, Pending};
 use super::engine::Engine;
 use super::erasure::{Erased, ErasureBy, ErasureStatus, ErasureSubject, Erasures, Request};
 use super::messages::{AppliedCommand, ToCoordinator, ToWorker};
-use super::rewriting::{EndedUntil, Rewrites, rewrites};
+use super::rewriting::{EndedUntil, Rewrites, note_ended, rewrites};
+use super::streams::Marks;
 use super::sums::{Seed, Sums};
 use super::views::InstalledView;
 use crate::time::{Tick, now_ms};
@@ -134,7 +135,8 @@ impl Coordinator {
         for erased in self.erasing.known.erased() {
             let is_due = !erased.is_removed && erased.at <= oldest;
             if is_due && self.erasing.removing.insert(erased.request.id) {
-                flusher.remove(erased);
+                let known = self.views.all().iter().map(|view| view.changes_table()).collect();
+                flusher.remove(erased, known);
             }
         }
     }
@@ -186,6 +188,10 @@ impl Coordinator {
             is_complete: false,
             slack_us,
         };
+        self.read(erasing)
+    }
+
+    fn read(&self, erasing: Erasing) -> Result<(), EngineError> {
         self.to_reader
             .send(ReadJob::Erasure(Box::new(erasing)))
             .map_err(|_| EngineError::Closed)
@@ -194,33 +200,35 @@ impl Coordinator {
     /// The erasure that is subtracted at `tick`, after the commands before it: one whose rows are all read.
     pub(super) fn erasure_at(
         &mut self,
-        tick: Tick,
+        (tick, marks): (Tick, &Marks),
         before: &[AppliedCommand],
     ) -> Result<Option<AppliedCommand>, EngineError> {
-        let Some(erasing) = self.erasing.read.pop_front() else {
+        let Some(mut erasing) = self.erasing.read.pop_front() else {
             return Ok(None);
         };
+        let installed = self.installed_with(before);
+        // A view has come whose past was read meanwhile, or another erasure has taken some of the rows.
+        let is_current = erasing.sums.covers(&installed, erasing.request.until)
+            && erasing.sums.erasures() == self.erasing.known.count();
+        let (true, Some(mut whole)) = (erasing.is_complete && is_current, erasing.whole.take()) else {
+            self.read_for(erasing.request, erasing.slack_us)?;
+            return Ok(None);
+        };
+        if !whole.is_empty() && self.tail.flushed() > Some(whole.upto()) {
+            // Some of the rest has left the memory meanwhile.
+            erasing.whole = Some(whole);
+            self.read(erasing)?;
+            return Ok(None);
+        }
         let Erasing {
             request,
             sums,
-            whole,
-            is_complete,
             slack_us,
             ..
         } = erasing;
-        let installed = self.installed_with(before);
-        // A view has come whose past was read meanwhile, or another erasure has taken some of the rows.
-        let is_current =
-            sums.covers(&installed, request.until) && sums.erasures() == self.erasing.known.count();
-        let flushed = self.tail.flushed();
-        let whole = whole.filter(|whole| is_current && (whole.is_empty() || flushed <= Some(whole.upto())));
-        let (true, Some(mut whole)) = (is_complete, whole) else {
-            self.read_for(request, slack_us)?;
-            return Ok(None);
-        };
         self.complete(&mut whole, tick)?;
         let rows = sums.rows();
-        let Some(shares) = self.shares(sums, whole, &installed, tick) else {
+        let Some(shares) = self.shares(&request, sums, whole, &installed, (tick, marks)) else {
             // Panes have ended meanwhile that were not expected to.
             self.read_for(request, slack_us.saturating_mul(4))?;
             return Ok(None);
@@ -247,14 +255,28 @@ impl Coordinator {
     /// What each worker's bases lose at the tick, and what stores are told; `None`: the whole of a group is not known.
     fn shares(
         &self,
+        request: &Request,
         sums: Sums,
         mut whole: Sums,
         installed: &[Arc<InstalledView>],
-        tick: Tick,
+        (tick, marks): (Tick, &Marks),
     ) -> Option<Vec<Vec<Seed>>> {
-        let marks = self.admission.marks();
-        let (mut shares, ended) = sums.retractions((tick, &marks, &self.previous_marks), self.workers.len());
-        let Rewrites { changes, renewed } = rewrites(&ended, &mut whole, installed, tick)?;
+        let at = (tick, marks, &*self.previous_marks);
+        let (mut shares, taken) = sums.retractions(at, self.workers.len());
+        let kept_us = |stream| {
+            let past = self.past.as_ref()?;
+            self.streams.retention_us(stream).or(past.retention_us)
+        };
+        let Rewrites { changes, renewed } = rewrites(
+            &taken,
+            &mut whole,
+            installed,
+            (tick, &request.subject.project, &kept_us),
+        )?;
+        // What is let go of is not computed again later.
+        for view in installed.iter().filter(|view| renewed.contains(&view.id)) {
+            note_ended(view, installed, marks, tick);
+        }
         // Each worker knows its share of what a view shows.
         for seed in shares.iter_mut().filter_map(|seeds| seeds.first_mut()) {
             seed.rewrites.renewed.clone_from(&renewed);
@@ -289,7 +311,7 @@ impl Coordinator {
         let ended = EndedUntil::expected(&installed, (tick, &marks), 0);
         let mut whole = sums.whole(&ended);
         self.complete(&mut whole, tick)?;
-        let shares = self.shares(sums, whole, &installed, tick);
+        let shares = self.shares(&request, sums, whole, &installed, (tick, &marks));
         self.subtract(shares.ok_or_else(|| EngineError::Erasure {
             detail: "panes that ended by its tick are not those that ended then".into(),
         })?);

@@ -5,7 +5,7 @@
 //! topic says which cut it has. Nothing leaves the tail before the store has committed it; a failing store is retried with
 //! growing pauses while the tail grows, until the coordinator stops admitting rows.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -62,8 +62,8 @@ pub(crate) struct FlushState {
 pub(crate) enum FlushJob {
     /// Write what the tail holds up to a tick.
     Cut(Tick),
-    /// Remove the rows of an erasure.
-    Remove(Arc<Erased>),
+    /// Remove the rows of an erasure; of views there are these tables.
+    Remove(Arc<Erased>, BTreeSet<String>),
 }
 
 #[derive(Clone)]
@@ -81,9 +81,10 @@ impl FlusherHandle {
     }
 
     /// Has the store forget the rows of an erasure; told in [`FlushState::removed`].
-    pub fn remove(&self, erased: Arc<Erased>) {
+    /// `known` are the tables of the views there are: what others have left is deleted.
+    pub fn remove(&self, erased: Arc<Erased>, known: BTreeSet<String>) {
         // Who has stopped is asked again after the next start.
-        let _ = self.sender.send(FlushJob::Remove(erased));
+        let _ = self.sender.send(FlushJob::Remove(erased, known));
     }
 
     /// After this a failing write is given up: the log has everything.
@@ -121,7 +122,7 @@ pub(crate) struct Flusher {
     written: HashMap<String, Option<Tick>>,
     maintained: std::time::Instant,
     /// Erasures whose rows are to be removed when nothing waits to be written.
-    removals: VecDeque<Arc<Erased>>,
+    removals: VecDeque<(Arc<Erased>, BTreeSet<String>)>,
     stream_retention_us: Option<i64>,
     outputs: Option<OutputSink>,
 }
@@ -172,7 +173,7 @@ impl Flusher {
                     self.state.flushed.store(tick, Ordering::Release);
                     self.state.pending.fetch_sub(1, Ordering::AcqRel);
                 }
-                Ok(FlushJob::Remove(erased)) => self.removals.push_back(erased),
+                Ok(FlushJob::Remove(erased, known)) => self.removals.push_back((erased, known)),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -246,6 +247,7 @@ impl Flusher {
             if is_stored && topic.is_none() {
                 continue;
             }
+            let is_renewed = renewal.is_some();
             if let Some(content) = renewal {
                 changes.extend(content);
                 let stored = stored_content(self.store.as_ref(), &view, cut - 1);
@@ -263,8 +265,10 @@ impl Flusher {
                     key: key_names(&view),
                 });
             }
-            if !is_stored {
-                self.append(&table.name, cut, vec![Part::of(vec![rows])])?;
+            match (is_stored, is_renewed) {
+                (true, _) => {}
+                (false, false) => self.append(&table.name, cut, vec![Part::of(vec![rows])])?,
+                (false, true) => self.renew(&table.name, cut, vec![Part::of(vec![rows])])?,
             }
         }
         match &self.outputs {
@@ -329,16 +333,25 @@ impl Flusher {
         Ok(())
     }
 
+    fn renew(&mut self, table: &str, cut: Tick, parts: Vec<Part>) -> Result<(), StoreError> {
+        self.runtime.block_on(self.store.renew_parts(table, cut, parts))?;
+        self.written.insert(table.to_string(), Some(cut));
+        Ok(())
+    }
+
     fn note_stored(&self, table: &str, cut: Tick) {
         self.state.stored.lock().insert(table.to_string(), cut);
     }
 
     /// Removes the rows of the oldest erasure that waits, from the streams' tables and from what views have shown.
     fn remove(&mut self) {
-        let Some(erased) = self.removals.pop_front() else {
+        let Some((erased, known)) = self.removals.pop_front() else {
             return;
         };
-        match self.runtime.block_on(remove(self.store.as_ref(), &erased)) {
+        match self
+            .runtime
+            .block_on(remove(self.store.as_ref(), &erased, &known))
+        {
             Ok(rows) => {
                 tracing::info!(
                     erasure = erased.request.id,
@@ -349,7 +362,7 @@ impl Flusher {
             }
             Err(error) => {
                 tracing::warn!(%error, erasure = erased.request.id, "the rows of an erasure could not be removed from the store; it is tried again");
-                self.removals.push_front(erased);
+                self.removals.push_front((erased, known));
             }
         }
     }
@@ -389,7 +402,7 @@ impl Engine {
     }
 }
 
-async fn remove(store: &dyn Store, erased: &Erased) -> Result<u64, StoreError> {
+async fn remove(store: &dyn Store, erased: &Erased, known: &BTreeSet<String>) -> Result<u64, StoreError> {
     let subject = &erased.request.subject;
     let by = subject.by.column();
     let removal = Removal {
@@ -404,12 +417,22 @@ async fn remove(store: &dyn Store, erased: &Erased) -> Result<u64, StoreError> {
             .is_none_or(|(project, _)| project == subject.project);
         match table.ends_with("_changes") {
             _ if !is_of => {}
+            // Nobody corrects what a view has left that is not there any more, and nobody can ask for it.
+            true if !known.contains(&table) && installed_at(&table).is_some_and(|at| at <= erased.at) => {
+                store.drop_table(&table).await?;
+            }
             true => store.settle_changes(&table, erased.at).await?,
             false => rows += store.remove_rows(&table, &removal).await?,
         }
         faults::at(Step::ErasureRemoved);
     }
     Ok(rows)
+}
+
+/// When the view was installed whose changes a table has.
+fn installed_at(table: &str) -> Option<Tick> {
+    let (_, at) = table.strip_suffix("_changes")?.rsplit_once('@')?;
+    at.parse().ok()
 }
 
 /// The sum of a view's changes that are stored until a tick.
@@ -438,7 +461,7 @@ async fn stored_content(
         rows += batch.num_rows();
         // Most of what changed came and went.
         if rows > 2 * summed + SUMMED_AT_ONCE {
-            parts = consolidate(&parts).into_iter().collect();
+            parts = consolidate(&parts).map(Changes::compacted).into_iter().collect();
             summed = parts.iter().map(|part| part.diffs.len()).sum();
             rows = summed;
         }

@@ -10,9 +10,8 @@ use super::EngineError;
 use super::admission::Taken;
 use super::coordinator::{Coordinator, Outlook};
 use super::messages::{AppliedCommand, Commit, DecodeSummary, FromWorker, Horizon, ToWorker};
-use super::rewriting::all_bases_of;
+use super::rewriting::note_ended;
 use super::streams::{Marks, StreamId};
-use super::views::InstalledView;
 use crate::time::Tick;
 
 impl Coordinator {
@@ -191,13 +190,5 @@ impl Coordinator {
             }
         }
         Ok(())
-    }
-}
-
-/// Takes note of which panes a view cannot have shown; where they do not all leave together nobody asks.
-fn note_ended(view: &InstalledView, installed: &[Arc<InstalledView>], marks: &Marks, tick: Tick) {
-    if let Some((base, stream)) = all_bases_of(view, installed).first() {
-        let until = base.rule.expired_until(marks.of(*stream), tick);
-        view.note_ended(until.unwrap_or(i64::MIN));
     }
 }

@@ -9,7 +9,7 @@ use super::backfill::{Backfill, ReadJob};
 use super::coordinator::{Coordinator, Pending, Preparation};
 use super::messages::{AppliedCommand, ToWorker};
 use super::starting::Reply;
-use super::streams::StreamId;
+use super::streams::{Marks, StreamId};
 use super::sums::Sums;
 use super::views::{Installation, InstalledView, ViewName};
 use crate::plan::MonitorDefinition;
@@ -223,7 +223,7 @@ impl Coordinator {
         &self,
         view: Arc<InstalledView>,
         preparation: Preparation,
-        tick: Tick,
+        (tick, marks): (Tick, &Marks),
         before: &[AppliedCommand],
     ) -> Result<Arc<InstalledView>, EngineError> {
         match preparation {
@@ -231,17 +231,18 @@ impl Coordinator {
             Preparation::Fed => self.fed_at(&view, tick, before),
             Preparation::Summed(sums) => {
                 let view = self.installed_at(view, tick, before)?;
-                self.seeded(view, Some(sums), tick, before)
+                self.seeded(view, Some(sums), (tick, marks), before)
             }
         }
     }
 
-    /// Gives the workers what the view's bases begin with, the last ticks before `tick` included.
+    /// Gives the workers what the view's bases begin with, the last ticks before `tick` included; the marks are those
+    /// before it.
     pub(super) fn seeded(
         &self,
         view: Arc<InstalledView>,
         sums: Option<Sums>,
-        tick: Tick,
+        (tick, marks): (Tick, &Marks),
         before: &[AppliedCommand],
     ) -> Result<Arc<InstalledView>, EngineError> {
         let (Some(mut sums), Some(past)) = (sums, &self.past) else {
@@ -249,11 +250,10 @@ impl Coordinator {
         };
         past.add_until(&mut sums, tick - 1, &|_, _| Ok(()))?;
         let installed = self.installed_with(before);
-        let marks = self.admission.marks();
         let seeds = sums.seeds(
             &view,
             &installed,
-            (tick, &marks, &self.previous_marks),
+            (tick, marks, &self.previous_marks),
             self.workers.len(),
         );
         // Another view was installed meanwhile, or went, whose bases it would have shared.
@@ -284,7 +284,7 @@ impl Coordinator {
                 name: view.name.to_string(),
                 detail: "it did, and rows are not stored here any more (store.url)".into(),
             }),
-            sums => self.seeded(view, sums, tick, before),
+            sums => self.seeded(view, sums, (tick, &self.admission.marks()), before),
         }
     }
 

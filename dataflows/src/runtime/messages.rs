@@ -76,10 +76,10 @@ pub(crate) struct Commit {
 }
 
 impl Commit {
-    /// Whether limits hold for what views do at it: an erasure is nothing that a monitor could have avoided.
-    pub fn is_limited(&self) -> bool {
+    /// Whether an erasure is subtracted at it. What views do then is nothing that they could have avoided: limits do not hold.
+    pub fn erases(&self) -> bool {
         let erases = |command: &AppliedCommand| matches!(command, AppliedCommand::Erase(_));
-        self.enforced && !self.commands.iter().any(erases)
+        self.commands.iter().any(erases)
     }
 }
 

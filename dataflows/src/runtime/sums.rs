@@ -16,7 +16,7 @@ use pyflare_operators::conform::conform;
 use super::EngineError;
 use super::decoding::ahead;
 use super::erasure::{Erased, ErasureSubject, Request};
-use super::rewriting::{Ended, EndedUntil, MOST_GROUPS, Rewrites, Wanted};
+use super::rewriting::{EndedUntil, MOST_GROUPS, Rewrites, Taken, Wanted};
 use super::streams::{Marks, StreamId};
 use super::views::InstalledView;
 use crate::plan::source_schema;
@@ -187,12 +187,7 @@ impl Sums {
             groups.for_each(visit);
         };
         let mut folds = Vec::new();
-        for (base, wanted) in ended.wanted(&taken) {
-            let known = self.folds.iter().find(|fold| Arc::ptr_eq(&fold.base, &base));
-            // One without rows until the erasure's tick has none that count in panes that have ended, or will be asked for again.
-            let Some(stream) = known.map(|fold| fold.stream).filter(|_| !wanted.is_nothing()) else {
-                continue;
-            };
+        for (base, stream, wanted) in ended.wanted(&taken) {
             folds.push(Fold {
                 tap: Tap::new(Arc::clone(&base)).expect("invariant: the base was compiled with its view"),
                 base,
@@ -390,22 +385,26 @@ impl Sums {
         Some(shares)
     }
 
-    /// The sums as what the bases there are lose after `tick`, a share for each worker, and what is taken from panes that
-    /// have ended by then.
+    /// The sums as what the bases there are lose after `tick`, a share for each worker, and what is taken from each.
     pub fn retractions(
         self,
         (tick, marks, previous): (Tick, &Marks, &Marks),
         workers: usize,
-    ) -> (Vec<Vec<Seed>>, Vec<Ended>) {
+    ) -> (Vec<Vec<Seed>>, Vec<Taken>) {
         let mut shares: Vec<Vec<Seed>> = (0..workers).map(|_| Vec::new()).collect();
-        let mut ended = Vec::new();
+        let mut taken = Vec::new();
         for fold in self.folds {
             let base = Arc::clone(&fold.base);
             let of_stream = (tick, marks.of(fold.stream), previous.of(fold.stream));
-            let groups = fold.share(&base, of_stream, &mut shares);
-            ended.push(Ended { base, groups });
+            let is_nothing = fold.groups.is_empty() && fold.tap.groups() == 0;
+            let ended = fold.share(&base, of_stream, &mut shares);
+            taken.push(Taken {
+                base,
+                is_nothing,
+                ended,
+            });
         }
-        (shares, ended)
+        (shares, taken)
     }
 }
 
@@ -457,7 +456,8 @@ impl Fold {
         for (key, accumulator) in settled {
             sort(key, accumulator);
         }
-        self.tap.drain(tick, until, sort);
+        // Also what has waited for its moment until its pane had ended.
+        self.tap.drain(tick, None, sort);
         let mut waiting = self.tap.take_waiting();
         let mut left_out = self.left_out;
         let share = groups.len().div_ceil(shares.len()).max(1);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use pyflare_connectors::faults::{self, Fault};
 
+use super::messages::Renewal;
 use super::sums::Seed;
 use super::worker_views::{Outcome, Views, WorkerView};
 use crate::render::Ledger;
@@ -45,6 +46,19 @@ impl Views {
             self.leave_in(id, tick, &seed.left_out, ledger);
         }
         *seeds = rest;
+    }
+
+    /// Hands over what the views show whose past stores let go of.
+    pub(super) fn renew(&mut self, tick: Tick, outcome: &mut Outcome) {
+        for view in std::mem::take(&mut outcome.renewed) {
+            let is_over = self.views.get(&view).is_none_or(WorkerView::is_over);
+            let content = if is_over {
+                Vec::new()
+            } else {
+                self.read(view, tick)
+            };
+            outcome.renewals.push(Renewal { view, content });
+        }
     }
 
     /// Counts no more, in every view that counted it, what was left out of rows that are taken back.

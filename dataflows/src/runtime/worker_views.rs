@@ -232,15 +232,7 @@ impl Views {
                 graph.running.tell();
             }
         }
-        for view in std::mem::take(&mut outcome.renewed) {
-            let is_over = self.views.get(&view).is_none_or(WorkerView::is_over);
-            let content = if is_over {
-                Vec::new()
-            } else {
-                self.read(view, tick)
-            };
-            outcome.renewals.push(Renewal { view, content });
-        }
+        self.renew(tick, &mut outcome);
         Ok(outcome)
     }
 
@@ -336,7 +328,8 @@ impl Views {
             let Some(graph) = view.graph.as_mut().filter(|graph| graph.level == level) else {
                 continue;
             };
-            graph.running.open_tick(tick, commit.is_limited());
+            let enforced = commit.enforced && !commit.erases();
+            graph.running.open_tick(tick, enforced);
             graph
                 .running
                 .release(tick, |leaf| self.watermark(&view.leaves[leaf], commit));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use pyflare_connectors::conformance::store::FIRST_CUT;
-use pyflare_connectors::{Store, TableDefinition};
+use pyflare_connectors::{Part, Store, TableDefinition};
 
 use crate::service::Service;
 
@@ -86,6 +86,42 @@ async fn the_current_content_is_the_sum_of_the_changes() {
         }
     }
     assert_eq!(service.ask(current), "\t3\na\t4\nb\t6");
+    // What expiries were not told of: rows that are there no more, and one that was never there.
+    let cut = FIRST_CUT + 10;
+    let untold = [
+        (Some("b"), 2, -1),
+        (Some("c"), 8, 1),
+        (Some("a"), 3, -1),
+        (Some("a"), 5, 1),
+    ];
+    store
+        .append(TABLE, cut, vec![changes(cut, &untold)])
+        .await
+        .unwrap();
+    // From now on it is this: b as it was, a otherwise, c not at all.
+    let cut = cut + 1;
+    let renewed = [
+        (Some(""), 3, -1),
+        (Some("a"), 4, -1),
+        (Some("a"), 3, 1),
+        (Some("b"), 2, 1),
+        (Some("c"), 8, -1),
+    ];
+    let block = vec![Part::of(vec![changes(cut, &renewed)])];
+    store.renew_parts(TABLE, cut, block).await.unwrap();
+    assert_eq!(service.ask(summed), "a\t5\nb\t6");
+    assert_eq!(service.ask(current), service.ask(summed), "after a renewal");
+    store.settle_changes(TABLE, cut).await.unwrap();
+    assert_eq!(
+        service.ask(current),
+        service.ask(summed),
+        "settled after a renewal"
+    );
+    // Another process knows what else there is to settle before it has written anything.
+    let fresh = service.store("current").await;
+    fresh.settle_changes(TABLE, cut).await.unwrap();
+    let gone = "SELECT count() FROM current.`default/counts@7` WHERE _is_deleted = 1";
+    assert_eq!(service.ask(gone), "0");
     store.drop_table(TABLE).await.unwrap();
     assert_eq!(
         service.ask("SELECT name FROM system.tables WHERE database = 'current' AND name LIKE 'default%'"),

@@ -239,10 +239,9 @@ impl Hub {
             ring.push(tick, changes.clone());
             let view = &ring.relation.view;
             // What it shows when it is installed is no change.
-            if id.companion.is_none() && tick > view.installed_at {
+            if id.companion.is_none() && tick > view.installed_at && !commit.erases() {
                 let most = view.limits.updates_per_second;
-                view.rate
-                    .observe(tick, changes.updates(), most, commit.is_limited());
+                view.rate.observe(tick, changes.updates(), most, commit.enforced);
             }
             frames.insert(id, changes);
         }

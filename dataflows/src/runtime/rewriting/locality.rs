@@ -59,7 +59,8 @@ pub(super) fn sources_of<'a>(
     view.sources.iter().filter_map(source).map(Arc::as_ref)
 }
 
-/// The unit of a view that is local, and `None` for any other one. Panes of all its bases must leave together.
+/// The unit of a view that is local, and `None` for any other one. Panes of all its bases must leave together, and whether a
+/// row was ever shown must not depend on the tick.
 pub(crate) fn unit_of(view: &InstalledView, installed: &[Arc<InstalledView>]) -> Option<Unit> {
     let bases = all_bases_of(view, installed);
     let (first, stream) = bases.first()?;
@@ -68,7 +69,7 @@ pub(crate) fn unit_of(view: &InstalledView, installed: &[Arc<InstalledView>]) ->
         .all(|(base, other)| base.rule == first.rule && other == stream);
     let is_windowed = bases
         .iter()
-        .all(|(base, _)| base.windowed == first.windowed && !base.rule.by_tick);
+        .all(|(base, _)| base.windowed == first.windowed && base.recency.is_none());
     if !leave_together || !is_windowed {
         return None;
     }

@@ -6,7 +6,7 @@
 //!
 //! Of any other view, in whose rows panes meet, nobody can say any more what it would have shown: marks passed between one
 //! pane's leaving and the next, and are forgotten. Its past is *let go of*: from that tick on the store has of it what it
-//! shows, and nothing else. So it is where a pane has more groups than can be computed with.
+//! shows, and nothing else. So it is where panes have more groups than can be computed with, and where a view is stopped.
 
 mod locality;
 mod recomputing;
@@ -16,28 +16,34 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use hashbrown::HashMap;
 use pyflare_operators::aggregate::Accumulator;
 
-use super::streams::Marks;
+use super::streams::{Marks, StreamId};
 use super::sums::Sums;
 use super::views::InstalledView;
 use crate::render::Base;
 use crate::render::arrange::pane_of;
 use crate::render::key::Key;
-use crate::time::Tick;
+use crate::render::leaf::Layout;
+use crate::time::{Tick, tick_us};
 
-pub(crate) use locality::all_bases_of;
-use locality::{Unit, unit_of};
+use locality::{Unit, all_bases_of, sources_of, unit_of};
 use recomputing::{Group, Groups, difference};
 pub(crate) use wanted::Wanted;
 
-/// Groups of ended panes that one view is computed with again: some hundred bytes each.
+/// Groups of ended panes that one view is computed with again, where panes are computed as a whole: some hundred bytes each.
 pub(super) const MOST_GROUPS: usize = 2_000_000;
+/// Groups that are computed at once where each stands for itself.
+const GROUPS_AT_ONCE: usize = 200_000;
 
-/// What is taken from groups of a base whose panes have ended.
-pub(crate) struct Ended {
+/// What an erasure takes from a base.
+pub(crate) struct Taken {
     pub base: Arc<Base>,
-    pub groups: Vec<(Key, Accumulator)>,
+    /// From no pane at all.
+    pub is_nothing: bool,
+    /// From groups whose panes have ended.
+    pub ended: Vec<(Key, Accumulator)>,
 }
 
 /// A change of what the store has of a view.
@@ -93,8 +99,8 @@ impl EndedUntil {
     }
 
     /// Which groups have to be known as they were, by base; `taken` calls back with the keys that something is taken from.
-    pub fn wanted(&self, taken: &dyn Fn(&Base, &mut dyn FnMut(&Key))) -> Vec<(Arc<Base>, Wanted)> {
-        let mut wanted: Vec<(Arc<Base>, Wanted)> = Vec::new();
+    pub fn wanted(&self, taken: &dyn Fn(&Base, &mut dyn FnMut(&Key))) -> Vec<(Arc<Base>, StreamId, Wanted)> {
+        let mut wanted: Vec<(Arc<Base>, StreamId, Wanted)> = Vec::new();
         for view in self.installed.iter().filter(|view| view.stopped().is_none()) {
             let Some(unit) = unit_of(view, &self.installed) else {
                 continue;
@@ -107,14 +113,14 @@ impl EndedUntil {
                     panes.extend(Some(pane_of(key)).filter(|pane| *pane <= until));
                 });
             }
-            for (base, _) in bases.iter().filter(|_| !panes.is_empty()) {
-                let place = wanted.iter().position(|(other, _)| Arc::ptr_eq(base, other));
+            for (base, stream) in bases.iter().filter(|_| !panes.is_empty()) {
+                let place = wanted.iter().position(|(other, ..)| Arc::ptr_eq(base, other));
                 let place = place.unwrap_or_else(|| {
-                    wanted.push((Arc::clone(base), Wanted::default()));
+                    wanted.push((Arc::clone(base), *stream, Wanted::default()));
                     wanted.len() - 1
                 });
                 wanted[place]
-                    .1
+                    .2
                     .add(base, &unit, &panes, &|visit| taken(base, visit));
             }
         }
@@ -122,107 +128,154 @@ impl EndedUntil {
     }
 }
 
-/// What changes in the store of the views over the bases; `None`: some of the groups as they were are not known.
+/// What changes in the store of the views over the bases; `None`: some of the groups as they were are not known. `kept_us`
+/// says how long the rows of a stream are stored, if not for ever.
 pub(crate) fn rewrites(
-    ended: &[Ended],
+    taken: &[Taken],
     whole: &mut Sums,
     installed: &[Arc<InstalledView>],
-    tick: Tick,
+    (tick, project, kept_us): (Tick, &str, &dyn Fn(StreamId) -> Option<i64>),
 ) -> Option<Rewrites> {
     let mut rewrites = Rewrites::default();
     // What is installed at this tick begins without the rows.
-    let stored = |view: &&Arc<InstalledView>| view.stopped().is_none() && view.installed_at < tick;
-    for view in installed.iter().filter(stored) {
+    for view in installed.iter().filter(|view| view.installed_at < tick) {
         let bases = all_bases_of(view, installed);
-        let of_view: Vec<&Ended> = ended
+        let of_view: Vec<&Taken> = taken
             .iter()
-            .filter(|ended| bases.iter().any(|(base, _)| Arc::ptr_eq(base, &ended.base)))
+            .filter(|taken| bases.iter().any(|(base, _)| Arc::ptr_eq(base, &taken.base)))
             .collect();
-        // What ended before it was installed was never stored.
-        let from = view.ended_before();
-        let keys = of_view.iter().flat_map(|ended| &ended.groups);
-        let panes: BTreeSet<i64> = keys
-            .map(|(key, _)| pane_of(key))
-            .filter(|pane| *pane > from)
-            .collect();
-        if panes.is_empty() {
+        if is_cut_off(view, installed) {
+            // Nobody knows any more which rows were in it.
+            let may_concern = view.name.project.as_deref().is_none_or(|of| of == project);
+            rewrites.renewed.extend(may_concern.then_some(view.id));
             continue;
         }
         let Some(unit) = unit_of(view, installed) else {
+            // What an expiry took from it, stores were not told.
+            let forgets =
+                |(base, _): &(Arc<Base>, StreamId)| base.layout != Layout::Merged && !base.rule.by_tick;
+            let is_touched = of_view.iter().any(|taken| !taken.is_nothing);
+            let is_renewed = is_touched && bases.iter().any(forgets);
+            rewrites.renewed.extend(is_renewed.then_some(view.id));
+            continue;
+        };
+        let panes = panes_of(view, &bases, &of_view, (tick, kept_us));
+        if panes.is_empty() {
+            continue;
+        }
+        let Some(portions) = portions(&bases, &unit, &panes, &of_view, whole)? else {
+            tracing::warn!(
+                view = %view.name,
+                "too much has ended that an erasure takes something from: what is stored of it is let go of"
+            );
             rewrites.renewed.push(view.id);
             continue;
         };
-        match groups(&bases, &unit, &panes, &of_view, whole)? {
-            Some(groups) => {
-                if let Some((batch, diffs)) = difference(view, installed, groups) {
-                    rewrites.changes.push(Rewrite {
-                        view: view.id,
-                        batch,
-                        diffs,
-                    });
-                }
-            }
-            None => {
-                tracing::warn!(
-                    view = %view.name,
-                    "too much has ended that an erasure takes something from: what is stored of it is let go of"
-                );
-                rewrites.renewed.push(view.id);
-            }
-        }
+        let changes = portions
+            .into_iter()
+            .filter_map(|groups| difference(view, installed, groups));
+        rewrites.changes.extend(changes.map(|(batch, diffs)| Rewrite {
+            view: view.id,
+            batch,
+            diffs,
+        }));
     }
     Some(rewrites)
 }
 
-/// The groups of a view's panes as they were and as they are; `None`: not all are known; inside: they are too many.
-fn groups(
-    bases: &[(Arc<Base>, super::streams::StreamId)],
+/// Whether it is stopped, or reads one that is.
+fn is_cut_off(view: &InstalledView, installed: &[Arc<InstalledView>]) -> bool {
+    view.stopped().is_some() || sources_of(view, installed).any(|source| is_cut_off(source, installed))
+}
+
+/// The panes that a local view has shown, that have ended, and whose rows are all stored.
+fn panes_of(
+    view: &InstalledView,
+    bases: &[(Arc<Base>, StreamId)],
+    taken: &[&Taken],
+    (tick, kept_us): (Tick, &dyn Fn(StreamId) -> Option<i64>),
+) -> BTreeSet<i64> {
+    // What ended before it was installed was never stored.
+    let from = view.ended_before();
+    let (pane_us, stored_from) = match bases.first() {
+        Some((base, stream)) => {
+            let stored_from = kept_us(*stream).map(|kept| tick_us(tick).saturating_sub(kept));
+            (base.rule.pane_us, stored_from.unwrap_or(i64::MIN))
+        }
+        None => return BTreeSet::new(),
+    };
+    let panes = taken
+        .iter()
+        .flat_map(|taken| &taken.ended)
+        .map(|(key, _)| pane_of(key));
+    panes
+        .filter(|pane| *pane > from && pane.saturating_sub(pane_us) >= stored_from)
+        .collect()
+}
+
+/// The groups of a view's panes as they were and as they are, in portions of which each can be computed by itself; `None`: not
+/// all are known; inside: they are too many.
+fn portions(
+    bases: &[(Arc<Base>, StreamId)],
     unit: &Unit,
     panes: &BTreeSet<i64>,
-    ended: &[&Ended],
+    taken: &[&Taken],
     whole: &mut Sums,
-) -> Option<Option<Groups>> {
-    let mut groups = Groups::default();
-    let mut count = 0;
+) -> Option<Option<Vec<Groups>>> {
+    let is_of = |key: &Key| panes.contains(&pane_of(key));
+    let mut portions = Vec::new();
+    let (mut together, mut count) = (Groups::default(), 0);
     for (base, _) in bases {
-        let taken = ended.iter().find(|ended| Arc::ptr_eq(&ended.base, base));
-        let taken = taken.map_or(&[][..], |ended| &ended.groups);
-        let is_of = |key: &Key| panes.contains(&pane_of(key));
+        let of_base = taken.iter().find(|taken| Arc::ptr_eq(&taken.base, base));
+        let of_base = of_base.map_or(&[][..], |taken| &taken.ended);
+        let keys = || of_base.iter().map(|(key, _)| key).filter(|key| is_of(key));
+        if *unit == Unit::Group && keys().next().is_none() {
+            continue;
+        }
         let known = whole.groups_of(base)?;
         if known.is_overflowing {
             return Some(None);
         }
-        if !known.wanted.covers(
-            base,
-            unit,
-            panes,
-            taken.iter().map(|(key, _)| key).filter(|key| is_of(key)),
-        ) {
+        if !known.wanted.covers(base, unit, panes, keys()) {
             return None;
         }
-        let mut of_base: hashbrown::HashMap<Key, Group> = match unit {
-            Unit::Group => taken
+        if *unit == Unit::Group {
+            let changed: Vec<(Key, Group)> = of_base
                 .iter()
                 .filter(|(key, _)| is_of(key))
-                .filter_map(|(key, _)| Some((key.clone(), Group::of(known.groups.get(key)?))))
-                .collect(),
-            Unit::Places(_) | Unit::Pane => known
-                .groups
-                .iter()
-                .filter(|(key, _)| is_of(key))
-                .map(|(key, whole)| (key.clone(), Group::of(whole)))
-                .collect(),
-        };
-        for (key, taken) in taken {
-            if let Some(group) = of_base.get_mut(key) {
+                .filter_map(|(key, taken)| Some((key.clone(), Group::without(known.groups.get(key)?, taken))))
+                .collect();
+            let mut changed = changed.into_iter().peekable();
+            while changed.peek().is_some() {
+                let mut portion = Groups::default();
+                portion.insert(base, changed.by_ref().take(GROUPS_AT_ONCE).collect());
+                portions.push(portion);
+            }
+            continue;
+        }
+        let groups = known.groups.iter().filter(|(key, _)| is_of(key));
+        let mut groups: HashMap<Key, Group> = groups
+            .map(|(key, whole)| (key.clone(), Group::of(whole)))
+            .collect();
+        for (key, taken) in of_base {
+            if let Some(group) = groups.get_mut(key) {
                 group.take(taken);
             }
         }
-        count += of_base.len();
+        count += groups.len();
         if count > MOST_GROUPS {
             return Some(None);
         }
-        groups.insert(base, of_base);
+        together.insert(base, groups);
     }
-    Some(Some(groups))
+    portions.extend((count > 0).then_some(together));
+    Some(Some(portions))
+}
+
+/// Takes note of which panes a view has nothing of in the store. It counts for local views, whose panes leave together.
+pub(crate) fn note_ended(view: &InstalledView, installed: &[Arc<InstalledView>], marks: &Marks, tick: Tick) {
+    if let Some((base, stream)) = all_bases_of(view, installed).first() {
+        let until = base.rule.expired_until(marks.of(*stream), tick);
+        view.note_ended(until.unwrap_or(i64::MIN));
+    }
 }

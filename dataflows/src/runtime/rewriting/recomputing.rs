@@ -30,6 +30,12 @@ impl Group {
         }
     }
 
+    pub fn without(whole: &Accumulator, taken: &Accumulator) -> Group {
+        let mut group = Group::of(whole);
+        group.take(taken);
+        group
+    }
+
     /// `taken` is negative.
     pub fn take(&mut self, taken: &Accumulator) {
         let mut after = self.before.clone();

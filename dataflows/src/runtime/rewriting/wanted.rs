@@ -61,10 +61,6 @@ impl Wanted {
         }
     }
 
-    pub fn is_nothing(&self) -> bool {
-        self.keys.is_empty() && self.panes.is_empty() && self.units.is_none()
-    }
-
     /// For each of the keys, whether it is wanted.
     pub fn of<'a>(&self, base: &Base, keys: impl Iterator<Item = &'a Key> + Clone) -> Vec<bool> {
         let mut wanted: Vec<bool> = keys
