@@ -21,12 +21,13 @@ const BRIEF: &str = "retention = '100 seconds', lateness = '5 seconds'";
 const CALLS: &str = "SELECT service_name, window_start, count(*) AS calls, max(duration_ns) AS worst
     FROM TUMBLE(spans, event_time, INTERVAL '30 seconds') GROUP BY service_name, window_start";
 
-/// Besides the cases, in the order of installation: name, options, statement, what it is equal to over streams alone, the
-/// length of its panes, and whether they can be computed again.
-const FURTHER: &[(&str, &str, &str, Option<&str>, i64, bool)] = &[
+/// Name, statement, what it is equal to over streams alone, the length of its panes, and whether they can be computed again.
+type Further = (&'static str, &'static str, Option<&'static str>, i64, bool);
+
+/// Besides the cases, in the order of installation.
+const FURTHER: &[Further] = &[
     (
         "over_join",
-        BRIEF,
         "SELECT window_start, sum(calls) AS calls, max(worst) AS worst FROM brief_join GROUP BY window_start",
         Some(
             "SELECT window_start, sum(calls) AS calls, max(worst) AS worst FROM (
@@ -41,7 +42,6 @@ const FURTHER: &[(&str, &str, &str, Option<&str>, i64, bool)] = &[
     ),
     (
         "busiest",
-        BRIEF,
         "SELECT service_name, window_start, calls FROM (SELECT service_name, window_start, calls,
            row_number() OVER (PARTITION BY window_start ORDER BY calls DESC, service_name) AS place FROM by_service) WHERE place <= 2",
         Some(
@@ -55,7 +55,6 @@ const FURTHER: &[(&str, &str, &str, Option<&str>, i64, bool)] = &[
     ),
     (
         "without_slow",
-        BRIEF,
         "SELECT u.user_id, u.window_end, u.calls, s.slow
          FROM (SELECT user_id, window_start, window_end, count(*) AS calls FROM TUMBLE(spans, event_time, INTERVAL '30 seconds')
                GROUP BY user_id, window_start, window_end) AS u
@@ -68,7 +67,6 @@ const FURTHER: &[(&str, &str, &str, Option<&str>, i64, bool)] = &[
     ),
     (
         "by_service_sessions",
-        BRIEF,
         "SELECT service_name, window_start, window_end, count(*) AS n, sum(output_tokens) AS tokens
          FROM SESSION(spans, event_time, INTERVAL '20 seconds') GROUP BY service_name, window_start, window_end",
         None,
@@ -77,7 +75,6 @@ const FURTHER: &[(&str, &str, &str, Option<&str>, i64, bool)] = &[
     ),
     (
         "all_sessions",
-        BRIEF,
         "SELECT window_start, window_end, count(*) AS n, max(duration_ns) AS worst
          FROM SESSION(spans, event_time, INTERVAL '3 seconds') GROUP BY window_start, window_end",
         None,
@@ -86,7 +83,6 @@ const FURTHER: &[(&str, &str, &str, Option<&str>, i64, bool)] = &[
     ),
     (
         "computed_sessions",
-        BRIEF,
         "SELECT upper(model) AS model, window_start, count(*) AS n FROM SESSION(spans, event_time, INTERVAL '15 seconds')
          GROUP BY upper(model), window_start HAVING count(*) > 1",
         None,
@@ -96,7 +92,6 @@ const FURTHER: &[(&str, &str, &str, Option<&str>, i64, bool)] = &[
     // Rows that are in one base of two, and a base from which nothing is taken.
     (
         "slow_or_failed",
-        BRIEF,
         "SELECT 'slow' AS kind, service_name, window_start, count(*) AS calls
          FROM TUMBLE(spans, event_time, INTERVAL '30 seconds') WHERE duration_ns > 900000000 GROUP BY service_name, window_start
          UNION ALL SELECT 'nobody', user_id, window_start, count(*)
@@ -107,7 +102,6 @@ const FURTHER: &[(&str, &str, &str, Option<&str>, i64, bool)] = &[
     ),
     (
         "of_sessions",
-        BRIEF,
         "SELECT service_name, count(*) AS sessions, sum(n) AS n FROM by_service_sessions GROUP BY service_name",
         Some(
             "SELECT service_name, count(*) AS sessions, sum(n) AS n FROM (
@@ -120,7 +114,6 @@ const FURTHER: &[(&str, &str, &str, Option<&str>, i64, bool)] = &[
     ),
     (
         "latest",
-        BRIEF,
         "SELECT user_id, max(window_start) AS latest, sum(calls) AS calls FROM by_user_window GROUP BY user_id",
         Some(
             "SELECT user_id, max(window_start) AS latest, sum(calls) AS calls FROM (
@@ -173,9 +166,9 @@ async fn install(engine: &Engine) -> Vec<(Case, bool)> {
     }
     let below = BELOW
         .iter()
-        .map(|(name, select)| (*name, BRIEF, *select, None, WINDOW_US, true));
-    for (name, options, select, equal, pane_us, is_local) in below.chain(FURTHER.iter().copied()) {
-        let sql = |select: &str| format!("CREATE MONITOR {name} WITH ({options}) AS {select}");
+        .map(|(name, select)| (*name, *select, None, WINDOW_US, true));
+    for (name, select, equal, pane_us, is_local) in below.chain(FURTHER.iter().copied()) {
+        let sql = |select: &str| format!("CREATE MONITOR {name} WITH ({BRIEF}) AS {select}");
         let definition = over_views(engine, &sql(select));
         engine.install(definition.clone(), false).await.unwrap();
         let equal = equal.map_or_else(|| definition.clone(), |equal| planned(&sql(equal)));

@@ -16,7 +16,7 @@ use pyflare_operators::conform::conform;
 use super::EngineError;
 use super::decoding::ahead;
 use super::erasure::{Erased, ErasureSubject, Request};
-use super::rewriting::{EndedUntil, MOST_GROUPS, Rewrites, Taken, Wanted};
+use super::rewriting::{EndedUntil, MOST_GROUPS, Rewrites, Taken, TakenFrom, Wanted};
 use super::streams::{Marks, StreamId};
 use super::views::InstalledView;
 use crate::plan::source_schema;
@@ -177,15 +177,7 @@ impl Sums {
         for fold in &mut self.folds {
             fold.settle();
         }
-        let taken = |base: &Base, visit: &mut dyn FnMut(&Key)| {
-            let of_base = |fold: &&Fold| std::ptr::eq(&*fold.base, base);
-            let groups = self
-                .folds
-                .iter()
-                .filter(of_base)
-                .flat_map(|fold| fold.groups.keys());
-            groups.for_each(visit);
-        };
+        let taken: Vec<TakenFrom<'_>> = self.folds.iter().map(|fold| (&fold.base, &fold.groups)).collect();
         let mut folds = Vec::new();
         for (base, stream, wanted) in ended.wanted(&taken) {
             folds.push(Fold {

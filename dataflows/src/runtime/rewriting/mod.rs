@@ -98,20 +98,22 @@ impl EndedUntil {
         known.map(|(_, until)| *until)
     }
 
-    /// Which groups have to be known as they were, by base; `taken` calls back with the keys that something is taken from.
-    pub fn wanted(&self, taken: &dyn Fn(&Base, &mut dyn FnMut(&Key))) -> Vec<(Arc<Base>, StreamId, Wanted)> {
+    /// Which groups have to be known as they were, by base, where something is taken from these.
+    pub fn wanted(&self, taken: &[TakenFrom<'_>]) -> Vec<(Arc<Base>, StreamId, Wanted)> {
         let mut wanted: Vec<(Arc<Base>, StreamId, Wanted)> = Vec::new();
         for view in self.installed.iter().filter(|view| view.stopped().is_none()) {
             let Some(unit) = unit_of(view, &self.installed) else {
                 continue;
             };
             let bases = all_bases_of(view, &self.installed);
+            let keys = |base: &Arc<Base>| {
+                let of_base = taken.iter().find(|(other, _)| Arc::ptr_eq(other, base));
+                of_base.into_iter().flat_map(|(_, groups)| groups.keys())
+            };
             let mut panes = BTreeSet::new();
             for (base, _) in &bases {
                 let until = self.of(base).unwrap_or(i64::MIN);
-                taken(base, &mut |key| {
-                    panes.extend(Some(pane_of(key)).filter(|pane| *pane <= until));
-                });
+                panes.extend(keys(base).map(|key| pane_of(key)).filter(|pane| *pane <= until));
             }
             for (base, stream) in bases.iter().filter(|_| !panes.is_empty()) {
                 let place = wanted.iter().position(|(other, ..)| Arc::ptr_eq(base, other));
@@ -119,14 +121,15 @@ impl EndedUntil {
                     wanted.push((Arc::clone(base), *stream, Wanted::default()));
                     wanted.len() - 1
                 });
-                wanted[place]
-                    .2
-                    .add(base, &unit, &panes, &|visit| taken(base, visit));
+                wanted[place].2.add(base, &unit, &panes, keys(base));
             }
         }
         wanted
     }
 }
+
+/// The groups of a base that something is taken from.
+pub(crate) type TakenFrom<'a> = (&'a Arc<Base>, &'a HashMap<Key, Accumulator>);
 
 /// What changes in the store of the views over the bases; `None`: some of the groups as they were are not known. `kept_us`
 /// says how long the rows of a stream are stored, if not for ever.

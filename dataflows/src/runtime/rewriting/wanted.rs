@@ -28,35 +28,28 @@ struct Units {
 }
 
 impl Wanted {
-    /// What has to be known of a base when something is taken, in these panes, from the keys that `taken` calls back with.
-    pub fn add(
+    /// What has to be known of a base when something is taken, in these panes, from these keys.
+    pub fn add<'a>(
         &mut self,
         base: &Base,
         unit: &Unit,
         panes: &BTreeSet<i64>,
-        taken: &dyn Fn(&mut dyn FnMut(&Key)),
+        taken: impl Iterator<Item = &'a Key>,
     ) {
+        let taken = taken.filter(|key| panes.contains(&pane_of(key)));
         match unit {
-            Unit::Group => taken(&mut |key| {
-                if panes.contains(&pane_of(key)) {
-                    self.keys.insert(key.clone());
-                }
-            }),
+            Unit::Group => self.keys.extend(taken.cloned()),
             Unit::Pane => self.panes.extend(panes),
+            // Two views that divide the panes differently are rare.
+            Unit::Places(places) if self.units.as_ref().is_some_and(|units| units.places != *places) => {
+                self.panes.extend(panes);
+            }
             Unit::Places(places) => {
-                // Two views that divide the panes differently are rare.
-                if self.units.as_ref().is_some_and(|units| units.places != *places) {
-                    self.panes.extend(panes);
-                    return;
-                }
-                let mut keys = Vec::new();
-                taken(&mut |key| keys.extend(panes.contains(&pane_of(key)).then(|| key.clone())));
-                let found = units_of(base, places, keys.iter());
                 let units = self.units.get_or_insert_with(|| Units {
                     places: places.clone(),
                     known: HashSet::new(),
                 });
-                units.known.extend(found);
+                units.known.extend(units_of(base, places, taken));
             }
         }
     }
