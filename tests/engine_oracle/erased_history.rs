@@ -135,7 +135,7 @@ const BELOW: &[(&str, &str)] = &[
     ),
 ];
 
-fn case(definition: MonitorDefinition, equal: MonitorDefinition, pane_us: i64) -> Case {
+pub fn case(definition: MonitorDefinition, equal: MonitorDefinition, pane_us: i64) -> Case {
     Case {
         definition,
         equal,

@@ -12,14 +12,16 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 use prost::Message;
-use pyflare_dataflows::MonitorDefinition;
+use pyflare_dataflows::{ErasureBy, MonitorDefinition};
 use pyflare_operators::fields::stream_schema;
 use pyflare_sql::oracle::Prepared;
 use pyflare_sql::{PlanScope, Statement};
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use crate::bed::{Content, add_rows, difference, open, view_name};
+use crate::bed::{Content, add_rows, between, difference, open, view_name};
+use crate::erased_history::case;
+use crate::erasure::{erase, left, stored_content, subject, wait_for_store};
 use crate::grammar::Generator;
 
 const QUERIES: usize = 60;
@@ -134,6 +136,90 @@ fn number(variable: &str, default: u64) -> u64 {
         .ok()
         .and_then(|text| text.parse().ok())
         .unwrap_or(default)
+}
+
+/// What is stored of random queries once rows are taken back from windows that have ended and from others: the batch over all
+/// rows that are left, or, where windows meet in a row, what is shown.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn random_queries_are_stored_without_what_is_erased() {
+    let first = number("PYFLARE_SEED", 1);
+    let (mut as_if_never_sent, mut let_go, mut changed) = (0, 0, 0);
+    for seed in first..first + number("PYFLARE_ERASED_SEEDS", 3) {
+        let directory = tempfile::tempdir().unwrap();
+        let opened = open(directory.path(), 1 + (seed % 3) as usize);
+        let mut generator = Generator::new(seed);
+        let mut cases = Vec::new();
+        while cases.len() < QUERIES {
+            let depth = generator.random.random_range(1..4);
+            let relation = generator.relation(depth);
+            let sql = format!("CREATE MONITOR m{} AS {}", cases.len(), relation.sql);
+            let scope = PlanScope {
+                project: Some("default".into()),
+                ..PlanScope::default()
+            };
+            if let Ok(Statement::CreateMonitor(create)) = pyflare_sql::parse(&sql, &scope) {
+                let definition = create.definition;
+                opened.engine.install(definition.clone(), false).await.unwrap();
+                cases.push(case(definition.clone(), definition, 1));
+            }
+        }
+        let base = pyflare_dataflows::time::now_ms() * 1_000_000 - 3_000_000_000_000;
+        let mut send = async |from: u64, to: u64, base: u64| {
+            for request in from..to {
+                let body = hostile_request(&mut generator.random, base + request * 30_000_000_000);
+                opened.append(body).await;
+            }
+            opened.admitted(to).await
+        };
+        let long_ago = send(0, REQUESTS, base - 3 * 86_400_000_000_000).await;
+        let tick = send(REQUESTS, 2 * REQUESTS, base).await;
+        let rows = opened.rows(tick);
+        let mut before = Vec::new();
+        for case in &cases {
+            before.push(stored_content(&opened, directory.path(), case, tick).await);
+        }
+        let erased = erase(&opened.engine, subject(ErasureBy::User, &["u1"])).await;
+        let at = erased.retracted_at.unwrap();
+        wait_for_store(&opened, at).await;
+        let rest = left(&rows, &[&erased]);
+        let new = between(&rest, long_ago, tick);
+        let spans = stream_schema("spans").unwrap();
+        for (case, before) in cases.iter().zip(&before) {
+            let view = opened.engine.view_named(&view_name(&case.definition)).unwrap();
+            let prepared = tokio::task::block_in_place(|| {
+                Prepared::new(&case.definition, &[("spans", SchemaRef::clone(&spans))])
+            });
+            let content = |rows: &RecordBatch| {
+                let batch = tokio::task::block_in_place(|| {
+                    prepared
+                        .as_ref()
+                        .ok()?
+                        .rows(&[("spans", std::slice::from_ref(rows))])
+                        .ok()
+                })?;
+                let mut content = Content::new();
+                add_rows(&view.schema, &batch, None, &mut content);
+                Some(content)
+            };
+            // DataFusion fails on some of its own plans.
+            let (Some(all), Some(shown)) = (content(&rest), content(&new)) else {
+                continue;
+            };
+            let kept = stored_content(&opened, directory.path(), case, at).await;
+            assert!(
+                kept == all || kept == shown,
+                "seed {seed}: neither all that is left nor what is shown is stored of\n{}\n{}",
+                case.definition.sql,
+                difference(&view.schema, &kept, &all)
+            );
+            changed += usize::from(kept != *before);
+            as_if_never_sent += usize::from(kept == all && kept != shown);
+            let_go += usize::from(kept == shown && kept != all);
+        }
+        opened.shutdown();
+    }
+    println!("{as_if_never_sent} as if never sent, {let_go} let go of, {changed} changed");
+    assert!(as_if_never_sent > 40 && let_go > 10 && changed > 60);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
