@@ -31,7 +31,7 @@ const TICK: &str = "_tick";
 const MARK: &str = "_mark";
 /// Groups that are folded before those that nobody asked for are let go.
 const FOLDED_GROUPS: u64 = 50_000;
-/// Groups of ended panes that are kept of one base, some hundred bytes each.
+/// Groups of ended panes that are kept of one base, some hundred bytes each, where panes are wanted as a whole.
 const MOST_KNOWN: usize = 2 * MOST_GROUPS;
 
 /// What a base begins with, on one worker.
@@ -419,7 +419,8 @@ impl Fold {
                 }
             }
         }
-        if self.wanted.is_some() && self.groups.len() > MOST_KNOWN {
+        let may_be_too_many = self.wanted.as_ref().is_some_and(Wanted::has_whole_panes);
+        if may_be_too_many && self.groups.len() > MOST_KNOWN {
             self.is_overflowing = true;
             self.groups = HashMap::new();
         }

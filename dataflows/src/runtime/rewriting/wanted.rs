@@ -54,6 +54,11 @@ impl Wanted {
         }
     }
 
+    /// Whether more may be wanted than something is taken from.
+    pub fn has_whole_panes(&self) -> bool {
+        !self.panes.is_empty() || self.units.is_some()
+    }
+
     /// For each of the keys, whether it is wanted.
     pub fn of<'a>(&self, base: &Base, keys: impl Iterator<Item = &'a Key> + Clone) -> Vec<bool> {
         let mut wanted: Vec<bool> = keys
