@@ -58,13 +58,6 @@ impl WaitingGroups {
         }
     }
 
-    /// Adds what another one has, which nothing was folded into.
-    pub fn absorb(&mut self, other: WaitingGroups) {
-        for (key, accumulator) in other.settled {
-            self.add(key, accumulator);
-        }
-    }
-
     /// All of it so far.
     fn settle(&mut self) -> &HashMap<Key, Accumulator> {
         let mut folded = Vec::new();

@@ -6,9 +6,8 @@
 //! is told, for readers and stores know it already.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use hashbrown::{HashMap, HashSet};
 use pyflare_connectors::CheckpointStore;
@@ -163,14 +162,14 @@ impl Coordinator {
         let mut files: Vec<&FileEntry> = manifest.files.iter().collect();
         files.sort_by_key(|file| std::cmp::Reverse(file.epoch));
         for of_epoch in files.chunk_by(|one, next| one.epoch == next.epoch) {
-            let (of_state, others): (Vec<&FileEntry>, Vec<&FileEntry>) =
-                of_epoch.iter().partition(|file| file.kind == FileKind::State);
-            for file in others {
+            for file in of_epoch {
                 let content = content(store, file).map_err(unreadable)?;
-                admitted = read_admitted(content).map_err(unreadable)?;
+                let is_newest = file.epoch == manifest.epoch;
+                match file.kind {
+                    FileKind::State => state.read(content, is_newest).map_err(unreadable)?,
+                    FileKind::Admitted => admitted = read_admitted(content).map_err(unreadable)?,
+                }
             }
-            let is_newest = of_epoch.iter().any(|file| file.epoch == manifest.epoch);
-            state.read_all(store, &of_state, is_newest).map_err(unreadable)?;
             state.end_epoch();
         }
         self.next_view_id = manifest.next_view_id;
@@ -220,7 +219,7 @@ struct Shares {
     places: HashMap<i32, usize>,
     workers: Vec<(Vec<Seed>, Vec<RestoredEntry>)>,
     /// Panes of which later checkpoints have everything, by base and share; `None`: all panes.
-    renewed: Arc<HashSet<(i32, i32, Option<i64>)>>,
+    renewed: HashSet<(i32, i32, Option<i64>)>,
     /// Those of the checkpoint that is being read.
     renewing: Vec<(i32, i32, Option<i64>)>,
     /// The last pane that was looked for, and whether later ones tell it.
@@ -235,7 +234,7 @@ impl Shares {
         Shares {
             workers: (0..workers).map(|_| (seeds(), Vec::new())).collect(),
             places: bases.keys().copied().zip(0..).collect(),
-            renewed: Arc::default(),
+            renewed: HashSet::new(),
             renewing: Vec::new(),
             sought: None,
             rows: 0,
@@ -244,7 +243,7 @@ impl Shares {
 
     /// What follows was written for an earlier checkpoint.
     fn end_epoch(&mut self) {
-        Arc::make_mut(&mut self.renewed).extend(self.renewing.drain(..));
+        self.renewed.extend(self.renewing.drain(..));
         self.sought = None;
     }
 
@@ -259,70 +258,6 @@ impl Shares {
                 known
             }
         }
-    }
-
-    /// Nothing yet, of the same bases, where the same panes are renewed.
-    fn empty(&self) -> Shares {
-        let seeds = |(seeds, _): &(Vec<Seed>, Vec<RestoredEntry>)| {
-            let nothing = seeds.iter().map(|seed| Seed::nothing(&seed.base));
-            (nothing.collect(), Vec::new())
-        };
-        Shares {
-            workers: self.workers.iter().map(seeds).collect(),
-            places: self.places.clone(),
-            renewed: Arc::clone(&self.renewed),
-            renewing: Vec::new(),
-            sought: None,
-            rows: 0,
-        }
-    }
-
-    fn absorb(&mut self, other: Shares) {
-        self.renewing.extend(other.renewing);
-        for ((seeds, entries), (more, further)) in self.workers.iter_mut().zip(other.workers) {
-            entries.extend(further);
-            for (seed, mut other) in seeds.iter_mut().zip(more) {
-                match seed.groups.is_empty() {
-                    true => seed.groups = other.groups,
-                    false => seed.groups.append(&mut other.groups),
-                }
-                for (moment, groups) in other.waiting {
-                    match seed.waiting.entry(moment) {
-                        Entry::Vacant(place) => drop(place.insert(groups)),
-                        Entry::Occupied(mut known) => known.get_mut().absorb(groups),
-                    }
-                }
-            }
-        }
-    }
-
-    /// Reads the files of one checkpoint, on all processors: decoding them is most of a start.
-    fn read_all(
-        &mut self,
-        store: &dyn CheckpointStore,
-        files: &[&FileEntry],
-        is_newest: bool,
-    ) -> Result<(), String> {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let next = AtomicUsize::new(0);
-        let read = || {
-            let mut shares = self.empty();
-            while let Some(file) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
-                shares.read(content(store, file)?, is_newest)?;
-            }
-            Ok::<Shares, String>(shares)
-        };
-        let parts: Vec<Result<Shares, String>> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..threads.min(files.len())).map(|_| scope.spawn(read)).collect();
-            let ended = threads.into_iter().map(|thread| thread.join());
-            ended
-                .map(|part| part.unwrap_or_else(|_| Err("its files could not be read".into())))
-                .collect()
-        });
-        for part in parts {
-            self.absorb(part?);
-        }
-        Ok(())
     }
 
     /// Divides a file's rows among the workers, in any way: the exchange sends each to where it belongs. Entries, and what
