@@ -105,7 +105,8 @@ pub trait Store: Send + Sync + 'static {
     async fn append_parts(&self, table: &str, cut: u64, parts: Vec<Part>) -> Result<(), StoreError>;
 
     /// [`Store::append_parts`] of changes after which the sum of all is what the view shows, which it may not have been
-    /// before. Whatever the store derives from changes is then that too.
+    /// before: those with the cut as their `_tick` are all that it shows, those before take everything back that was there.
+    /// Whatever the store derives from changes is then what the view shows too.
     async fn renew_parts(&self, table: &str, cut: u64, parts: Vec<Part>) -> Result<(), StoreError> {
         self.append_parts(table, cut, parts).await
     }

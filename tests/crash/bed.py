@@ -201,7 +201,7 @@ class Bed:
         if self.eraser is None:
             return NOTHING_ERASED
         self.eraser.stop()
-        self.report.done["erasures promised"] += self.eraser.promises
+        self.report.done["erasures promised"] += len(self.eraser.promises)
         problems = self.eraser.settled(self.server) + ([] if self.eraser.promises else ["nothing was erased"])
         self.report.check(f"{when}: erasures that were promised are known and done", problems)
         return Erased(frozenset(self.eraser.gone), frozenset(self.eraser.doubtful))

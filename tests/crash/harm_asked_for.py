@@ -37,7 +37,7 @@ class Eraser:
         # Span ids: of what was promised to go, and of what was asked for without an answer.
         self.gone: set[str] = set()
         self.doubtful: set[str] = set()
-        self.promises = 0
+        self.promises: set[str] = set()
 
     def start(self) -> None:
         self._thread.start()
@@ -66,7 +66,7 @@ class Eraser:
             self._asked.update(chosen)
             spans = set(itertools.chain.from_iterable(whole[trace] for trace in chosen))
             try:
-                post_json(f"{endpoints.api_url}/api/v1/erasures", {"traces": chosen}, timeout=SEND_TIMEOUT_SECONDS)
+                answer = post_json(f"{endpoints.api_url}/api/v1/erasures", {"traces": chosen}, timeout=SEND_TIMEOUT_SECONDS)
             except Exception as error:
                 # It may have been taken or not. Anything else than a broken connection is the test's own fault.
                 is_broken = isinstance(error, (ServerFailed, OSError, ValueError))
@@ -75,7 +75,7 @@ class Eraser:
                 self.doubtful |= spans
                 continue
             self.gone |= spans
-            self.promises += 1
+            self.promises.update(one["id"] for one in answer["items"])
 
     def settled(self, server: Server) -> list[str]:
         """Waits until what is erased is not even stored any more."""
@@ -85,8 +85,8 @@ class Eraser:
             reading = [one for one in listed if one["stage"] == "reading"]
             kept = [one for one in listed if one["stage"] != "removed"]
             if not kept:
-                forgotten = self.promises - len(listed)
-                return [f"{forgotten} erasures are not known any more"] if forgotten > 0 else []
+                forgotten = self.promises - {one["id"] for one in listed}
+                return [f"erasures are not known any more: {sorted(forgotten)}"] if forgotten else []
             if time.monotonic() > deadline:
                 return [f"{len(kept)} of {len(listed)} are not done, {len(reading)} still read for: {kept[:2]}"]
             time.sleep(0.3)

@@ -190,6 +190,11 @@ async fn stores_keep_of_ended_panes_what_the_rest_comes_to() {
     let directory = tempfile::tempdir().unwrap();
     let first = open(directory.path(), 2);
     let cases = install(&first.engine).await;
+    // One that a limit stops: nobody knows any more whose rows it has shown.
+    let stopped =
+        planned("CREATE MONITOR stopped WITH (max_rows = '50') AS SELECT span_id, user_id FROM spans");
+    first.engine.install(stopped.clone(), false).await.unwrap();
+    let stopped = case(stopped.clone(), stopped, WINDOW_US);
     let settled = planned(&format!(
         "CREATE MONITOR settled WITH ({BRIEF}) AS SELECT span_id, user_id FROM spans WHERE event_time < now() - INTERVAL '1 minute'"
     ));
@@ -242,6 +247,13 @@ async fn stores_keep_of_ended_panes_what_the_rest_comes_to() {
             assert!(!is_local || !expected.is_empty(), "{}", case.definition.name);
         }
         assert!(changed + 3 > cases.len(), "{changed} of {} views", cases.len());
+        let view = first.engine.view_named(&view_name(&stopped.definition)).unwrap();
+        assert!(view.stopped.is_some());
+        assert!(
+            stored_content(&first, directory.path(), &stopped, at)
+                .await
+                .is_empty()
+        );
         // Whether a row that waited was ever shown depends on the ticks.
         let schema = &first
             .engine

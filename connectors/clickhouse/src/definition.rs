@@ -107,7 +107,7 @@ pub fn advance_current(database: &str, changes: &str, physical: &Schema, key: &[
     )
 }
 
-/// The statements that make the current content what all changes up to a cut add up to; they may be repeated.
+/// The statements that make the current content what a renewing block says; they may be repeated.
 pub fn renew_current(
     database: &str,
     changes: &str,
@@ -120,22 +120,16 @@ pub fn renew_current(
     let key: Vec<String> = key.iter().map(|column| identifier(column)).collect();
     let (key, database) = (key.join(", "), identifier(database));
     let (current, changes) = (identifier(current(changes)), identifier(changes));
-    // Texts compare as the values do, NULL and NaN among them.
-    let row = format!("sipHash128(toString(tuple({columns})))");
-    let until = format!("FROM {database}.{changes} WHERE {CUT} <= {cut}");
-    let there = format!(
-        "SELECT {columns} {until} AND {row} IN (SELECT {row} {until} GROUP BY {row} HAVING sum(_diff) > 0) \
-         LIMIT 1 BY {row}"
-    );
+    let shown = format!("FROM {database}.{changes} WHERE {CUT} = {cut} AND _tick = {cut} AND _diff > 0");
     [
         format!(
             "INSERT INTO {database}.{current} ({columns}, _tick, _is_deleted) \
              SELECT {columns}, toUInt64({cut}), 1 FROM {database}.{current} FINAL \
-             WHERE ({key}) NOT IN (SELECT {key} FROM ({there})) SETTINGS transform_null_in = 1"
+             WHERE ({key}) NOT IN (SELECT {key} {shown}) SETTINGS transform_null_in = 1"
         ),
         format!(
             "INSERT INTO {database}.{current} ({columns}, _tick, _is_deleted) \
-             SELECT {columns}, toUInt64({cut}), 0 FROM ({there})"
+             SELECT {columns}, toUInt64({cut}), 0 {shown} LIMIT 1 BY {key}"
         ),
     ]
 }

@@ -169,7 +169,7 @@ impl Table {
     }
 
     /// Appends the block of a cut, unless the table has that cut or a later one, or there are no rows.
-    /// With `renews` the current content is derived from all changes, not from those of the block.
+    /// With `renews` the block says all of the current content.
     pub async fn append(
         self: &Arc<Self>,
         cut: u64,
@@ -357,9 +357,7 @@ impl Table {
     /// Deletes the table.
     pub async fn delete(&self) -> Result<(), StoreError> {
         let _writing = self.writing.lock().await;
-        self.client
-            .execute(&self.name, &format!("DROP TABLE {} SYNC", self.path()))
-            .await?;
+        // While the changes are there the table is known, and whoever was interrupted comes again.
         let current = format!(
             "DROP TABLE IF EXISTS {}.{} SYNC",
             identifier(&self.client.address.database),
@@ -368,6 +366,9 @@ impl Table {
         if definition::current(&self.name) != self.name {
             self.client.execute(&self.name, &current).await?;
         }
+        self.client
+            .execute(&self.name, &format!("DROP TABLE {} SYNC", self.path()))
+            .await?;
         let forget = format!(
             "ALTER TABLE {}.{CUTS} DELETE WHERE table_id = {}",
             identifier(&self.client.address.database),

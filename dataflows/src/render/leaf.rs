@@ -280,6 +280,11 @@ impl Base {
         Some(Tick::try_from(gone_us.saturating_sub(ahead_us) / 1_000).unwrap_or(0))
     }
 
+    /// Whether its panes are of the event time.
+    pub fn is_by_event_time(&self) -> bool {
+        window_time(&self.below_plan).is_none_or(|time| time == self.time_column())
+    }
+
     /// The column that holds the rows' event time.
     pub fn time_column(&self) -> &str {
         declared_time(self.declared.as_ref())

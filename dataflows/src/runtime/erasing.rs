@@ -18,7 +18,7 @@ use super::engine::Engine;
 use super::erasure::{Erased, ErasureBy, ErasureStatus, ErasureSubject, Erasures, Request};
 use super::messages::{AppliedCommand, ToCoordinator, ToWorker};
 use super::rewriting::{EndedUntil, Rewrites, note_ended, rewrites};
-use super::streams::Marks;
+use super::streams::{Marks, StreamId};
 use super::sums::{Seed, Sums};
 use super::views::InstalledView;
 use crate::time::{Tick, now_ms};
@@ -28,6 +28,9 @@ const WISHES: &str = "erasures/";
 
 /// Panes that end so soon, microseconds, are counted among those that have ended, since reading takes a while.
 const FIRST_SLACK_US: i64 = 600_000_000;
+
+/// After an erasure limits do not hold for so long.
+const SETTLING_MS: Tick = 5_000;
 
 /// An erasure whose rows are read.
 pub(crate) struct Erasing {
@@ -53,6 +56,8 @@ pub(crate) struct ErasureQueue {
     read: VecDeque<Erasing>,
     /// Those whose rows the store was told to forget.
     removing: BTreeSet<u64>,
+    /// When the last one was subtracted.
+    subtracted_at: Option<Tick>,
 }
 
 /// What is wanted once the log is admitted as far as it was.
@@ -78,6 +83,11 @@ impl ErasureQueue {
     /// Whether the next tick can subtract one.
     pub fn is_ready(&self) -> bool {
         !self.read.is_empty()
+    }
+
+    /// Until then operators may keep more than there is: what an erasure took is merged with what it was taken from.
+    pub fn settles_until(&self) -> Tick {
+        self.subtracted_at.map_or(0, |at| at + SETTLING_MS)
     }
 
     pub fn take_read(&mut self, erasing: Erasing) {
@@ -183,7 +193,7 @@ impl Coordinator {
         let erasing = Erasing {
             request,
             sums,
-            ended: EndedUntil::expected(&installed, now, slack_us),
+            ended: EndedUntil::expected(&installed, now, slack_us, &|stream| self.kept_us(stream)),
             whole: None,
             is_complete: false,
             slack_us,
@@ -228,7 +238,8 @@ impl Coordinator {
         } = erasing;
         self.complete(&mut whole, tick)?;
         let rows = sums.rows();
-        let Some(shares) = self.shares(&request, sums, whole, &installed, (tick, marks)) else {
+        let shares = self.shares(&request, sums, whole, &installed, (tick, marks), None);
+        let Some((shares, let_go)) = shares else {
             // Panes have ended meanwhile that were not expected to.
             self.read_for(request, slack_us.saturating_mul(4))?;
             return Ok(None);
@@ -240,6 +251,7 @@ impl Coordinator {
             request,
             at: tick,
             rows,
+            let_go,
             is_removed: false,
         })))
     }
@@ -252,7 +264,8 @@ impl Coordinator {
         }
     }
 
-    /// What each worker's bases lose at the tick, and what stores are told; `None`: the whole of a group is not known.
+    /// What each worker's bases lose at the tick, and what stores are told; also the views whose past is let go of, which
+    /// `let_go` may say already. `None`: the whole of a group is not known.
     fn shares(
         &self,
         request: &Request,
@@ -260,18 +273,17 @@ impl Coordinator {
         mut whole: Sums,
         installed: &[Arc<InstalledView>],
         (tick, marks): (Tick, &Marks),
-    ) -> Option<Vec<Vec<Seed>>> {
+        let_go: Option<&[u64]>,
+    ) -> Option<(Vec<Vec<Seed>>, Vec<u64>)> {
         let at = (tick, marks, &*self.previous_marks);
         let (mut shares, taken) = sums.retractions(at, self.workers.len());
-        let kept_us = |stream| {
-            let past = self.past.as_ref()?;
-            self.streams.retention_us(stream).or(past.retention_us)
-        };
+        let kept_us = |stream| self.kept_us(stream);
         let Rewrites { changes, renewed } = rewrites(
             &taken,
             &mut whole,
             installed,
             (tick, &request.subject.project, &kept_us),
+            let_go,
         )?;
         // What is let go of is not computed again later.
         for view in installed.iter().filter(|view| renewed.contains(&view.id)) {
@@ -284,7 +296,7 @@ impl Coordinator {
         if let Some(seed) = shares.first_mut().and_then(|seeds| seeds.first_mut()) {
             seed.rewrites.changes = changes;
         }
-        Some(shares)
+        Some((shares, renewed))
     }
 
     fn subtract(&self, shares: Vec<Vec<Seed>>) {
@@ -293,39 +305,42 @@ impl Coordinator {
         }
     }
 
-    /// The erasure that a logged command says.
-    pub(super) fn replayed_erasure(
+    /// Subtracts what a logged command says.
+    pub(super) fn replay_erasure(
         &self,
-        request: Request,
-        rows: u64,
-        tick: Tick,
+        erased: &Erased,
         before: &[AppliedCommand],
-    ) -> Result<Erased, EngineError> {
+    ) -> Result<(), EngineError> {
         let past = self.past.as_ref().ok_or_else(|| EngineError::Erasure {
             detail: "rows were erased, and are not stored here any more (store.url)".into(),
         })?;
+        let (request, tick) = (&erased.request, erased.at);
         let installed = self.installed_with(before);
-        let mut sums = Sums::taking_back(&request, &installed, self.erasing.known.erased());
+        let mut sums = Sums::taking_back(request, &installed, self.erasing.known.erased());
         past.add_until(&mut sums, request.until, &|_, _| Ok(()))?;
         let marks = self.admission.marks();
-        let ended = EndedUntil::expected(&installed, (tick, &marks), 0);
+        let ended = EndedUntil::expected(&installed, (tick, &marks), 0, &|stream| self.kept_us(stream));
         let mut whole = sums.whole(&ended);
         self.complete(&mut whole, tick)?;
-        let shares = self.shares(&request, sums, whole, &installed, (tick, &marks));
-        self.subtract(shares.ok_or_else(|| EngineError::Erasure {
+        let at = (tick, &*marks);
+        let shares = self.shares(request, sums, whole, &installed, at, Some(&erased.let_go));
+        let (shares, _) = shares.ok_or_else(|| EngineError::Erasure {
             detail: "panes that ended by its tick are not those that ended then".into(),
-        })?);
-        Ok(Erased {
-            request,
-            at: tick,
-            rows,
-            is_removed: false,
-        })
+        })?;
+        self.subtract(shares);
+        Ok(())
+    }
+
+    /// How long the rows of a stream are stored, microseconds, if not for ever.
+    fn kept_us(&self, stream: StreamId) -> Option<i64> {
+        let past = self.past.as_ref()?;
+        self.streams.retention_us(stream).or(past.retention_us)
     }
 
     /// From the tick on nobody sees the rows.
     pub(super) fn note_erased(&mut self, erased: &Erased) {
         self.erasing.known.add(erased.clone());
+        self.erasing.subtracted_at = Some(erased.at);
         self.forget_wish(erased.request.id);
         if let Some(checkpoints) = &mut self.checkpoints {
             checkpoints.renew();

@@ -122,6 +122,9 @@ pub(crate) struct Erased {
     pub at: Tick,
     /// Rows that it took back from history.
     pub rows: u64,
+    /// Views whose past in the store is let go of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub let_go: Vec<u64>,
     /// Whether the store has none of them any more; then it is not known any more either whose they were.
     #[serde(default)]
     pub is_removed: bool,
@@ -312,6 +315,7 @@ mod tests {
             request,
             at: 12,
             rows: 1,
+            let_go: Vec::new(),
             is_removed: false,
         });
         let erased = erasures.erased().remove(0);

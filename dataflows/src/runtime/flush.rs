@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arrow::array::{AsArray, RecordBatch};
+use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
@@ -248,27 +249,31 @@ impl Flusher {
                 continue;
             }
             let is_renewed = renewal.is_some();
+            let mut rows = Vec::new();
             if let Some(content) = renewal {
-                changes.extend(content);
+                // A tick before it there is nothing any more.
                 let stored = stored_content(self.store.as_ref(), &view, cut - 1);
-                changes.extend(self.runtime.block_on(stored)?.map(Changes::negated));
+                let stored = self.runtime.block_on(stored)?.map(Changes::negated);
+                rows.extend(stored.map(|gone| with_tick_and_diff(&gone, cut - 1)));
+                changes.extend(content);
             }
-            let Some(net) = consolidate(&changes) else {
+            rows.extend(consolidate(&changes).map(|net| with_tick_and_diff(&net, cut)));
+            if rows.is_empty() {
                 continue;
-            };
-            let rows = with_tick_and_diff(&net, cut);
+            }
             if let Some(topic) = topic {
                 outputs.push(OutputBlock {
                     output: view.id.to_string(),
                     topic,
-                    rows: rows.clone(),
+                    rows: concat_batches(rows[0].schema_ref(), &rows)
+                        .expect("invariant: one schema per view"),
                     key: key_names(&view),
                 });
             }
             match (is_stored, is_renewed) {
                 (true, _) => {}
-                (false, false) => self.append(&table.name, cut, vec![Part::of(vec![rows])])?,
-                (false, true) => self.renew(&table.name, cut, vec![Part::of(vec![rows])])?,
+                (false, false) => self.append(&table.name, cut, vec![Part::of(rows)])?,
+                (false, true) => self.renew(&table.name, cut, vec![Part::of(rows)])?,
             }
         }
         match &self.outputs {
@@ -352,7 +357,8 @@ impl Flusher {
             .runtime
             .block_on(remove(self.store.as_ref(), &erased, &known))
         {
-            Ok(rows) => {
+            Ok((rows, dropped)) => {
+                self.written.retain(|table, _| !dropped.contains(table));
                 tracing::info!(
                     erasure = erased.request.id,
                     rows,
@@ -402,7 +408,12 @@ impl Engine {
     }
 }
 
-async fn remove(store: &dyn Store, erased: &Erased, known: &BTreeSet<String>) -> Result<u64, StoreError> {
+/// How many rows were removed, and which tables were dropped.
+async fn remove(
+    store: &dyn Store,
+    erased: &Erased,
+    known: &BTreeSet<String>,
+) -> Result<(u64, Vec<String>), StoreError> {
     let subject = &erased.request.subject;
     let by = subject.by.column();
     let removal = Removal {
@@ -410,7 +421,7 @@ async fn remove(store: &dyn Store, erased: &Erased, known: &BTreeSet<String>) ->
         by: by.map(|column| (column.to_string(), subject.values.iter().cloned().collect())),
         until: erased.request.until,
     };
-    let mut rows = 0;
+    let (mut rows, mut dropped) = (0, Vec::new());
     for table in store.tables().await? {
         let is_of = table
             .split_once('/')
@@ -420,13 +431,14 @@ async fn remove(store: &dyn Store, erased: &Erased, known: &BTreeSet<String>) ->
             // Nobody corrects what a view has left that is not there any more, and nobody can ask for it.
             true if !known.contains(&table) && installed_at(&table).is_some_and(|at| at <= erased.at) => {
                 store.drop_table(&table).await?;
+                dropped.push(table);
             }
             true => store.settle_changes(&table, erased.at).await?,
             false => rows += store.remove_rows(&table, &removal).await?,
         }
         faults::at(Step::ErasureRemoved);
     }
-    Ok(rows)
+    Ok((rows, dropped))
 }
 
 /// When the view was installed whose changes a table has.

@@ -165,7 +165,7 @@ impl Coordinator {
             }
         }
         // While the log is replayed, the next record has the decision.
-        if enforced {
+        if enforced && tick > self.erasing.settles_until() {
             self.exceeding = self.exceeded(tick);
         }
         self.last_tick = tick;

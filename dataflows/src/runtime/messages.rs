@@ -139,6 +139,7 @@ impl AppliedCommand {
             AppliedCommand::Erase(erased) => Command::Erase {
                 request: Box::new(erased.request.clone()),
                 rows: erased.rows,
+                let_go: erased.let_go.clone(),
             },
             AppliedCommand::EraseDone { id } => Command::EraseDone { id: *id },
             AppliedCommand::FlushCut => Command::FlushCut,

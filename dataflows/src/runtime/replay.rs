@@ -10,6 +10,7 @@ use pyflare_connectors::faults::{self, Step};
 use super::EngineError;
 use super::checkpoint::{TicksFound, digest};
 use super::coordinator::{Coordinator, Outlook};
+use super::erasure::Erased;
 use super::limits::{self, Stop};
 use super::messages::AppliedCommand;
 use super::streams::{InstalledStream, Marks};
@@ -154,9 +155,21 @@ impl Coordinator {
                         None => continue,
                     }
                 }
-                Command::Erase { request, rows } => {
+                Command::Erase {
+                    request,
+                    rows,
+                    let_go,
+                } => {
                     self.next_view_id = self.next_view_id.max(request.id + 1);
-                    AppliedCommand::Erase(self.replayed_erasure(*request, rows, tick, &commands)?)
+                    let erased = Erased {
+                        request: *request,
+                        at: tick,
+                        rows,
+                        let_go,
+                        is_removed: false,
+                    };
+                    self.replay_erasure(&erased, &commands)?;
+                    AppliedCommand::Erase(erased)
                 }
                 Command::EraseDone { id } => AppliedCommand::EraseDone { id },
                 Command::FlushCut => AppliedCommand::FlushCut,

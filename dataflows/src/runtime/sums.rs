@@ -110,7 +110,7 @@ pub(super) struct Fold {
     tap: Tap,
     /// Of these keys only; `None`: of all.
     wanted: Option<Wanted>,
-    /// Of the wanted keys there were too many: none is kept.
+    /// The panes that were wanted as a whole have too many groups: those are not wanted any more.
     is_overflowing: bool,
     /// What was taken out of the tap.
     pub(super) groups: HashMap<Key, Accumulator>,
@@ -121,7 +121,7 @@ pub(super) struct Fold {
 pub(super) struct Known<'a> {
     pub wanted: &'a Wanted,
     pub groups: &'a HashMap<Key, Accumulator>,
-    /// They are too many to be known.
+    /// Of whole panes there are too many to be known.
     pub is_overflowing: bool,
 }
 
@@ -406,9 +406,6 @@ impl Fold {
         let mut folded: Vec<(Key, Accumulator)> = Vec::new();
         self.tap
             .drain(0, None, |key, accumulator| folded.push((key, accumulator)));
-        if self.is_overflowing {
-            return;
-        }
         let keys = folded.iter().map(|(key, _)| key);
         let wanted = self.wanted.as_ref().map(|wanted| wanted.of(&self.base, keys));
         for (place, (key, accumulator)) in folded.into_iter().enumerate() {
@@ -419,10 +416,13 @@ impl Fold {
                 }
             }
         }
-        let may_be_too_many = self.wanted.as_ref().is_some_and(Wanted::has_whole_panes);
-        if may_be_too_many && self.groups.len() > MOST_KNOWN {
+        if let Some(wanted) = &mut self.wanted
+            && wanted.has_whole_panes()
+            && self.groups.len() > MOST_KNOWN
+        {
             self.is_overflowing = true;
-            self.groups = HashMap::new();
+            wanted.forget_panes();
+            self.groups.retain(|key, _| wanted.has_key(key));
         }
     }
 

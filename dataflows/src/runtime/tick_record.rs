@@ -90,10 +90,13 @@ pub(crate) enum Command {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         aborted_at: Option<Tick>,
     },
-    /// Rows admitted before are taken back from every base that had begun by then; `rows` of them were found.
+    /// Rows admitted before are taken back from every base that had begun by then; `rows` of them were found. What the store
+    /// has of the views in `let_go` begins anew.
     Erase {
         request: Box<Request>,
         rows: u64,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        let_go: Vec<u64>,
     },
     /// The store has none of an erasure's rows any more.
     EraseDone {
@@ -177,6 +180,7 @@ mod tests {
                         asked_at: 1_700_000_000_001,
                     }),
                     rows: 3,
+                    let_go: vec![2],
                 },
                 Command::EraseDone { id: 6 },
                 Command::Stop {

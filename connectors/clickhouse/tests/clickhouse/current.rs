@@ -99,15 +99,18 @@ async fn the_current_content_is_the_sum_of_the_changes() {
         .await
         .unwrap();
     // From now on it is this: b as it was, a otherwise, c not at all.
-    let cut = cut + 1;
-    let renewed = [
+    let cut = cut + 2;
+    let gone = [
         (Some(""), 3, -1),
         (Some("a"), 4, -1),
+        (Some("a"), 5, -1),
         (Some("a"), 3, 1),
+        (Some("b"), 6, -1),
         (Some("b"), 2, 1),
         (Some("c"), 8, -1),
     ];
-    let block = vec![Part::of(vec![changes(cut, &renewed)])];
+    let shown = [(Some("a"), 5, 1), (Some("b"), 6, 1)];
+    let block = vec![Part::of(vec![changes(cut - 1, &gone), changes(cut, &shown)])];
     store.renew_parts(TABLE, cut, block).await.unwrap();
     assert_eq!(service.ask(summed), "a\t5\nb\t6");
     assert_eq!(service.ask(current), service.ask(summed), "after a renewal");

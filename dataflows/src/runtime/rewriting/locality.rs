@@ -60,16 +60,17 @@ pub(super) fn sources_of<'a>(
 }
 
 /// The unit of a view that is local, and `None` for any other one. Panes of all its bases must leave together, and whether a
-/// row was ever shown must not depend on the tick.
+/// row was ever shown must not depend on the tick. By other times than the event time nobody can say from when on all rows of
+/// a pane are stored.
 pub(crate) fn unit_of(view: &InstalledView, installed: &[Arc<InstalledView>]) -> Option<Unit> {
     let bases = all_bases_of(view, installed);
     let (first, stream) = bases.first()?;
     let leave_together = bases
         .iter()
         .all(|(base, other)| base.rule == first.rule && other == stream);
-    let is_windowed = bases
-        .iter()
-        .all(|(base, _)| base.windowed == first.windowed && base.recency.is_none());
+    let is_windowed = bases.iter().all(|(base, _)| {
+        base.windowed == first.windowed && base.recency.is_none() && base.is_by_event_time()
+    });
     if !leave_together || !is_windowed {
         return None;
     }

@@ -62,12 +62,34 @@ pub(crate) struct Rewrites {
     pub renewed: Vec<u64>,
 }
 
-/// Until when panes will have ended at the tick of an erasure, by base.
+/// Which panes will have ended at the tick of an erasure, by base.
 #[derive(Default)]
 pub(crate) struct EndedUntil {
-    until: Vec<(Arc<Base>, i64)>,
+    until: Vec<(Arc<Base>, Ending)>,
     /// The views that there were then.
     installed: Vec<Arc<InstalledView>>,
+}
+
+/// Panes of a base that have ended and whose rows are all stored, microseconds.
+#[derive(Clone, Copy)]
+struct Ending {
+    until: i64,
+    /// They begin here, or later.
+    from: i64,
+}
+
+impl Ending {
+    fn has(&self, base: &Base, pane: i64) -> bool {
+        pane <= self.until && pane.saturating_sub(base.rule.pane_us) >= self.from
+    }
+}
+
+/// How long the rows of a stream are stored, microseconds, if not for ever.
+pub(crate) type Kept<'a> = &'a dyn Fn(StreamId) -> Option<i64>;
+
+/// From when on all rows of a stream are stored.
+fn stored_from(kept_us: Kept<'_>, stream: StreamId, tick: Tick) -> i64 {
+    kept_us(stream).map_or(i64::MIN, |kept| tick_us(tick).saturating_sub(kept))
 }
 
 impl EndedUntil {
@@ -76,14 +98,18 @@ impl EndedUntil {
         installed: &[Arc<InstalledView>],
         (tick, marks): (Tick, &Marks),
         slack_us: i64,
+        kept_us: Kept<'_>,
     ) -> EndedUntil {
-        let mut until: Vec<(Arc<Base>, i64)> = Vec::new();
+        let mut until: Vec<(Arc<Base>, Ending)> = Vec::new();
         for view in installed.iter().filter(|view| view.stopped().is_none()) {
             for (base, stream) in view.bases().zip(&view.streams) {
                 if !until.iter().any(|(other, _)| Arc::ptr_eq(base, other)) {
                     let ended = base.rule.expired_until(marks.of(*stream), tick);
-                    let ended = ended.map_or(i64::MIN, |ended| ended.saturating_add(slack_us));
-                    until.push((Arc::clone(base), ended));
+                    let ending = Ending {
+                        until: ended.map_or(i64::MIN, |ended| ended.saturating_add(slack_us)),
+                        from: stored_from(kept_us, *stream, tick),
+                    };
+                    until.push((Arc::clone(base), ending));
                 }
             }
         }
@@ -93,9 +119,9 @@ impl EndedUntil {
         }
     }
 
-    fn of(&self, base: &Base) -> Option<i64> {
+    fn has(&self, base: &Base, pane: i64) -> bool {
         let known = self.until.iter().find(|(other, _)| std::ptr::eq(&**other, base));
-        known.map(|(_, until)| *until)
+        known.is_some_and(|(_, ending)| ending.has(base, pane))
     }
 
     /// Which groups have to be known as they were, by base, where something is taken from these.
@@ -112,8 +138,8 @@ impl EndedUntil {
             };
             let mut panes = BTreeSet::new();
             for (base, _) in &bases {
-                let until = self.of(base).unwrap_or(i64::MIN);
-                panes.extend(keys(base).map(|key| pane_of(key)).filter(|pane| *pane <= until));
+                let of_base = keys(base).map(|key| pane_of(key));
+                panes.extend(of_base.filter(|pane| *pane > view.ended_before() && self.has(base, *pane)));
             }
             for (base, stream) in bases.iter().filter(|_| !panes.is_empty()) {
                 let place = wanted.iter().position(|(other, ..)| Arc::ptr_eq(base, other));
@@ -131,13 +157,14 @@ impl EndedUntil {
 /// The groups of a base that something is taken from.
 pub(crate) type TakenFrom<'a> = (&'a Arc<Base>, &'a HashMap<Key, Accumulator>);
 
-/// What changes in the store of the views over the bases; `None`: some of the groups as they were are not known. `kept_us`
-/// says how long the rows of a stream are stored, if not for ever.
+/// What changes in the store of the views over the bases; `None`: some of the groups as they were are not known. With `let_go`
+/// the past of those views is let go of, and of no other one that is local: it is so decided already.
 pub(crate) fn rewrites(
     taken: &[Taken],
     whole: &mut Sums,
     installed: &[Arc<InstalledView>],
-    (tick, project, kept_us): (Tick, &str, &dyn Fn(StreamId) -> Option<i64>),
+    (tick, project, kept_us): (Tick, &str, Kept<'_>),
+    let_go: Option<&[u64]>,
 ) -> Option<Rewrites> {
     let mut rewrites = Rewrites::default();
     // What is installed at this tick begins without the rows.
@@ -166,7 +193,11 @@ pub(crate) fn rewrites(
         if panes.is_empty() {
             continue;
         }
-        let Some(portions) = portions(&bases, &unit, &panes, &of_view, whole)? else {
+        let portions = match let_go {
+            Some(decided) if decided.contains(&view.id) => None,
+            _ => portions(&bases, &unit, &panes, &of_view, whole)?,
+        };
+        let Some(portions) = portions else {
             tracing::warn!(
                 view = %view.name,
                 "too much has ended that an erasure takes something from: what is stored of it is let go of"
@@ -196,23 +227,23 @@ fn panes_of(
     view: &InstalledView,
     bases: &[(Arc<Base>, StreamId)],
     taken: &[&Taken],
-    (tick, kept_us): (Tick, &dyn Fn(StreamId) -> Option<i64>),
+    (tick, kept_us): (Tick, Kept<'_>),
 ) -> BTreeSet<i64> {
     // What ended before it was installed was never stored.
     let from = view.ended_before();
-    let (pane_us, stored_from) = match bases.first() {
-        Some((base, stream)) => {
-            let stored_from = kept_us(*stream).map(|kept| tick_us(tick).saturating_sub(kept));
-            (base.rule.pane_us, stored_from.unwrap_or(i64::MIN))
-        }
-        None => return BTreeSet::new(),
+    let Some((base, stream)) = bases.first() else {
+        return BTreeSet::new();
+    };
+    let ending = Ending {
+        until: i64::MAX,
+        from: stored_from(kept_us, *stream, tick),
     };
     let panes = taken
         .iter()
         .flat_map(|taken| &taken.ended)
         .map(|(key, _)| pane_of(key));
     panes
-        .filter(|pane| *pane > from && pane.saturating_sub(pane_us) >= stored_from)
+        .filter(|pane| *pane > from && ending.has(base, *pane))
         .collect()
 }
 
@@ -236,7 +267,7 @@ fn portions(
             continue;
         }
         let known = whole.groups_of(base)?;
-        if known.is_overflowing {
+        if known.is_overflowing && *unit != Unit::Group {
             return Some(None);
         }
         if !known.wanted.covers(base, unit, panes, keys()) {

@@ -59,6 +59,16 @@ impl Wanted {
         !self.panes.is_empty() || self.units.is_some()
     }
 
+    /// Only the keys themselves are wanted from here on.
+    pub fn forget_panes(&mut self) {
+        self.panes = HashSet::new();
+        self.units = None;
+    }
+
+    pub fn has_key(&self, key: &Key) -> bool {
+        self.keys.contains(key)
+    }
+
     /// For each of the keys, whether it is wanted.
     pub fn of<'a>(&self, base: &Base, keys: impl Iterator<Item = &'a Key> + Clone) -> Vec<bool> {
         let mut wanted: Vec<bool> = keys
