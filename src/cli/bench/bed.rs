@@ -145,18 +145,7 @@ impl Bed {
         spans: u64,
         per_request: usize,
     ) -> anyhow::Result<u64> {
-        let records = (0..spans / per_request as u64).map(|_| {
-            let body = Bytes::from(make(generator, per_request));
-            LogRecord {
-                project: PROJECT.into(),
-                signal: Signal::Traces,
-                stream: None,
-                content_type: ContentType::Protobuf,
-                received_us: now_us(),
-                body_hash: pyflare_otlp::body_hash(PROJECT, Signal::Traces, &body),
-                body,
-            }
-        });
+        let records = (0..spans / per_request as u64).map(|_| traces(make(generator, per_request).into()));
         self.append(records).await
     }
 
@@ -177,6 +166,19 @@ impl Bed {
             appended?;
         }
         Ok(bytes)
+    }
+}
+
+/// A request of spans, as a receiver hands it to the log.
+pub fn traces(body: Bytes) -> LogRecord {
+    LogRecord {
+        project: PROJECT.into(),
+        signal: Signal::Traces,
+        stream: None,
+        content_type: ContentType::Protobuf,
+        received_us: now_us(),
+        body_hash: pyflare_otlp::body_hash(PROJECT, Signal::Traces, &body),
+        body,
     }
 }
 

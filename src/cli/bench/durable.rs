@@ -7,12 +7,11 @@ use std::time::{Duration, Instant};
 use arrow::array::{Array, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
-use pyflare_connectors::{ContentType, LogRecord, Signal};
 use pyflare_dataflows::{Engine, Event, SubscribeOptions, ViewName};
 use pyflare_operators::corpus::{Generator, Traffic};
 use tokio::sync::oneshot;
 
-use super::bed::{Bed, PROJECT, now_us, stop};
+use super::bed::{Bed, now_us, stop, traces};
 use super::freshness::{body, percentile, service};
 use super::recovery::forgetting;
 use super::{Figure, SMALL, Target, figure};
@@ -76,18 +75,7 @@ async fn p99(seconds: f64, is_durable: bool) -> anyhow::Result<f64> {
     let begun = Instant::now();
     let mut number = 0;
     while begun.elapsed().as_secs_f64() < seconds {
-        let body = body(&mut generator, number);
-        bed.log
-            .append(LogRecord {
-                project: PROJECT.into(),
-                signal: Signal::Traces,
-                stream: None,
-                content_type: ContentType::Protobuf,
-                received_us: now_us(),
-                body_hash: pyflare_otlp::body_hash(PROJECT, Signal::Traces, &body),
-                body,
-            })
-            .await?;
+        bed.log.append(traces(body(&mut generator, number))).await?;
         durable_at.insert(service(number), Instant::now());
         number += 1;
         tokio::time::sleep(BETWEEN).await;
